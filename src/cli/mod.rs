@@ -1,0 +1,103 @@
+//! The command line: arguments in, exit codes out (semantics X1). Data goes to standard output, logs to standard error.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+mod channel;
+mod device;
+mod eval;
+mod normalise;
+mod store;
+
+/// A streaming correlation and playbook engine.
+#[derive(Parser)]
+#[command(name = "opmas", version, max_term_width = 100)]
+struct Arguments {
+    /// The configuration; without it `opmas.toml` in this folder.
+    #[arg(long, global = true, value_name = "FILE")]
+    config: Option<PathBuf>,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Evaluate rules over log lines from standard input, one JSON object a match.
+    Eval(eval::Arguments),
+    /// Turn log lines from standard input into events, one JSON object a line.
+    Normalise(normalise::Arguments),
+    /// Add, check and list the devices that actions run on.
+    #[command(subcommand)]
+    Device(device::Command),
+    /// List and test the channels that alerts go to.
+    #[command(subcommand)]
+    Channel(channel::Command),
+    /// Look after the data folder.
+    #[command(subcommand)]
+    Store(store::StoreCommand),
+    /// Prove that the ledger was not rewritten.
+    #[command(subcommand)]
+    Audit(store::AuditCommand),
+}
+
+/// How a command ends (semantics X1).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Exit {
+    /// Done, whatever was found.
+    Done = 0,
+    /// `test`, `check` or `verify` found something wrong.
+    Wrong = 1,
+    /// The arguments are not of the command's form.
+    Usage = 2,
+    /// No valid configuration, or no rule loaded.
+    Invalid = 3,
+    /// A one-shot command could not reach its device, channel, broker or engine.
+    Unreachable = 4,
+}
+
+/// Why a command ends early: told on standard error as `opmas: <message>`.
+#[derive(Debug)]
+struct Failure {
+    exit: Exit,
+    message: String,
+}
+
+impl Failure {
+    fn new(exit: Exit, message: impl std::fmt::Display) -> Failure {
+        Failure { exit, message: message.to_string() }
+    }
+}
+
+/// What every command returns.
+type Done = Result<Exit, Failure>;
+
+/// Runs the command that the arguments name.
+#[must_use]
+pub fn main() -> ExitCode {
+    let arguments = match Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        Err(error) => {
+            // Help and version go to standard output and are no error.
+            let _ = error.print();
+            return if error.use_stderr() { ExitCode::from(Exit::Usage as u8) } else { ExitCode::SUCCESS };
+        }
+    };
+    let config = arguments.config.as_deref();
+    let done = match arguments.command {
+        Command::Eval(arguments) => eval::run(&arguments),
+        Command::Normalise(arguments) => normalise::run(&arguments),
+        Command::Device(command) => device::run(config, &command),
+        Command::Channel(command) => channel::run(config, &command),
+        Command::Store(command) => store::run(config, &command),
+        Command::Audit(command) => store::audit(config, &command),
+    };
+    match done {
+        Ok(exit) => ExitCode::from(exit as u8),
+        Err(failure) => {
+            eprintln!("opmas: {}", failure.message);
+            ExitCode::from(failure.exit as u8)
+        }
+    }
+}

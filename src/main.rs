@@ -1,0 +1,7 @@
+//! One binary, three names.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    opmas::cli::main()
+}

@@ -1,0 +1,76 @@
+//! Managed devices, as `devices.toml` names them.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+/// Which family of commands a device understands.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Platform {
+    /// OpenWrt with firewall4 (nftables).
+    #[default]
+    OpenwrtFw4,
+}
+
+/// One managed device.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Device {
+    /// Its name in findings, playbooks and on the command line; `[a-z0-9._-]`, at most 64.
+    pub name: Arc<str>,
+    /// Address or host name that ssh connects to.
+    pub host: String,
+    /// ssh port.
+    #[serde(default = "ssh_port")]
+    pub port: u16,
+    /// ssh user.
+    #[serde(default = "root")]
+    pub user: String,
+    /// Which commands it understands.
+    #[serde(default)]
+    pub platform: Platform,
+    /// Where it stands.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub site: Option<Arc<str>>,
+    /// Free words to choose devices by.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub tags: Vec<Arc<str>>,
+}
+
+fn ssh_port() -> u16 {
+    22
+}
+
+fn root() -> String {
+    "root".to_owned()
+}
+
+/// All managed devices: `devices.toml`, a list of `[[device]]` tables.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Inventory {
+    /// In the order of the file.
+    #[serde(default, rename = "device")]
+    pub devices: Vec<Device>,
+}
+
+impl Inventory {
+    /// The device with this inventory name.
+    #[must_use]
+    pub fn by_name(&self, name: &str) -> Option<&Device> {
+        self.devices.iter().find(|d| &*d.name == name)
+    }
+
+    /// The device that a log line is about: the one whose name is the line's host (case ignored), else the one whose
+    /// `host` is that text, else the one whose `host` is the sender's address.
+    #[must_use]
+    pub fn by_host_or_peer(&self, host: Option<&str>, peer: Option<IpAddr>) -> Option<&Device> {
+        let by_text = |text: &str| self.devices.iter().find(|d| d.name.eq_ignore_ascii_case(text) || d.host.eq_ignore_ascii_case(text));
+        host.and_then(by_text).or_else(|| {
+            let peer = peer?.to_canonical();
+            self.devices.iter().find(|d| d.host.parse::<IpAddr>().is_ok_and(|ip| ip.to_canonical() == peer))
+        })
+    }
+}

@@ -1,0 +1,21 @@
+//! The nouns of the system (docs: the words). No I/O, no logic beyond parsing and printing.
+
+mod decided;
+mod device;
+mod event;
+mod finding;
+mod id;
+mod record;
+mod severity;
+mod step;
+mod time;
+
+pub use decided::{Decided, DeliveryState, LeaseChange, RunState};
+pub use device::{Device, Inventory, Platform};
+pub use event::{Event, LogSource};
+pub use finding::{Entity, EntityKind, Evidence, Finding, FindingKind, RuleRef, Window};
+pub use id::{FindingId, NodeId, RecordId, hex};
+pub use record::{Entry, EntryBody, Record, Revision, RevisionKind, Tick, Trust};
+pub use severity::Severity;
+pub use step::{Command, Outcome, OutcomeState, Step, Verdict};
+pub use time::{ParseSpanError, Span, Time};

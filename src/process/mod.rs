@@ -1,0 +1,1 @@
+//! Child processes of our own: the executor and the playbook worker.

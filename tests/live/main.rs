@@ -1,0 +1,5 @@
+//! Real services and devices; started by `tests/run.sh`, which runs as root.
+
+mod device;
+mod executor;
+mod mail;

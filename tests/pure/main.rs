@@ -1,0 +1,14 @@
+//! Text cases, properties and the pure stages: no network, no root.
+
+mod action;
+mod alert;
+mod correlate;
+mod detect;
+mod eval;
+mod journal;
+mod layers;
+mod normalise;
+mod playbook;
+mod sigma;
+mod source;
+mod triage;
