@@ -1,0 +1,48 @@
+#!/usr/bin/env bash
+# usage: tests/run.sh [--long] [FILTER]
+# Installs or fetches what is missing, runs everything, and fails loudly when a part is missing; it never skips silently.
+#   --long   storms and soaks in full
+#   FILTER   only tests whose name holds it
+# The live tests make network namespaces and need root; as another user it uses sudo.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+long=0; filter=()
+for argument in "$@"; do
+  case "$argument" in
+    --long) long=1 ;;
+    -h|--help) sed -n 2,6p "$0"; exit 0 ;;
+    -*) echo "run.sh: unknown option $argument; see --help" >&2; exit 2 ;;
+    *) filter=("$argument") ;;
+  esac
+done
+export OPMAS_LONG=$long
+
+as_root() { if [ "$(id -u)" = 0 ]; then "$@"; else sudo "$@"; fi; }
+
+# Debian's packages that the live tests start: the router's daemons and tools.
+packages=(dropbear-bin busybox nftables iproute2 openssh-client openssl util-linux procps python3 python3-venv)
+missing=()
+for package in "${packages[@]}"; do
+  dpkg-query -W -f '${Status}' "$package" 2>/dev/null | grep -q 'install ok installed' || missing+=("$package")
+done
+if [ ${#missing[@]} -gt 0 ]; then
+  echo "run.sh: installing ${missing[*]}" >&2
+  as_root apt-get update -qq
+  as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
+fi
+
+# The SMTP receiver.
+tests/services/smtp.sh install
+
+export CARGO_TERM_COLOR=${CARGO_TERM_COLOR:-auto}
+cargo test --locked --lib --bins "${filter[@]}"
+cargo test --locked --test pure "${filter[@]}"
+# One at a time: they share one router.
+if [ "$(id -u)" = 0 ]; then
+  cargo test --locked --test live "${filter[@]}" -- --test-threads=1
+else
+  cargo test --locked --test live --no-run
+  sudo --preserve-env=PATH,HOME,OPMAS_LONG,CARGO_TARGET_DIR "$(command -v cargo)" test --locked --test live "${filter[@]}" -- --test-threads=1
+fi
+echo "run.sh: everything passed"
