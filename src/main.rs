@@ -2,6 +2,13 @@
 
 use std::process::ExitCode;
 
+use opmas::process::{Role, role};
+
 fn main() -> ExitCode {
-    opmas::cli::main()
+    let mut args = std::env::args_os().map(|arg| arg.to_string_lossy().into_owned());
+    let name = args.next().unwrap_or_default();
+    match role(&name) {
+        Some(Role::Worker) => opmas::playbook::worker::main(&args.collect::<Vec<_>>()),
+        Some(Role::Executor) | None => opmas::cli::main(),
+    }
 }

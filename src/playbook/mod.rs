@@ -1,1 +1,3 @@
-//! See the map in `lib.rs`.
+//! Finding and past outcomes to ready steps: Rhai, replayed over its own history.
+
+pub mod worker;

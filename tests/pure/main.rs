@@ -9,6 +9,7 @@ mod journal;
 mod layers;
 mod normalise;
 mod playbook;
+mod process;
 mod sigma;
 mod source;
 mod triage;
