@@ -1,0 +1,138 @@
+#!/usr/bin/env bash
+# usage: device.sh COMMAND DIR
+#   up          make an OpenWrt-like router and its neighbours in network namespaces, wait until its ssh answers
+#   down        end and remove all of it; also what an `up` that failed half way left
+#   fw4-reload  load the firewall4 ruleset again, as `fw4 reload` does: only table `inet fw4` is flushed
+#   fw4-stop    as `service firewall stop`: every table is deleted
+#   flush-ours  delete table `inet opmas`
+#   reboot      every session, process and table is gone; firewall, log daemon and dropbear start again
+#   cut|join    take the router's LAN cable to the manager out, and put it back
+# Namespaces (prefix from OPMAS_ROUTER_PREFIX, default `opmas-`):
+#   rt router: 192.168.1.1 and fd00:6f70::1 on br-lan, 198.51.100.2 on eth1
+#   at attacker .66, ot other client .77, mg manager .2 on br-lan; fr far host 198.51.100.9 behind eth1
+# `ip netns exec opmas-mg ssh -i DIR/id root@192.168.1.1`; the password is "secret".
+# Log lines go from logd.py to OPMAS_ROUTER_LOG (default udp:192.168.1.2:1514) under the host name OPMAS_ROUTER_NAME (default ap1).
+# Needs root and Debian's dropbear-bin, busybox, nftables, iproute2, openssh-client, openssl, procps, util-linux, python3.
+set -euo pipefail
+here=$(cd "$(dirname "$0")" && pwd)
+data=$here/../data
+if [ $# -ne 2 ]; then sed -n 2,9p "$0" >&2; exit 2; fi
+dir=$(realpath -m "$2")
+R=$dir/root
+p=${OPMAS_ROUTER_PREFIX:-opmas-}
+log_to=${OPMAS_ROUTER_LOG:-udp:192.168.1.2:1514}
+log_name=${OPMAS_ROUTER_NAME:-ap1}
+
+in_rt() { ip netns exec "${p}rt" "$@"; }
+
+# Ends what runs in the router, and nothing else.
+halt() {
+  for f in dropbear.pid logd.pid; do
+    if [ -f "$dir/$f" ]; then kill -9 "$(cat "$dir/$f")" 2>/dev/null || true; rm -f "$dir/$f"; fi
+  done
+  ip netns pids "${p}rt" 2>/dev/null | xargs -r kill -9 2>/dev/null || true
+  rm -f "$R/dev/log"
+}
+
+down() {
+  [ -d "$dir" ] && halt
+  for n in rt at ot mg fr; do
+    ip netns pids "$p$n" 2>/dev/null | xargs -r kill -9 2>/dev/null || true
+    ip netns del "$p$n" 2>/dev/null || true
+  done
+}
+
+network() {
+  for n in rt at ot mg fr; do ip netns add "$p$n"; ip -n "$p$n" link set lo up; done
+  ip -n "${p}rt" link add br-lan type bridge
+  ip -n "${p}rt" link set br-lan up
+  ip -n "${p}rt" addr add 192.168.1.1/24 dev br-lan
+  ip -n "${p}rt" addr add fd00:6f70::1/64 dev br-lan nodad
+  for c in at:66 ot:77 mg:2; do
+    n=${c%:*}; a=${c#*:}
+    ip link add eth0 netns "$p$n" type veth peer name "l$n" netns "${p}rt"
+    ip -n "${p}rt" link set "l$n" master br-lan up
+    ip -n "$p$n" link set eth0 up
+    ip -n "$p$n" addr add "192.168.1.$a/24" dev eth0
+    ip -n "$p$n" addr add "fd00:6f70::$a/64" dev eth0 nodad
+    ip -n "$p$n" route add default via 192.168.1.1
+    ip -n "$p$n" route add default via fd00:6f70::1
+  done
+  ip link add eth0 netns "${p}fr" type veth peer name eth1 netns "${p}rt"
+  ip -n "${p}fr" link set eth0 up
+  ip -n "${p}rt" link set eth1 up
+  ip -n "${p}fr" addr add 198.51.100.9/24 dev eth0
+  ip -n "${p}rt" addr add 198.51.100.2/24 dev eth1
+  # A default route as a router has one: the guard must know its gateway.
+  ip -n "${p}rt" route add default via 198.51.100.9
+  in_rt sysctl -qw net.ipv4.ip_forward=1 net.ipv6.conf.all.forwarding=1
+}
+
+# Loading the file again after `flush table` is what `fw4 reload` sends in one transaction.
+fw4() {
+  { echo 'table inet fw4'; echo 'flush table inet fw4'; cat "$data/openwrt-fw4-default.nft"; } | in_rt nft -f -
+}
+
+files() {
+  mkdir -p "$R"/{bin,usr/sbin,etc/dropbear,root,proc,dev/pts,tmp,var/run}
+  cp /usr/bin/busybox "$R/bin"
+  cp /usr/sbin/dropbear /usr/sbin/nft /usr/bin/flock /usr/bin/pgrep "$R/usr/sbin"
+  local applets
+  applets=$(busybox --list)
+  for a in $(grep -v '^#' "$data/openwrt-busybox-applets.txt"); do
+    if grep -qxF -- "$a" <<<"$applets"; then ln -s busybox "$R/bin/$a"; fi
+  done
+  ldd "$R"/bin/busybox "$R"/usr/sbin/* 2>/dev/null | grep -o '/[^ :]*\.so[^ :]*' | sort -u | xargs cp -L --parents -t "$R"
+  echo 'root:x:0:0:root:/root:/bin/ash' >"$R/etc/passwd"
+  echo /bin/ash >"$R/etc/shells"
+  echo "root:$(openssl passwd -6 secret):1:0:9:7:::" >"$R/etc/shadow"
+  printf "DISTRIB_ID='OpenWrt'\nDISTRIB_RELEASE='24.10.4'\nDISTRIB_TARGET='x86/64'\n" >"$R/etc/openwrt_release"
+  ssh-keygen -qt ed25519 -N '' -C test -f "$dir/id"
+  cp "$dir/id.pub" "$R/etc/dropbear/authorized_keys"
+  chmod 600 "$R/etc/dropbear/authorized_keys"
+  ln -s /etc/dropbear "$R/root/.ssh" # Debian's dropbear reads only ~/.ssh
+  chmod 700 "$R/etc/dropbear" "$R/root"
+  for d in null:1:3 urandom:1:9 tty:5:0 ptmx:5:2; do
+    IFS=: read -r n a b <<<"$d"
+    mknod -m 666 "$R/dev/$n" c "$a" "$b"
+  done
+}
+
+# The log daemon, then dropbear as the first process of its own pid and mount namespaces, so that nothing outlives it.
+boot() {
+  in_rt python3 "$here/logd.py" "$R/dev/log" "$log_to" "$log_name" >"$dir/logd.log" 2>&1 &
+  echo $! >"$dir/logd.pid"
+  for _ in $(seq 50); do [ -S "$R/dev/log" ] && break; sleep 0.1; done
+  in_rt unshare -mpf --kill-child sh -c "mount -t proc p '$R/proc'; mount -t devpts p '$R/dev/pts'; exec chroot '$R' dropbear -F -R -p 22" >"$dir/dropbear.log" 2>&1 &
+  echo $! >"$dir/dropbear.pid"
+  for _ in $(seq 100); do
+    ip netns exec "${p}mg" bash -c 'echo >/dev/tcp/192.168.1.1/22' 2>/dev/null && return 0
+    sleep 0.1
+  done
+  echo "device.sh: dropbear did not come up, see $dir/dropbear.log and $dir/logd.log" >&2
+  return 1
+}
+
+up() {
+  down
+  rm -rf "$dir"
+  mkdir -p "$dir"
+  trap 'down' ERR
+  network
+  fw4
+  files
+  boot
+  trap - ERR
+}
+
+case "$1" in
+  up) up ;;
+  down) down ;;
+  fw4-reload) fw4 ;;
+  fw4-stop) in_rt nft flush ruleset ;;
+  flush-ours) in_rt nft delete table inet opmas ;;
+  reboot) halt; in_rt nft flush ruleset; fw4; boot ;;
+  cut) ip -n "${p}rt" link set lmg down ;;
+  join) ip -n "${p}rt" link set lmg up ;;
+  *) sed -n 2,9p "$0" >&2; exit 2 ;;
+esac
