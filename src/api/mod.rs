@@ -1,1 +1,4 @@
-//! See the map in `lib.rs`.
+//! The doors for people and their tools: HTTP, and the control socket in the data folder.
+
+pub mod control;
+pub mod http;

@@ -1,0 +1,87 @@
+//! `/healthz` (the process lives), `/readyz` (it does its job, or why not), `/metrics` (Prometheus text format 0.0.4).
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use axum::extract::{Request, State};
+use axum::http::{StatusCode, header};
+use axum::middleware::{self, Next};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use axum::{Json, Router};
+use metrics_exporter_prometheus::PrometheusHandle;
+use serde_json::json;
+use sha2::{Digest, Sha256};
+use tokio::net::TcpListener;
+
+use crate::engine::{Gravity, Status};
+
+/// What the pages are made from.
+#[derive(Clone)]
+pub struct Pages {
+    /// How things stand.
+    pub status: Status,
+    /// The metrics of this process.
+    pub metrics: PrometheusHandle,
+    /// SHA-256 of the bearer token, when one is asked for.
+    pub token: Option<Arc<[u8; 32]>>,
+}
+
+impl Pages {
+    /// The digest of a token, which is what [`Pages`] keeps of it.
+    #[must_use]
+    pub fn digest(token: &str) -> Arc<[u8; 32]> {
+        Arc::new(Sha256::digest(token.as_bytes()).into())
+    }
+}
+
+/// Takes the address before anything starts.
+///
+/// # Errors
+/// The address is in use or not ours; the sentence names it and the remedy.
+pub async fn bind(listen: SocketAddr) -> io::Result<TcpListener> {
+    TcpListener::bind(listen).await.map_err(|cause| {
+        let remedy = "set another [http] listen in opmas.toml, or stop the program that holds it";
+        io::Error::new(cause.kind(), format!("cannot listen for HTTP on {listen}: {cause}; {remedy}"))
+    })
+}
+
+/// Serves until `stop` resolves.
+///
+/// # Errors
+/// The listener failed for good.
+pub async fn serve(listener: TcpListener, pages: Pages, stop: impl Future<Output = ()> + Send + 'static) -> io::Result<()> {
+    let router = Router::new()
+        .route("/healthz", get(|| async { "ok\n" }))
+        .route("/readyz", get(readyz))
+        .route("/metrics", get(metrics))
+        .layer(middleware::from_fn_with_state(pages.clone(), authorise))
+        .with_state(pages);
+    axum::serve(listener, router).with_graceful_shutdown(stop).await
+}
+
+/// Asks for the bearer token (RFC 6750). Digests are compared, so the time taken tells nothing of the token.
+async fn authorise(State(pages): State<Pages>, request: Request, next: Next) -> Response {
+    let Some(expected) = &pages.token else { return next.run(request).await };
+    let given = request.headers().get(header::AUTHORIZATION).and_then(|value| value.to_str().ok()).and_then(|value| value.strip_prefix("Bearer "));
+    if given.is_some_and(|token| *Pages::digest(token.trim()) == **expected) {
+        return next.run(request).await;
+    }
+    (StatusCode::UNAUTHORIZED, [(header::WWW_AUTHENTICATE, "Bearer realm=\"opmas\"")], "a bearer token is asked for: Authorization: Bearer …\n").into_response()
+}
+
+/// 200 while input is accepted, with what is degraded; 503 while it is not.
+async fn readyz(State(pages): State<Pages>) -> Response {
+    let worst = pages.status.worst();
+    let (code, word) = match worst {
+        Some(Gravity::NotReady) => (StatusCode::SERVICE_UNAVAILABLE, "not_ready"),
+        Some(Gravity::Degraded) => (StatusCode::OK, "degraded"),
+        Some(Gravity::Notice) | None => (StatusCode::OK, "ready"),
+    };
+    (code, Json(json!({ "status": word, "reasons": pages.status.reasons() }))).into_response()
+}
+
+async fn metrics(State(pages): State<Pages>) -> Response {
+    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], pages.metrics.render()).into_response()
+}

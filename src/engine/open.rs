@@ -1,0 +1,104 @@
+//! The findings that a run or a delivery under way still needs.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use crate::model::{Decided, DeliveryState, Finding, FindingId, OutcomeState, RunState, Step};
+
+/// Most findings kept; beyond it new ones are not kept and the work that needs them waits for a restart. Queues bound this long before.
+const MAX_OPEN: usize = 100_000;
+/// Most sentences kept of what was done about a finding.
+const MAX_DONE: usize = 50;
+
+/// Follows the ledger: a finding is open from its record to the end of the last run and delivery that it caused.
+#[derive(Debug, Default)]
+pub(super) struct OpenFindings {
+    findings: BTreeMap<FindingId, Open>,
+    /// The finding of each open run and delivery.
+    of: BTreeMap<Arc<str>, FindingId>,
+}
+
+#[derive(Debug)]
+struct Open {
+    finding: Arc<Finding>,
+    /// Runs and deliveries that are under way.
+    needed_by: BTreeSet<Arc<str>>,
+    /// Steps without an outcome yet, by run and key.
+    steps: BTreeMap<(Arc<str>, Arc<str>), Step>,
+    /// What was done, a sentence each.
+    done: Vec<String>,
+}
+
+impl OpenFindings {
+    /// Takes a record in.
+    pub(super) fn apply(&mut self, decided: &Decided) {
+        match decided {
+            Decided::Finding { finding } if self.findings.len() < MAX_OPEN => {
+                let open = Open { finding: Arc::new((**finding).clone()), needed_by: BTreeSet::new(), steps: BTreeMap::new(), done: Vec::new() };
+                self.findings.insert(finding.id.clone(), open);
+            }
+            Decided::Run { run, finding, .. } => self.need(run, finding),
+            Decided::Delivery { delivery, findings, .. } => findings.iter().for_each(|finding| self.need(delivery, finding)),
+            Decided::Triaged { finding, .. } => self.forget(finding),
+            Decided::Intent { step, .. } => {
+                if let Some(open) = self.by(&step.run) {
+                    open.steps.insert((step.run.clone(), step.key.clone()), (**step).clone());
+                }
+            }
+            Decided::Outcome { run, key, outcome } => {
+                if let Some(open) = self.by(run)
+                    && let Some(step) = open.steps.remove(&(run.clone(), key.clone()))
+                    && open.done.len() < MAX_DONE
+                {
+                    open.done.push(sentence(&step, outcome.state, &outcome.detail));
+                }
+            }
+            Decided::RunMoved { run, state: RunState::Done | RunState::Failed | RunState::Diverged, .. } => self.release(run),
+            Decided::DeliveryOutcome { delivery, state, .. } if *state != DeliveryState::Retry => self.release(delivery),
+            _ => {}
+        }
+    }
+
+    /// An open finding.
+    pub(super) fn get(&self, id: &FindingId) -> Option<Arc<Finding>> {
+        self.findings.get(id).map(|open| open.finding.clone())
+    }
+
+    /// What was done about an open finding, a sentence each.
+    pub(super) fn done(&self, id: &FindingId) -> Vec<String> {
+        self.findings.get(id).map(|open| open.done.clone()).unwrap_or_default()
+    }
+
+    fn by(&mut self, run: &Arc<str>) -> Option<&mut Open> {
+        self.of.get(run).and_then(|id| self.findings.get_mut(id))
+    }
+
+    fn need(&mut self, by: &Arc<str>, id: &FindingId) {
+        if let Some(open) = self.findings.get_mut(id) {
+            open.needed_by.insert(by.clone());
+            self.of.insert(by.clone(), id.clone());
+        }
+    }
+
+    fn release(&mut self, by: &Arc<str>) {
+        if let Some(id) = self.of.remove(by) {
+            if let Some(open) = self.findings.get_mut(&id) {
+                open.needed_by.remove(by);
+            }
+            self.forget(&id);
+        }
+    }
+
+    fn forget(&mut self, id: &FindingId) {
+        if self.findings.get(id).is_some_and(|open| open.needed_by.is_empty()) {
+            self.findings.remove(id);
+        }
+    }
+}
+
+/// `block_source: block_ip ip=203.0.113.9 duration=1h on ap1: enforced, …`
+pub(super) fn sentence(step: &Step, state: OutcomeState, detail: &str) -> String {
+    let params: Vec<String> = step.params.iter().map(|(name, value)| format!("{name}={}", value.as_str().map_or_else(|| value.to_string(), str::to_owned))).collect();
+    let word = serde_json::to_value(state).ok().and_then(|v| v.as_str().map(str::to_owned)).unwrap_or_default();
+    format!("{}: {} {} on {}: {word}, {detail}", step.playbook, step.action, params.join(" "), step.device)
+}
