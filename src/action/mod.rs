@@ -1,1 +1,38 @@
-//! See the map in `lib.rs`.
+//! The typed action catalogue, the guard, leases, and who may act.
+//!
+//! ```text
+//!  action file ─► load ─► Action ── params (grammars) ─► commands (templates) ─► command_line ─► ssh
+//!                                                        results of `verify` ─► check ─► Readback
+//!  before it:  authorise (who may) · Guard (never these addresses) · Budgets (not too many)
+//!  after it:   Leases (verify, assert again, end)
+//! ```
+
+mod authorise;
+mod budget;
+mod catalogue;
+mod ceilings;
+mod check;
+mod facts;
+mod file;
+mod guard;
+mod load;
+mod load_param;
+mod nft;
+mod params;
+mod plan;
+mod quote;
+mod template;
+mod value;
+
+pub use authorise::{Decision, Mode, Posture, Request, authorise};
+pub use budget::{Budget, Budgets, MAX_PER_HOUR, OverBudget};
+pub use catalogue::{Action, ActionLimits, Assumed, Catalogue, CommandsError, Op, Param, Risk};
+pub use ceilings::Ceilings;
+pub use check::{CommandResult, Readback, ReadbackState};
+pub use facts::{FactsError, GuardFacts, MAX_FACTS};
+pub use guard::{Guard, GuardConfig, GuardRefusal, Protected};
+pub use load::{MAX_ACTIONS, MAX_COMMANDS, MAX_PARAMS};
+pub use params::{ParamError, Params};
+pub use plan::{Plan, plan};
+pub use quote::command_line;
+pub use value::{Grammar, MAX_TEXT, ParamValue};

@@ -143,7 +143,7 @@ pub struct Pattern(regex::Regex);
 
 impl Pattern {
     /// The most memory that one compiled expression may take.
-    pub const MAX_BYTES: usize = 1 << 20;
+    pub const MAX_BYTES: usize = 4 << 20;
 
     /// Compiles the text of a `re` value, whose flags stand in front of it as `(?ims)`.
     ///

@@ -142,8 +142,9 @@ const KINDS: &[&str] = &["contains", "startswith", "endswith"];
 const REWRITES: &[&str] = &["windash", "base64", "base64offset", "utf16le", "wide", "utf16be", "utf16"];
 const COMPARES: &[&str] = &["lt", "lte", "gt", "gte"];
 
+/// `windash` may stand on either side: putting `*` around a value does not change its dashes.
 fn rewrites(effect: Effect) -> bool {
-    matches!(effect, Effect::Windash | Effect::Encode(_))
+    matches!(effect, Effect::Encode(_))
 }
 
 /// Whether two modifiers can stand in one key, in either order.

@@ -1,0 +1,115 @@
+//! How much a playbook may do: devices in one run, steps in one hour.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use crate::model::{Decided, RunState, Span, Step, Time, Verdict};
+
+/// Most steps that are counted for a playbook in an hour; a budget cannot be greater.
+pub const MAX_PER_HOUR: u32 = 10_000;
+/// Most runs whose devices are remembered; the oldest is forgotten first, and can only be one that never ended.
+const MAX_RUNS: usize = 10_000;
+const HOUR: Span = Span::secs(3600);
+
+/// `budget = { devices = 20, per_hour = 100 }` of a playbook.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Budget {
+    /// Most devices that one run may act on.
+    pub devices: u32,
+    /// Most steps that the playbook may have carried out within any hour; at most [`MAX_PER_HOUR`].
+    pub per_hour: u32,
+}
+
+impl Default for Budget {
+    fn default() -> Self {
+        Budget { devices: 20, per_hour: 100 }
+    }
+}
+
+/// Why a step is refused.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+pub enum OverBudget {
+    /// The run has acted on as many devices as it may.
+    #[error("{playbook} has acted on {devices} devices in this run, which is its budget (`devices` of `budget` in its header)")]
+    Devices {
+        /// The playbook.
+        playbook: Arc<str>,
+        /// The budget.
+        devices: u32,
+    },
+    /// The playbook has had as many steps as it may.
+    #[error("{playbook} has had {per_hour} steps within the hour, which is its budget (`per_hour` of `budget` in its header)")]
+    PerHour {
+        /// The playbook.
+        playbook: Arc<str>,
+        /// The budget.
+        per_hour: u32,
+    },
+}
+
+/// Counts what the ledger says was to be carried out. Deterministic: the same records give the same counts.
+#[derive(Clone, Debug, Default)]
+pub struct Budgets {
+    /// For each playbook, when its steps were decided, and which they are.
+    steps: BTreeMap<Arc<str>, VecDeque<(Time, Arc<str>, Arc<str>)>>,
+    /// For each run, the devices that it acts on.
+    devices: BTreeMap<Arc<str>, BTreeSet<Arc<str>>>,
+    /// Runs in the order in which they began to act.
+    runs: VecDeque<Arc<str>>,
+}
+
+impl Budgets {
+    /// Takes a ledger record into account.
+    pub fn apply(&mut self, decided: &Decided) {
+        match decided {
+            Decided::Intent { step, at } if step.decision == Verdict::Auto => self.count(step, *at),
+            Decided::RunMoved { run, state: RunState::Done | RunState::Failed | RunState::Diverged, .. } => {
+                self.devices.remove(run);
+                self.runs.retain(|r| r != run);
+            }
+            _ => {}
+        }
+    }
+
+    fn count(&mut self, step: &Step, at: Time) {
+        let steps = self.steps.entry(step.playbook.clone()).or_default();
+        while steps.front().is_some_and(|(then, ..)| at.since(*then) >= HOUR) || steps.len() >= MAX_PER_HOUR as usize {
+            steps.pop_front();
+        }
+        // A step whose intent is written again after a crash is the same step.
+        if !steps.iter().any(|(_, run, key)| *run == step.run && *key == step.key) {
+            steps.push_back((at, step.run.clone(), step.key.clone()));
+        }
+        if !self.devices.contains_key(&step.run) {
+            self.runs.push_back(step.run.clone());
+        }
+        self.devices.entry(step.run.clone()).or_default().insert(step.device.clone());
+        if self.runs.len() > MAX_RUNS
+            && let Some(oldest) = self.runs.pop_front()
+        {
+            self.devices.remove(&oldest);
+        }
+    }
+
+    /// Whether the budget has room for this step now.
+    ///
+    /// # Errors
+    /// It has not, and which part of it.
+    pub fn check(&self, step: &Step, budget: Budget, now: Time) -> Result<(), OverBudget> {
+        let acted = self.devices.get(&step.run);
+        let new = acted.is_none_or(|devices| !devices.contains(&step.device));
+        if new && acted.map_or(0, BTreeSet::len) >= budget.devices as usize {
+            return Err(OverBudget::Devices { playbook: step.playbook.clone(), devices: budget.devices });
+        }
+        let per_hour = budget.per_hour.min(MAX_PER_HOUR);
+        let other = |(at, run, key): &&(Time, Arc<str>, Arc<str>)| now.since(*at) < HOUR && !(*run == step.run && *key == step.key);
+        let within = self.steps.get(&step.playbook).map_or(0, |steps| steps.iter().filter(other).count());
+        if within >= per_hour as usize {
+            return Err(OverBudget::PerHour { playbook: step.playbook.clone(), per_hour });
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,195 @@
+//! The addresses that must never be blocked, whoever asks.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use ipnet::IpNet;
+use serde::{Deserialize, Deserializer, Serialize};
+
+use super::catalogue::Action;
+use super::facts::GuardFacts;
+use super::params::Params;
+use super::value::ParamValue;
+use crate::model::Inventory;
+
+/// `[guard]` of the configuration.
+///
+/// ```toml
+/// [guard]
+/// protect = ["10.0.0.0/8", "192.168.1.2"]
+/// ```
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct GuardConfig {
+    /// Addresses and prefixes that no action may touch; none by default.
+    pub protect: Vec<Protected>,
+}
+
+/// One protected address or prefix.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Protected(IpNet);
+
+impl Protected {
+    /// Reads an address or a prefix; host bits of a prefix do not matter, an IPv4-mapped one is its IPv4.
+    ///
+    /// # Errors
+    /// One sentence.
+    pub fn parse(text: &str) -> Result<Protected, String> {
+        let bad = || format!("`{text}` is not an address or a prefix; write \"192.168.1.2\" or \"10.0.0.0/8\"");
+        let net = text.parse::<IpNet>().or_else(|_| text.parse::<IpAddr>().map(IpNet::from)).map_err(|_| bad())?;
+        let mapped = match net {
+            IpNet::V6(v6) if v6.prefix_len() >= 96 => v6.addr().to_ipv4_mapped().map(|v4| (v4, v6.prefix_len() - 96)),
+            _ => None,
+        };
+        let net = match mapped {
+            Some((v4, length)) => IpNet::new(v4.into(), length).map_err(|_| bad())?,
+            None => net,
+        };
+        Ok(Protected(net.trunc()))
+    }
+}
+
+impl<'de> Deserialize<'de> for Protected {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Protected::parse(&String::deserialize(deserializer)?).map_err(serde::de::Error::custom)
+    }
+}
+
+impl Serialize for Protected {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(&self.0)
+    }
+}
+
+/// Why an address may not be blocked.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{ip} must not be blocked: it is {why}")]
+pub struct GuardRefusal {
+    /// The address.
+    pub ip: IpAddr,
+    /// What it is.
+    pub why: String,
+}
+
+/// What must never be blocked anywhere: the configuration, the inventory, and what devices have said of themselves.
+#[derive(Clone, Debug, Default)]
+pub struct Guard {
+    protect: Vec<Protected>,
+    /// Inventory devices whose `host` is an address.
+    hosts: BTreeMap<IpAddr, Arc<str>>,
+    /// Addresses that this controller uses.
+    controllers: BTreeSet<IpAddr>,
+    /// What each device last said.
+    devices: BTreeMap<Arc<str>, GuardFacts>,
+}
+
+impl Guard {
+    /// A guard that knows the configuration, the inventory and the controller's own addresses.
+    #[must_use]
+    pub fn new(config: &GuardConfig, inventory: &Inventory, controllers: impl IntoIterator<Item = IpAddr>) -> Guard {
+        let host = |device: &crate::model::Device| Some((bare(&device.host)?, device.name.clone()));
+        Guard {
+            protect: config.protect.clone(),
+            hosts: inventory.devices.iter().filter_map(host).collect(),
+            controllers: controllers.into_iter().map(|ip| ip.to_canonical()).collect(),
+            devices: BTreeMap::new(),
+        }
+    }
+
+    /// Keeps what a device has said, in place of what it said before.
+    pub fn learn(&mut self, device: &Arc<str>, facts: GuardFacts) {
+        self.devices.insert(device.clone(), facts);
+    }
+
+    /// What a device has said, if it has.
+    #[must_use]
+    pub fn facts(&self, device: &str) -> Option<&GuardFacts> {
+        self.devices.get(device)
+    }
+
+    /// Whether every guarded address of a call may be blocked on a device that said `here` about itself.
+    ///
+    /// # Errors
+    /// One of them may not, and why.
+    pub fn check_call(&self, action: &Action, params: &Params, here: &GuardFacts) -> Result<(), GuardRefusal> {
+        let guarded = action.params.iter().filter(|param| param.guarded).filter_map(|param| params.get(&param.name));
+        for value in guarded {
+            if let ParamValue::Ip(ip) = value {
+                self.check(*ip, here)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether an address may be blocked on a device that said `here` about itself.
+    ///
+    /// # Errors
+    /// It may not, and why.
+    pub fn check(&self, ip: IpAddr, here: &GuardFacts) -> Result<(), GuardRefusal> {
+        let ip = ip.to_canonical();
+        let refusal = always(ip).map(str::to_owned).or_else(|| self.known(ip)).or_else(|| on_device(ip, here));
+        refusal.map_or(Ok(()), |why| Err(GuardRefusal { ip, why }))
+    }
+
+    /// What is protected on every device.
+    fn known(&self, ip: IpAddr) -> Option<String> {
+        if let Some(protected) = self.protect.iter().find(|p| p.0.contains(&ip)) {
+            return Some(format!("protected by `{}` under [guard]", protected.0));
+        }
+        if let Some(device) = self.hosts.get(&ip) {
+            return Some(format!("the address of device {device}"));
+        }
+        if self.controllers.contains(&ip) {
+            return Some("an address of opmas itself".to_owned());
+        }
+        let own = self.devices.iter().find(|(_, facts)| facts.addresses.contains(&ip));
+        let peer = || self.devices.iter().find(|(_, facts)| facts.peers.contains(&ip));
+        own.map(|(device, _)| format!("an address of device {device}")).or_else(|| peer().map(|(device, _)| format!("where device {device} is managed from")))
+    }
+}
+
+/// What is protected on this device.
+fn on_device(ip: IpAddr, here: &GuardFacts) -> Option<String> {
+    if here.addresses.contains(&ip) {
+        return Some("an address of the device".to_owned());
+    }
+    if here.peers.contains(&ip) {
+        return Some("where the device is managed from".to_owned());
+    }
+    if here.gateways.contains(&ip) {
+        return Some("a gateway of the device".to_owned());
+    }
+    here.prefixes.iter().find(|net| is_edge(ip, net)).map(|net| format!("a network or broadcast address of {net}"))
+}
+
+/// The first and last address of an IPv4 prefix (RFC 919; a /31 or /32 has none, RFC 3021); the first of an IPv6 prefix, which every
+/// router on the link answers to (RFC 4291 2.6.1).
+fn is_edge(ip: IpAddr, net: &IpNet) -> bool {
+    match net {
+        IpNet::V4(v4) => v4.prefix_len() < 31 && (ip == IpAddr::V4(v4.network()) || ip == IpAddr::V4(v4.broadcast())),
+        IpNet::V6(v6) => v6.prefix_len() < 127 && ip == IpAddr::V6(v6.network()),
+    }
+}
+
+/// What no network should ever drop by address.
+fn always(ip: IpAddr) -> Option<&'static str> {
+    let this_network = matches!(ip, IpAddr::V4(v4) if v4.octets().first() == Some(&0));
+    if ip.is_unspecified() || this_network {
+        Some("an unspecified address")
+    } else if ip.is_loopback() {
+        Some("a loopback address")
+    } else if ip.is_multicast() {
+        Some("a multicast address")
+    } else if matches!(ip, IpAddr::V4(v4) if v4.is_broadcast()) {
+        Some("the broadcast address")
+    } else {
+        None
+    }
+}
+
+/// The address that an inventory host is, also as `[fe80::1%eth0]`.
+fn bare(host: &str) -> Option<IpAddr> {
+    let inner = host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(host);
+    inner.split('%').next()?.parse::<IpAddr>().ok().map(|ip| ip.to_canonical())
+}
