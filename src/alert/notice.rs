@@ -57,12 +57,12 @@ pub struct Notice {
 }
 
 impl Notice {
-    /// The notice of one finding, made when the delivery was intended (`at` of its `Decided::Delivery`).
+    /// The notice of findings, made when the delivery was intended (`at` of its `Decided::Delivery`).
     #[must_use]
-    pub fn of_finding(finding: Arc<Finding>, route: &str, channel: &str, at: Time, done: Vec<String>) -> Notice {
-        let findings = vec![finding.id.clone()];
-        let alert = Alert { route: route.into(), channel: channel.into(), group: BTreeMap::new(), state: AlertState::Firing, findings, at };
-        Notice { purpose: Purpose::Alert, alert, findings: vec![finding], done }
+    pub fn of_findings(findings: Vec<Arc<Finding>>, route: &str, channel: &str, at: Time, done: Vec<String>) -> Notice {
+        let ids = findings.iter().map(|finding| finding.id.clone()).collect();
+        let alert = Alert { route: route.into(), channel: channel.into(), group: BTreeMap::new(), state: AlertState::Firing, findings: ids, at };
+        Notice { purpose: Purpose::Alert, alert, findings, done }
     }
 
     /// A message that says that it is only a test.

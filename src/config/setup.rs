@@ -4,11 +4,11 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use super::{FilesError, Folder, Settings, files};
-use crate::action::Catalogue;
+use crate::action::{Action, Assumed, Catalogue, Param};
 use crate::alert::Channels;
 use crate::diag::{Diagnostic, Place, SourceFile};
-use crate::model::Inventory;
-use crate::playbook::Playbooks;
+use crate::model::{Inventory, OutcomeState};
+use crate::playbook::{ActionSignature, ParamSignature, Playbooks};
 use crate::triage::Routes;
 
 /// Where a configuration is.
@@ -105,7 +105,7 @@ impl Setup {
         let base = paths.base.clone();
         let settings = Settings::parse(&paths.file.display().to_string(), text, &base)?;
         let inventory = match read_optional(&paths.devices)? {
-            Some(text) => crate::action::inventory(&paths.devices.display().to_string(), &text)?,
+            Some(text) => crate::executor::inventory(&paths.devices.display().to_string(), &text)?,
             None => Inventory::default(),
         };
         let rules = files::folder(&base, Folder::Rules)?;
@@ -114,11 +114,14 @@ impl Setup {
         let mut diagnostics = Vec::new();
         let (catalogue, wrong) = Catalogue::load(&select(&playbooks, files::is_action));
         diagnostics.extend(wrong);
-        settings.actions.check(&paths.file.display().to_string(), text, &catalogue)?;
-        let (scripts, wrong) = Playbooks::load(&select(&playbooks, |f| f.name.ends_with(".rhai")), &catalogue.signatures());
-        diagnostics.extend(wrong);
-        let (channels, wrong) = Channels::load(&select(&notifiers, |f| f.name.ends_with(".toml") && !is_routes(f)), &base);
-        diagnostics.extend(wrong);
+        if let Some(wrong) = settings.actions.check(&catalogue, &paths.file.display().to_string(), text).into_iter().next() {
+            return Err(wrong.into());
+        }
+        let scripts = Playbooks::load(&select(&playbooks, |f| f.name.ends_with(".rhai")), &signatures(&catalogue));
+        diagnostics.extend(scripts.diagnostics);
+        let channels = Channels::load(&select(&notifiers, |f| f.name.ends_with(".toml") && !is_routes(f)), &base);
+        diagnostics.extend(channels.diagnostics);
+        let channels = channels.channels;
         let routes = match notifiers.iter().find(|f| is_routes(f)) {
             Some(file) => Routes::load(file, &channels.names()).map_err(first)?,
             None => Routes::default(),
@@ -130,12 +133,25 @@ impl Setup {
             settings,
             inventory,
             catalogue,
-            playbooks: scripts,
+            playbooks: scripts.playbooks,
             channels,
             routes,
             diagnostics,
         })
     }
+}
+
+/// The catalogue as scripts see it.
+#[must_use]
+pub fn signatures(catalogue: &Catalogue) -> Vec<ActionSignature> {
+    let param = |param: &Param| ParamSignature { name: param.name.as_str().into(), required: param.default.is_none() };
+    let assumed = |assumed| match assumed {
+        Assumed::Enforced => OutcomeState::Enforced,
+        Assumed::Partial => OutcomeState::Partial,
+        Assumed::Failed => OutcomeState::Failed,
+    };
+    let signature = |action: &Action| ActionSignature { name: action.name.clone(), params: action.params.iter().map(param).collect(), assumed: assumed(action.assumed) };
+    catalogue.iter().map(signature).collect()
 }
 
 fn is_routes(file: &SourceFile) -> bool {
