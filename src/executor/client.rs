@@ -214,7 +214,9 @@ async fn attend(mut tx: PeerTx, mut rx: PeerRx, mut child: Child, requests: &mut
             said = rx.recv::<Said>() => match said {
                 Ok(Some(Said::Answer { n, reply })) => {
                     // Whoever asked may have gone.
-                    let _ = pending.remove(&n).map(|answer| answer.send(*reply));
+                    if let Some(answer) = pending.remove(&n) {
+                        let _ = answer.send(*reply);
+                    }
                 }
                 Ok(Some(Said::Ready { .. } | Said::Cannot { .. })) => break Some("the executor spoke out of turn".to_owned()),
                 Ok(None) => break Some("the executor ended".to_owned()),

@@ -102,9 +102,16 @@ pub fn with_device(name: &str, text: &str, device: &Device) -> Result<String, Di
         return Err(wrong(format!("{}@{}:{} is there already, as `{}`", device.user, device.host, device.port, other.name)));
     }
     let mut document: DocumentMut = text.parse().map_err(|e: toml_edit::TomlError| wrong(e.message().to_owned()))?;
+    let trailing = document.trailing().as_str().unwrap_or_default().to_owned();
     let list = document.entry("device").or_insert_with(|| Item::ArrayOfTables(ArrayOfTables::new()));
     let list = list.as_array_of_tables_mut().ok_or_else(|| wrong("`device` is written inline".to_owned()).help("write each device as a [[device]] table"))?;
-    list.push(table(device));
+    let mut table = table(device);
+    // A comment at the end of the file stays where it is: before what is added.
+    let end = if trailing.is_empty() || trailing.ends_with('\n') { "" } else { "\n" };
+    let gap = if text.is_empty() { "" } else { "\n" };
+    table.decor_mut().set_prefix(format!("{trailing}{end}{gap}"));
+    list.push(table);
+    document.set_trailing("");
     Ok(document.to_string())
 }
 
@@ -114,15 +121,52 @@ fn table(device: &Device) -> Table {
     table.insert("host", value(&device.host));
     table.insert("port", value(i64::from(device.port)));
     table.insert("user", value(&device.user));
-    table.insert("platform", value(match device.platform {
-        Platform::OpenwrtFw4 => "openwrt-fw4",
-    }));
+    table.insert(
+        "platform",
+        value(match device.platform {
+            Platform::OpenwrtFw4 => "openwrt-fw4",
+        }),
+    );
     if let Some(site) = &device.site {
         table.insert("site", value(&**site));
     }
     if !device.tags.is_empty() {
         table.insert("tags", value(device.tags.iter().map(|tag| tag.to_string()).collect::<toml_edit::Array>()));
     }
-    table.decor_mut().set_prefix("\n");
     table
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn device(name: &str, host: &str) -> Device {
+        Device { name: name.into(), host: host.into(), port: 22, user: "root".into(), platform: Platform::default(), site: None, tags: Vec::new() }
+    }
+
+    #[test]
+    fn adding_keeps_every_comment_and_refuses_duplicates() {
+        let before = "# ours\n\n[[device]] # the first\nname = \"ap1\" # kitchen\nhost = \"192.168.1.1\"\n\n# the end\n";
+        let after = with_device("devices.toml", before, &device("ap2", "192.168.1.3")).unwrap();
+        assert!(after.starts_with(before), "{after}");
+        assert!(after.ends_with("\n[[device]]\nname = \"ap2\"\nhost = \"192.168.1.3\"\nport = 22\nuser = \"root\"\nplatform = \"openwrt-fw4\"\n"), "{after}");
+        assert_eq!(parse("devices.toml", &after).unwrap().devices.len(), 2);
+        let twice = with_device("devices.toml", before, &device("ap1", "192.168.1.9")).unwrap_err().to_string();
+        assert_eq!(twice, "devices.toml: device `ap1` is there already; choose another name with --name");
+        let same = with_device("devices.toml", before, &device("ap3", "192.168.1.1")).unwrap_err().to_string();
+        assert!(same.contains("as `ap1`"), "{same}");
+        assert!(with_device("devices.toml", "", &device("ap1", "a")).unwrap().starts_with("[[device]]\n"));
+    }
+
+    #[test]
+    fn what_ssh_would_take_for_an_option_is_no_device() {
+        assert_eq!(validate(&device("ap1", "-oProxyCommand=reboot")), Err(DeviceError::Host));
+        assert_eq!(validate(&device("ap1", "a b")), Err(DeviceError::Host));
+        assert_eq!(validate(&device("../x", "a")), Err(DeviceError::Name));
+        assert_eq!(validate(&device("AP1", "a")), Err(DeviceError::Name));
+        assert_eq!(validate(&Device { user: "-l".into(), ..device("ap1", "a") }), Err(DeviceError::User));
+        assert_eq!(validate(&device("ap1.lan", "fe80::1%eth0")), Ok(()));
+        let error = parse("devices.toml", "[[device]]\nname='a'\nhost='-x'\n").unwrap_err().to_string();
+        assert!(error.starts_with("devices.toml: device `a`: `host`"), "{error}");
+    }
 }

@@ -32,7 +32,9 @@ const LOOK: Duration = Duration::from_millis(4);
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(super) enum ConnectError {
     /// The device shows another key than the pinned one.
-    #[error("host key of {device} is not the pinned one: it shows {shown}; if the device was reinstalled, take its line out of {known_hosts} and run `opmas device add` again, else somebody may stand in between")]
+    #[error(
+        "host key of {device} is not the pinned one: it shows {shown}; if the device was reinstalled, take its line out of {known_hosts} and run `opmas device add` again, else somebody may stand in between"
+    )]
     OtherKey { device: String, shown: String, known_hosts: String },
     /// No key is pinned.
     #[error("host key of {device} ({host}) is not pinned in {known_hosts}; run `opmas device add`")]
@@ -41,7 +43,9 @@ pub(super) enum ConnectError {
     #[error("{device} does not accept the key {key}; put the line of {key}.pub into its /etc/dropbear/authorized_keys")]
     KeyRefused { device: String, key: String },
     /// Our key cannot be used.
-    #[error("the key {key} cannot be used: {cause}; it must be a private ssh key without passphrase, readable only by its owner (`opmas device add` makes one)")]
+    #[error(
+        "the key {key} cannot be used: {cause}; it must be a private ssh key without passphrase, readable only by its owner (`opmas device add` makes one)"
+    )]
     Key { key: String, cause: String },
     /// Nothing answers there.
     #[error("{device} ({host}) cannot be reached: {cause}")]

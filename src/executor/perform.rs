@@ -2,10 +2,10 @@
 
 use std::time::{Duration, Instant};
 
-use super::report;
 use super::lane::{Connection, Lane};
 use super::protocol::{Ran, Reply, Request, Task};
 use super::remote::{self, Bounds, RunError};
+use super::report;
 use super::setup::Setup;
 use crate::action::{Action, CommandResult, GuardFacts, Op, Params, Readback, ReadbackState};
 use crate::clock;
