@@ -9,6 +9,7 @@ fn main() -> ExitCode {
     let name = args.next().unwrap_or_default();
     match role(&name) {
         Some(Role::Worker) => opmas::playbook::worker::main(&args.collect::<Vec<_>>()),
-        Some(Role::Executor) | None => opmas::cli::main(),
+        Some(Role::Executor) => opmas::executor::main(&args.collect::<Vec<_>>(), &[]),
+        None => opmas::cli::main(),
     }
 }

@@ -1,16 +1,282 @@
-//! `opmas device`
+//! `opmas device`: the devices that actions run on.
 
+use std::io::{IsTerminal, Write};
 use std::path::Path;
+use std::sync::Arc;
 
-use super::{Done, Exit};
+use serde::Deserialize;
+
+use super::{Done, Exit, Failure};
+use crate::executor::enroll::{self, EnrollError, HostKey};
+use crate::executor::{Client, Launch, Paths, Reply, Request, inventory};
+use crate::model::{Device, Inventory, OutcomeState, Platform};
 
 /// What to do.
 #[derive(clap::Subcommand)]
 pub(super) enum Command {
+    /// Pin a device's host key, make a key for it, and write it into devices.toml.
+    Add(AddArguments),
     /// List them.
-    List,
+    List {
+        /// One JSON object a line.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Say whether they can be reached and actions can run on them.
+    Check {
+        /// Only these; without any, all.
+        names: Vec<String>,
+        /// One JSON object a line.
+        #[arg(long)]
+        json: bool,
+    },
 }
 
-pub(super) fn run(_config: Option<&Path>, _command: &Command) -> Done {
+/// `opmas device add [NAME] root@192.168.1.1[:PORT]`
+#[derive(clap::Args)]
+pub(super) struct AddArguments {
+    /// The device's name, which may be left out, and where it is: `[USER@]HOST[:PORT]`, IPv6 with a port as `[ADDRESS]:PORT`.
+    #[arg(required = true, num_args = 1..=2, value_names = ["NAME", "USER@HOST"])]
+    target: Vec<String>,
+    /// Its name in findings and playbooks, best the host name that its log lines carry; without one, its address.
+    #[arg(long)]
+    name: Option<String>,
+    /// Where it stands.
+    #[arg(long)]
+    site: Option<String>,
+    /// A word to choose devices by; may be given several times.
+    #[arg(long = "tag")]
+    tags: Vec<String>,
+    /// Pin whatever key it shows.
+    #[arg(long, conflicts_with = "fingerprint")]
+    yes: bool,
+    /// Pin only the key with this fingerprint, `SHA256:…`.
+    #[arg(long)]
+    fingerprint: Option<String>,
+}
+
+pub(super) fn run(config: Option<&Path>, command: &Command) -> Done {
+    let paths = paths(config)?;
+    match command {
+        Command::Add(arguments) => add(&paths, arguments),
+        Command::List { json } => list(&paths, *json),
+        Command::Check { names, json } => check(&paths, names, *json),
+    }
+}
+
+/// The one key of `opmas.toml` that is needed here.
+#[derive(Default, Deserialize)]
+struct Places {
+    data_dir: Option<std::path::PathBuf>,
+}
+
+/// The files that go with a configuration; without one, those of this folder.
+fn paths(config: Option<&Path>) -> Result<Paths, Failure> {
+    let file = config.unwrap_or(Path::new("opmas.toml"));
+    let invalid = |message: String| Failure::new(Exit::Invalid, message);
+    let places = match std::fs::read_to_string(file) {
+        Ok(text) => crate::diag::from_toml(&file.display().to_string(), &text).map_err(|e| invalid(e.to_string()))?,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound && config.is_none() => Places::default(),
+        Err(error) => return Err(invalid(format!("{}: {error}", file.display()))),
+    };
+    let data = places.data_dir.unwrap_or_else(|| "opmas-data".into());
+    let base = file.parent().unwrap_or(Path::new(""));
+    Paths::new(file, &base.join(data)).map_err(|e| invalid(e.to_string()))
+}
+
+fn add(paths: &Paths, arguments: &AddArguments) -> Done {
+    let device = device(arguments)?;
+    let name = paths.devices.display().to_string();
+    let text = read_optional(&paths.devices)?;
+    // Everything that can be refused is refused before the network is asked.
+    let text = inventory::with_device(&name, &text, &device).map_err(|e| Failure::new(Exit::Invalid, e))?;
+    let key = enroll::scan(&device.host, device.port).map_err(|e| enroll_failure(&e))?;
+    enroll::may_pin(paths, &device, &key).map_err(|e| enroll_failure(&e))?;
+    println!("{} ({}:{}) shows the host key", device.name, device.host, device.port);
+    println!("  {} {}", key.algorithm, key.fingerprint());
+    confirm(arguments, &key)?;
+    let public = enroll::own_key(paths).map_err(|e| enroll_failure(&e))?;
+    enroll::pin(paths, &device, &key).map_err(|e| enroll_failure(&e))?;
+    enroll::replace(&paths.devices, &text, 0o644).map_err(|e| Failure::new(Exit::Invalid, format!("{name}: {e}")))?;
+    println!("Pinned in {}, and {} written into {name}.", paths.known_hosts().display(), device.name);
+    println!("Let opmas log in: put this line into /etc/dropbear/authorized_keys on the device (LuCI: System, Administration, SSH-Keys):");
+    println!("{}", enroll::authorized_line(&public));
+    println!("Then see whether it works: opmas device check {}", device.name);
     Ok(Exit::Done)
+}
+
+fn enroll_failure(error: &EnrollError) -> Failure {
+    let exit = if matches!(error, EnrollError::NoKey { .. }) { Exit::Unreachable } else { Exit::Invalid };
+    Failure::new(exit, error)
+}
+
+fn read_optional(path: &Path) -> Result<String, Failure> {
+    match std::fs::read_to_string(path) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(String::new()),
+        text => text.map_err(|error| Failure::new(Exit::Invalid, format!("{}: {error}", path.display()))),
+    }
+}
+
+/// The device that the arguments name.
+fn device(arguments: &AddArguments) -> Result<Device, Failure> {
+    let usage = |message: &str| Failure::new(Exit::Usage, message);
+    let (given, target) = match arguments.target.as_slice() {
+        [target] => (None, target),
+        [name, target] => (Some(name), target),
+        _ => return Err(usage("say where the device is: opmas device add root@192.168.1.1")),
+    };
+    if given.is_some() && arguments.name.is_some() {
+        return Err(usage("the name is given twice, before the address and as --name"));
+    }
+    let (user, place) = target.rsplit_once('@').unwrap_or(("root", target));
+    let (host, port) = host_and_port(place).ok_or_else(|| usage("the address has the form HOST, HOST:PORT or [IPV6]:PORT"))?;
+    let name = arguments.name.as_ref().or(given).cloned().unwrap_or_else(|| host.to_ascii_lowercase().replace([':', '%'], "-"));
+    let device = Device {
+        name: name.into(),
+        host,
+        port,
+        user: user.to_owned(),
+        platform: Platform::default(),
+        site: arguments.site.as_deref().map(Arc::from),
+        tags: arguments.tags.iter().map(|tag| Arc::from(tag.as_str())).collect(),
+    };
+    inventory::validate(&device).map_err(|e| Failure::new(Exit::Usage, e))?;
+    Ok(device)
+}
+
+/// `host`, `host:port`, `[address]:port`, or a bare IPv6 address.
+fn host_and_port(place: &str) -> Option<(String, u16)> {
+    if let Some(rest) = place.strip_prefix('[') {
+        let (host, port) = rest.split_once(']')?;
+        let port = if port.is_empty() { 22 } else { port.strip_prefix(':')?.parse().ok()? };
+        return Some((host.to_owned(), port));
+    }
+    match place.split_once(':') {
+        None => Some((place.to_owned(), 22)),
+        Some((_, rest)) if rest.contains(':') => Some((place.to_owned(), 22)),
+        Some((host, port)) => Some((host.to_owned(), port.parse().ok()?)),
+    }
+}
+
+/// Has a person, or an argument, say that the key is the device's own.
+fn confirm(arguments: &AddArguments, key: &HostKey) -> Result<(), Failure> {
+    if let Some(wanted) = &arguments.fingerprint {
+        let same = wanted.trim_end_matches('=') == key.fingerprint();
+        return if same { Ok(()) } else { Err(Failure::new(Exit::Invalid, format!("the device shows another key than {wanted}; nothing was pinned"))) };
+    }
+    if arguments.yes {
+        return Ok(());
+    }
+    if !std::io::stdin().is_terminal() {
+        return Err(Failure::new(Exit::Usage, "nobody is here to compare the fingerprint; give it as --fingerprint SHA256:…, or --yes to believe it"));
+    }
+    print!("Compare it with `dropbearkey -y -f /etc/dropbear/dropbear_ed25519_host_key` on the device. Is it the same? [y/N] ");
+    let _ = std::io::stdout().flush();
+    let mut answer = String::new();
+    let _ = std::io::stdin().read_line(&mut answer);
+    match answer.trim() {
+        "y" | "Y" | "yes" => Ok(()),
+        _ => Err(Failure::new(Exit::Wrong, "nothing was pinned")),
+    }
+}
+
+fn load(paths: &Paths) -> Result<Inventory, Failure> {
+    inventory::load(&paths.devices).map_err(|e| Failure::new(Exit::Invalid, e))
+}
+
+fn list(paths: &Paths, json: bool) -> Done {
+    let inventory = load(paths)?;
+    if inventory.devices.is_empty() && !json {
+        eprintln!("no devices in {}; add one with `opmas device add root@192.168.1.1`", paths.devices.display());
+    }
+    for device in &inventory.devices {
+        if json {
+            println!("{}", serde_json::to_string(device).map_err(|e| Failure::new(Exit::Invalid, e))?);
+        } else {
+            let tags = device.tags.join(" ");
+            println!("{:<20} {}@{}:{}  {}  {}", device.name, device.user, device.host, device.port, device.site.as_deref().unwrap_or("-"), tags);
+        }
+    }
+    Ok(Exit::Done)
+}
+
+fn check(paths: &Paths, names: &[String], json: bool) -> Done {
+    let inventory = load(paths)?;
+    let unknown = names.iter().find(|name| inventory.by_name(name).is_none());
+    if let Some(name) = unknown {
+        return Err(Failure::new(Exit::Usage, format!("there is no device `{name}` in {}; see `opmas device list`", paths.devices.display())));
+    }
+    let chosen: Vec<Arc<str>> = inventory.devices.iter().map(|d| d.name.clone()).filter(|n| names.is_empty() || names.iter().any(|m| **m == **n)).collect();
+    if chosen.is_empty() {
+        eprintln!("no devices in {}; add one with `opmas device add root@192.168.1.1`", paths.devices.display());
+        return Ok(Exit::Done);
+    }
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|e| Failure::new(Exit::Invalid, e))?;
+    let replies = runtime.block_on(check_alone(paths, &chosen))?;
+    print_checks(&replies, json)
+}
+
+/// Checks devices through an executor process of our own, all at once.
+async fn check_alone(paths: &Paths, names: &[Arc<str>]) -> Result<Vec<(Arc<str>, Reply)>, Failure> {
+    let client = Client::start(Launch::own(paths));
+    let status = client.ready().await.map_err(|e| Failure::new(Exit::Invalid, e))?;
+    for weakness in status.weaknesses {
+        eprintln!("opmas: note: {weakness}");
+    }
+    let replies = check_devices(&client, names).await;
+    client.shutdown().await;
+    Ok(replies)
+}
+
+/// Checks devices, all at once; the answers stand in the order of the names.
+pub(crate) async fn check_devices(client: &Client, names: &[Arc<str>]) -> Vec<(Arc<str>, Reply)> {
+    let ask = |name: &Arc<str>| {
+        let (client, name) = (client.clone(), name.clone());
+        tokio::spawn(async move { (name.clone(), client.perform(Request::Check { device: name }).await) })
+    };
+    let asked: Vec<_> = names.iter().map(ask).collect();
+    let mut replies = Vec::with_capacity(asked.len());
+    for answer in asked {
+        replies.extend(answer.await.ok());
+    }
+    replies
+}
+
+/// Prints the answers; exit 0 when actions can run on all, 1 when something is wrong on one, 4 when one cannot be reached.
+pub(crate) fn print_checks(replies: &[(Arc<str>, Reply)], json: bool) -> Done {
+    let mut exit = Exit::Done;
+    for (name, reply) in replies {
+        if json {
+            println!("{}", serde_json::json!({"device": name, "outcome": reply.outcome, "report": reply.report}));
+        } else {
+            print_check(name, reply);
+        }
+        exit = match reply.outcome.state {
+            OutcomeState::Enforced => exit,
+            OutcomeState::Partial if exit == Exit::Done => Exit::Wrong,
+            OutcomeState::Partial => exit,
+            _ => Exit::Unreachable,
+        };
+    }
+    Ok(exit)
+}
+
+fn print_check(name: &str, reply: &Reply) {
+    let word = match reply.outcome.state {
+        OutcomeState::Enforced => "ok",
+        OutcomeState::Partial => "wrong",
+        _ => "failed",
+    };
+    println!("{name}: {word}: {} ({} ms)", reply.outcome.detail, reply.outcome.took_ms);
+    if let Some(report) = &reply.report {
+        let system = report.system.as_deref().unwrap_or("unknown system");
+        let clock = report.clock_offset_s.map_or_else(|| "unknown".to_owned(), |s| format!("{s} s off"));
+        println!("  {system}; nft {}, fw4 {}; clock {clock}; login {} ms", yes(report.nft), yes(report.fw4), report.connect_ms);
+        println!("  seen from {}; addresses {}", report.manager.as_deref().unwrap_or("?"), report.addresses.join(" "));
+        println!("  gateways {}", if report.gateways.is_empty() { "none".to_owned() } else { report.gateways.join(" ") });
+    }
+}
+
+fn yes(there: bool) -> &'static str {
+    if there { "yes" } else { "no" }
 }

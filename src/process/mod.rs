@@ -20,6 +20,7 @@ pub use confine::{ConfineError, Confinement, Sockets, allow_cpu, confine};
 pub use frame::{FrameError, MAX_FRAME};
 pub use peer::{Child, Peer, PeerRx, PeerTx};
 pub use probe::{Attempt, probe};
+pub use spawn::spawn;
 
 /// Which of our own processes a child is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -25,7 +25,7 @@ static SPAWNER: OnceLock<Sender<Job>> = OnceLock::new();
 ///
 /// # Errors
 /// There is no tokio runtime here, or the kernel refuses.
-pub(super) fn spawn(mut command: Command) -> io::Result<Child> {
+pub fn spawn(mut command: Command) -> io::Result<Child> {
     bind_to_this_process(&mut command);
     let runtime = Handle::try_current().map_err(io::Error::other)?;
     let (answer, answered) = channel();

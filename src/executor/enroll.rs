@@ -1,0 +1,257 @@
+//! Getting to know a device: its host key, our key, and the place of both. Used by `opmas device add`; runs outside the sandbox.
+
+use std::fs;
+use std::io::{self, Write};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use base64::Engine as _;
+use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD};
+use sha2::{Digest, Sha256};
+
+use super::paths::{Paths, private_folder};
+use crate::model::Device;
+
+/// How long a device may take to show its host key, in seconds.
+const SCAN_S: &str = "5";
+/// Which key is pinned, the best first.
+const KINDS: [&str; 3] = ["ed25519", "ecdsa", "rsa"];
+/// What the key may do on the device: run commands, nothing else. All of them are known to every dropbear since 2012; newer words
+/// such as `restrict` make an older one refuse the key.
+const OPTIONS: &str = "no-port-forwarding,no-agent-forwarding,no-X11-forwarding,no-pty";
+
+/// A device's public host key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HostKey {
+    /// Its algorithm, such as `ssh-ed25519`.
+    pub algorithm: String,
+    /// The key itself, base64 as in `known_hosts`.
+    pub key: String,
+}
+
+/// Why a device cannot be added.
+#[derive(Debug, thiserror::Error)]
+pub enum EnrollError {
+    /// A tool of OpenSSH cannot be run.
+    #[error("{tool} cannot be started: {cause}; install OpenSSH's client")]
+    Tool {
+        /// Which.
+        tool: &'static str,
+        /// The system's word.
+        cause: io::Error,
+    },
+    /// The device showed no key.
+    #[error("{host}:{port} shows no ssh host key{said}; is ssh on, and does the firewall let this machine in?")]
+    NoKey {
+        /// Where.
+        host: String,
+        /// Where.
+        port: u16,
+        /// What the tool said, with a colon before it, or nothing.
+        said: String,
+    },
+    /// Another key is pinned.
+    #[error("another key is pinned for {name} in {path}; if the device was reinstalled, take that line out and try again, else somebody may stand in between")]
+    Pinned {
+        /// The host as it stands in the file.
+        name: String,
+        /// The file.
+        path: String,
+    },
+    /// Our key cannot be made or used.
+    #[error("{path}: {why}")]
+    Key {
+        /// The file.
+        path: String,
+        /// What is wrong, and the remedy.
+        why: String,
+    },
+    /// A file cannot be read or written.
+    #[error("{path}: {cause}")]
+    File {
+        /// The file.
+        path: String,
+        /// The system's word.
+        cause: io::Error,
+    },
+}
+
+impl HostKey {
+    /// `SHA256:…`, as ssh and dropbear show it.
+    #[must_use]
+    pub fn fingerprint(&self) -> String {
+        let blob = STANDARD.decode(&self.key).unwrap_or_default();
+        format!("SHA256:{}", STANDARD_NO_PAD.encode(Sha256::digest(blob)))
+    }
+}
+
+/// Asks the device for its host key: the best one that it has. Nothing is believed yet, and nothing is written.
+///
+/// # Errors
+/// The tool is missing, or nothing answers.
+pub fn scan(host: &str, port: u16) -> Result<HostKey, EnrollError> {
+    let mut said = String::new();
+    for kind in KINDS {
+        let port = port.to_string();
+        let output = Command::new("ssh-keyscan")
+            .args(["-T", SCAN_S, "-p", &port, "-t", kind, "--", host])
+            .stdin(Stdio::null())
+            .output()
+            .map_err(|cause| EnrollError::Tool { tool: "ssh-keyscan", cause })?;
+        if let Some(key) = String::from_utf8_lossy(&output.stdout).lines().find_map(parse) {
+            return Ok(key);
+        }
+        said = reason(&String::from_utf8_lossy(&output.stderr));
+        // A device that does not answer at all is not asked for other kinds.
+        if !said.is_empty() {
+            break;
+        }
+    }
+    Err(EnrollError::NoKey { host: host.to_owned(), port, said })
+}
+
+/// The last thing that ssh-keyscan said that is not a comment, without its own name.
+fn reason(stderr: &str) -> String {
+    let line = stderr.lines().map(str::trim).rfind(|line| !line.is_empty() && !line.starts_with('#'));
+    let line = line.map(|line| line.rsplit_once(": ").map_or(line, |(_, reason)| reason));
+    line.map_or_else(String::new, |line| format!(": {}", line.chars().filter(|c| !c.is_control()).take(200).collect::<String>()))
+}
+
+/// `host algorithm key`; comments and what is not a key are nothing.
+fn parse(line: &str) -> Option<HostKey> {
+    let [_, algorithm, key] = line.split_whitespace().collect::<Vec<_>>().try_into().ok()?;
+    let known = algorithm.starts_with("ssh-") || algorithm.starts_with("ecdsa-sha2-");
+    (known && !line.starts_with('#') && STANDARD.decode(key).is_ok()).then(|| HostKey { algorithm: algorithm.to_owned(), key: key.to_owned() })
+}
+
+/// Whether the key can be pinned: nothing is pinned for the host, or this very key (`false`: it is there already).
+///
+/// # Errors
+/// Another key of this kind is pinned, or the file cannot be read.
+pub fn may_pin(paths: &Paths, device: &Device, key: &HostKey) -> Result<bool, EnrollError> {
+    let path = paths.known_hosts();
+    let name = known_hosts_name(device);
+    let text = match fs::read_to_string(&path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => String::new(),
+        text => text.map_err(|cause| file(&path, cause))?,
+    };
+    let ours = |line: &&str| line.split_whitespace().next().is_some_and(|names| names.split(',').any(|n| n == name));
+    let pinned: Vec<HostKey> = text.lines().filter(ours).filter_map(parse).collect();
+    if pinned.contains(key) {
+        return Ok(false);
+    }
+    if pinned.is_empty() { Ok(true) } else { Err(EnrollError::Pinned { name, path: path.display().to_string() }) }
+}
+
+/// Pins the key, if it is not there already.
+///
+/// # Errors
+/// As [`may_pin`], and when the file cannot be written.
+pub fn pin(paths: &Paths, device: &Device, key: &HostKey) -> Result<(), EnrollError> {
+    if !may_pin(paths, device, key)? {
+        return Ok(());
+    }
+    private_folder(&paths.keys()).map_err(|cause| file(&paths.keys(), cause))?;
+    let path = paths.known_hosts();
+    let before = fs::read_to_string(&path).unwrap_or_default();
+    let end = if before.is_empty() || before.ends_with('\n') { "" } else { "\n" };
+    let line = format!("{} {} {}\n", known_hosts_name(device), key.algorithm, key.key);
+    replace(&path, &format!("{before}{end}{line}"), 0o600).map_err(|cause| file(&path, cause))
+}
+
+/// The host as `known_hosts` has it: `host`, or `[host]:port` for another port than 22; lower case.
+fn known_hosts_name(device: &Device) -> String {
+    let host = device.host.to_ascii_lowercase();
+    if device.port == 22 { host } else { format!("[{host}]:{}", device.port) }
+}
+
+/// The public key that logs in to devices, in one line without options; the pair is made once.
+///
+/// # Errors
+/// The folder or the key cannot be made, or the private key is readable by others.
+pub fn own_key(paths: &Paths) -> Result<String, EnrollError> {
+    private_folder(&paths.keys()).map_err(|cause| file(&paths.keys(), cause))?;
+    let key = paths.key();
+    if !key.exists() {
+        make(&key)?;
+    }
+    let wrong = |why: &str| EnrollError::Key { path: key.display().to_string(), why: why.to_owned() };
+    if fs::metadata(&key).map_err(|cause| file(&key, cause))?.mode() & 0o077 != 0 {
+        return Err(wrong("others may read this private key; run `chmod 600` on it"));
+    }
+    let public = key.with_extension("pub");
+    let text = fs::read_to_string(&public).map_err(|cause| file(&public, cause))?;
+    match text.lines().next() {
+        Some(line) if line.starts_with("ssh-") => Ok(line.trim().to_owned()),
+        _ => Err(wrong("its .pub file holds no public key; make it again with `ssh-keygen -y`")),
+    }
+}
+
+fn make(key: &Path) -> Result<(), EnrollError> {
+    let output = Command::new("ssh-keygen")
+        .args(["-q", "-t", "ed25519", "-N", "", "-C", "opmas", "-f"])
+        .arg(key)
+        .stdin(Stdio::null())
+        .output()
+        .map_err(|cause| EnrollError::Tool { tool: "ssh-keygen", cause })?;
+    if output.status.success() {
+        return Ok(());
+    }
+    let said = String::from_utf8_lossy(&output.stderr).trim().to_owned();
+    Err(EnrollError::Key { path: key.display().to_string(), why: format!("the key cannot be made: {said}") })
+}
+
+/// The line for `/etc/dropbear/authorized_keys`.
+#[must_use]
+pub fn authorized_line(public: &str) -> String {
+    format!("{OPTIONS} {public}")
+}
+
+/// Writes a file aside, flushes it and puts it in place, so that it is never half there.
+///
+/// # Errors
+/// The folder cannot be written.
+pub fn replace(path: &Path, text: &str, mode: u32) -> io::Result<()> {
+    let aside = path.with_extension("new");
+    let mut new = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(mode).open(&aside)?;
+    new.write_all(text.as_bytes())?;
+    new.sync_all()?;
+    fs::rename(&aside, path)
+}
+
+fn file(path: &Path, cause: io::Error) -> EnrollError {
+    EnrollError::File { path: path.display().to_string(), cause }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const KEY: &str = "AAAAC3NzaC1lZDI1NTE5AAAAIGPKSUTyz1HwHReVVvLwmlKr4DjPTW2JuGKy9lLmxBmB";
+
+    fn device(port: u16) -> Device {
+        Device { name: "ap1".into(), host: "Router.lan".into(), port, user: "root".into(), platform: Default::default(), site: None, tags: Vec::new() }
+    }
+
+    #[test]
+    fn a_second_key_for_a_pinned_host_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let paths = Paths::new(&dir.path().join("opmas.toml"), &dir.path().join("data")).unwrap();
+        let key = HostKey { algorithm: "ssh-ed25519".into(), key: KEY.into() };
+        pin(&paths, &device(22), &key).unwrap();
+        pin(&paths, &device(22), &key).unwrap();
+        pin(&paths, &device(2222), &key).unwrap();
+        let text = fs::read_to_string(paths.known_hosts()).unwrap();
+        assert_eq!(text, format!("router.lan ssh-ed25519 {KEY}\n[router.lan]:2222 ssh-ed25519 {KEY}\n"));
+        let other = HostKey { algorithm: "ssh-ed25519".into(), key: KEY.replace('K', "L") };
+        assert!(matches!(pin(&paths, &device(22), &other), Err(EnrollError::Pinned { .. })));
+    }
+
+    #[test]
+    fn only_keys_are_taken_from_a_scan() {
+        assert_eq!(parse("# 192.168.1.1:22 SSH-2.0-dropbear"), None);
+        assert_eq!(parse("h ssh-ed25519 not-base64!"), None);
+        assert!(parse(&format!("h ssh-ed25519 {KEY}")).is_some_and(|key| key.fingerprint().starts_with("SHA256:")));
+    }
+}

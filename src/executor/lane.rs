@@ -1,0 +1,179 @@
+//! One device's serial queue: its connection, kept warm, and the requests that wait for it. A dead device holds up no other.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::time::Instant;
+
+use super::master::{ConnectError, Master, socket_name};
+use super::perform;
+use super::protocol::{Asked, Request, Said};
+use super::remote;
+use super::report;
+use super::setup::Setup;
+use crate::action::{FactsError, GuardFacts};
+use crate::model::Device;
+
+/// Requests that wait for one device; more are answered at once as failed. A playbook's budget is far below it.
+pub(super) const MAX_QUEUE: usize = 64;
+/// Live connections. Each is an ssh process of some megabytes; the longest idle one makes room.
+pub(super) const MAX_MASTERS: usize = 48;
+/// An unused connection is closed after this.
+const IDLE: Duration = Duration::from_secs(600);
+/// How long a request waits for one of [`MAX_MASTERS`].
+const ROOM: Duration = Duration::from_secs(30);
+/// After a failed connection further requests are answered alike for this long, doubled at each failure up to [`MAX_PAUSE`].
+const PAUSE: Duration = Duration::from_secs(1);
+/// See [`PAUSE`].
+const MAX_PAUSE: Duration = Duration::from_secs(30);
+
+/// What all lanes share.
+#[derive(Debug)]
+pub(super) struct Shared {
+    /// Files, as they were read at the start.
+    pub setup: Setup,
+    /// Where answers go.
+    pub answers: mpsc::Sender<Said>,
+    /// Places for masters.
+    pub masters: Arc<Semaphore>,
+    /// Somebody waits for a place: an idle lane gives up its own.
+    pub wanted: Notify,
+}
+
+/// A live connection with what is known of the device.
+#[derive(Debug)]
+pub(super) struct Connection {
+    pub master: Master,
+    pub facts: GuardFacts,
+    _place: OwnedSemaphorePermit,
+}
+
+/// Why there is no connection.
+#[derive(Clone, Debug, thiserror::Error)]
+pub(super) enum OpenError {
+    #[error(transparent)]
+    Connect(#[from] ConnectError),
+    #[error("{0} did not say what the guard must know: {1}")]
+    Facts(Arc<str>, String),
+    #[error("{MAX_MASTERS} devices are being worked on, and none became free within {} s", ROOM.as_secs())]
+    Room,
+    #[error("{error}; it failed {ago} s ago and is tried again in {again} s")]
+    Pause { error: Box<OpenError>, ago: u64, again: u64 },
+}
+
+/// A failed attempt, and until when it answers for the next ones.
+#[derive(Debug)]
+struct Failed {
+    error: OpenError,
+    at: Instant,
+    pause: Duration,
+}
+
+/// The lane of one device.
+#[derive(Debug)]
+pub(super) struct Lane {
+    pub shared: Arc<Shared>,
+    pub device: Device,
+    pub connection: Option<Connection>,
+    failed: Option<Failed>,
+}
+
+/// Starts a device's lane; it ends when the sender is dropped.
+pub(super) fn start(shared: Arc<Shared>, device: Device) -> mpsc::Sender<Asked> {
+    let (sender, jobs) = mpsc::channel(MAX_QUEUE);
+    let lane = Lane { shared, device, connection: None, failed: None };
+    tokio::spawn(lane.run(jobs));
+    sender
+}
+
+impl Lane {
+    async fn run(mut self, mut jobs: mpsc::Receiver<Asked>) {
+        while let Some(next) = self.next(&mut jobs).await {
+            let Some(Asked { n, request }) = next else {
+                self.connection = None;
+                continue;
+            };
+            let reply = Box::new(perform::perform(&mut self, &request).await);
+            if self.shared.answers.send(Said::Answer { n, reply }).await.is_err() {
+                return;
+            }
+        }
+    }
+
+    /// The next request; `Some(None)` when the connection is to be closed, `None` at the end.
+    async fn next(&self, jobs: &mut mpsc::Receiver<Asked>) -> Option<Option<Asked>> {
+        let Some(connection) = &self.connection else { return jobs.recv().await.map(Some) };
+        tokio::select! {
+            biased;
+            job = jobs.recv() => job.map(Some),
+            _ = connection.master.gone() => Some(None),
+            () = self.shared.wanted.notified() => Some(None),
+            () = tokio::time::sleep(IDLE) => Some(None),
+        }
+    }
+
+    /// The connection, made when there is none. A check tries also while others are answered with the last failure.
+    pub async fn open(&mut self, request: &Request) -> Result<&Connection, OpenError> {
+        if self.connection.is_none() {
+            if !matches!(request, Request::Check { .. }) {
+                self.paused()?;
+            }
+            match self.connect().await {
+                Ok(connection) => self.connection = Some(connection),
+                Err(error) => return Err(self.fail(error)),
+            }
+            self.failed = None;
+        }
+        self.connection.as_ref().ok_or(OpenError::Room)
+    }
+
+    async fn connect(&self) -> Result<Connection, OpenError> {
+        let place = self.place().await?;
+        let socket: PathBuf = socket_name(&self.device);
+        let master = Master::connect(&self.device, &self.shared.setup.paths, &socket).await?;
+        let facts = self.facts(&master).await?;
+        if let Ok(mut guard) = self.shared.setup.guard.lock() {
+            guard.learn(&self.device.name, facts.clone());
+        }
+        Ok(Connection { master, facts, _place: place })
+    }
+
+    /// What the guard must know of the device; read once a connection.
+    async fn facts(&self, master: &Master) -> Result<GuardFacts, OpenError> {
+        let wrong = |why: &dyn std::error::Error| OpenError::Facts(self.device.name.clone(), why.to_string());
+        let mut results = Vec::new();
+        for command in GuardFacts::commands() {
+            results.push(remote::run(master, &command, report::BOUNDS).await.map_err(|e| wrong(&e))?);
+        }
+        GuardFacts::parse(&results).map_err(|e: FactsError| wrong(&e))
+    }
+
+    async fn place(&self) -> Result<OwnedSemaphorePermit, OpenError> {
+        let places = self.shared.masters.clone();
+        if let Ok(place) = places.clone().try_acquire_owned() {
+            return Ok(place);
+        }
+        self.shared.wanted.notify_one();
+        match tokio::time::timeout(ROOM, places.acquire_owned()).await {
+            Ok(Ok(place)) => Ok(place),
+            _ => Err(OpenError::Room),
+        }
+    }
+
+    fn paused(&self) -> Result<(), OpenError> {
+        let Some(failed) = &self.failed else { return Ok(()) };
+        let ago = failed.at.elapsed();
+        match failed.pause.checked_sub(ago) {
+            Some(left) => Err(OpenError::Pause { error: Box::new(failed.error.clone()), ago: ago.as_secs(), again: left.as_secs() + 1 }),
+            None => Ok(()),
+        }
+    }
+
+    fn fail(&mut self, error: OpenError) -> OpenError {
+        let pause = self.failed.as_ref().map_or(PAUSE, |failed| (failed.pause * 2).min(MAX_PAUSE));
+        self.failed = Some(Failed { error: error.clone(), at: Instant::now(), pause });
+        error
+    }
+}

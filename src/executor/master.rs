@@ -1,0 +1,240 @@
+//! One ssh connection to one device: `ssh -M -N` in the foreground, which dies with us, and the session attached to it.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+
+use openssh::Session;
+use tokio::io::AsyncReadExt;
+use tokio::process::{Child, ChildStderr, Command};
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+use super::paths::Paths;
+use crate::model::Device;
+
+/// ssh's own limit for the TCP connection and the server's first words.
+const CONNECT_S: u64 = 5;
+/// From the start of ssh to a usable session: the TCP connection, key exchange and login of a slow device.
+const READY: Duration = Duration::from_secs(12);
+/// A silent peer is asked this often; after [`ALIVE_COUNT`] unanswered questions the connection is lost.
+const ALIVE_S: u64 = 5;
+/// See [`ALIVE_S`].
+const ALIVE_COUNT: u64 = 2;
+/// Most bytes of what ssh says that are kept: the first ones, which name the cause.
+const MAX_SAID: usize = 8 << 10;
+/// How often the control socket is looked for while connecting; a login takes tens of milliseconds.
+const LOOK: Duration = Duration::from_millis(4);
+
+/// Why there is no connection. Each says what to do.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub(super) enum ConnectError {
+    /// The device shows another key than the pinned one.
+    #[error(
+        "host key of {device} is not the pinned one: it shows {shown}; if the device was reinstalled, take its line out of {known_hosts} and run `opmas device add` again, else somebody may stand in between"
+    )]
+    OtherKey { device: String, shown: String, known_hosts: String },
+    /// No key is pinned.
+    #[error("host key of {device} ({host}) is not pinned in {known_hosts}; run `opmas device add`")]
+    NotPinned { device: String, host: String, known_hosts: String },
+    /// The device does not take our key.
+    #[error("{device} does not accept the key {key}; put the line of {key}.pub into its /etc/dropbear/authorized_keys")]
+    KeyRefused { device: String, key: String },
+    /// Our key cannot be used.
+    #[error(
+        "the key {key} cannot be used: {cause}; it must be a private ssh key without passphrase, readable only by its owner (`opmas device add` makes one)"
+    )]
+    Key { key: String, cause: String },
+    /// Nothing answers there.
+    #[error("{device} ({host}) cannot be reached: {cause}")]
+    Unreachable { device: String, host: String, cause: String },
+    /// ssh cannot be run here.
+    #[error("ssh cannot be started: {0}; install OpenSSH's client")]
+    Ssh(String),
+}
+
+/// A live connection. Dropping it ends ssh and with it every command on the device.
+#[derive(Debug)]
+pub(super) struct Master {
+    /// To run commands with.
+    pub session: Session,
+    /// How long connecting took.
+    pub took: Duration,
+    socket: PathBuf,
+    gone: watch::Receiver<Option<String>>,
+    task: JoinHandle<()>,
+}
+
+impl Master {
+    /// Connects and logs in. The current folder is the one for control sockets, so that their paths are short whatever the
+    /// data folder is called (a socket's path has at most 107 bytes).
+    pub async fn connect(device: &Device, paths: &Paths, socket: &Path) -> Result<Master, ConnectError> {
+        let started = Instant::now();
+        // A master that was killed leaves its socket behind, and ssh does not bind over it.
+        let _ = fs::remove_file(socket);
+        let command = command(device, paths, socket);
+        let child = crate::process::spawn(command).map_err(|e| ConnectError::Ssh(e.to_string()))?;
+        let (tell, gone) = watch::channel(None);
+        let task = tokio::spawn(attend(child, tell));
+        let mut master = Master { session: Session::resume_mux(socket.into(), None), took: Duration::ZERO, socket: socket.to_owned(), gone, task };
+        master.ready(device, paths).await?;
+        master.took = started.elapsed();
+        Ok(master)
+    }
+
+    /// Waits until ssh listens on its control socket, which it does once it has logged in.
+    async fn ready(&mut self, device: &Device, paths: &Paths) -> Result<(), ConnectError> {
+        let deadline = tokio::time::Instant::now() + READY;
+        while !self.socket.exists() {
+            tokio::select! {
+                said = gone(self.gone.clone()) => return Err(explain(&said, device, paths)),
+                () = tokio::time::sleep_until(deadline) => {
+                    return Err(unreachable(device, format!("no login within {} s", READY.as_secs())));
+                }
+                () = tokio::time::sleep(LOOK) => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Resolves when ssh has ended, with what it said.
+    pub fn gone(&self) -> impl Future<Output = String> + use<> {
+        gone(self.gone.clone())
+    }
+}
+
+impl Drop for Master {
+    fn drop(&mut self) {
+        // The task owns the child, which is killed when dropped.
+        self.task.abort();
+        let _ = fs::remove_file(&self.socket);
+    }
+}
+
+async fn gone(mut watched: watch::Receiver<Option<String>>) -> String {
+    match watched.wait_for(Option::is_some).await {
+        Ok(said) => said.clone().unwrap_or_default(),
+        Err(_) => String::new(),
+    }
+}
+
+/// Waits for the end of ssh and tells what it said.
+async fn attend(mut child: Child, tell: watch::Sender<Option<String>>) {
+    let said = match child.stderr.take() {
+        Some(stderr) => listen(stderr).await,
+        None => String::new(),
+    };
+    let _ = child.wait().await;
+    let _ = tell.send(Some(said));
+}
+
+async fn listen(mut stderr: ChildStderr) -> String {
+    let mut kept = Vec::new();
+    let mut chunk = [0u8; 1024];
+    while let Ok(n) = stderr.read(&mut chunk).await {
+        if n == 0 {
+            break;
+        }
+        let room = MAX_SAID.saturating_sub(kept.len());
+        kept.extend_from_slice(chunk.get(..n.min(room)).unwrap_or_default());
+    }
+    String::from_utf8_lossy(&kept).into_owned()
+}
+
+fn command(device: &Device, paths: &Paths, socket: &Path) -> Command {
+    let mut command = Command::new(super::sandbox::ssh());
+    let quoted = |path: PathBuf| format!("\"{}\"", path.display().to_string().replace('%', "%%"));
+    command.args(["-M", "-N", "-T", "-F", "none", "-S"]).arg(socket);
+    for option in [
+        "BatchMode=yes".to_owned(),
+        "StrictHostKeyChecking=yes".to_owned(),
+        format!("UserKnownHostsFile={}", quoted(paths.known_hosts())),
+        "GlobalKnownHostsFile=/dev/null".to_owned(),
+        "UpdateHostKeys=no".to_owned(),
+        "CheckHostIP=no".to_owned(),
+        "VerifyHostKeyDNS=no".to_owned(),
+        format!("IdentityFile={}", quoted(paths.key())),
+        "IdentitiesOnly=yes".to_owned(),
+        "IdentityAgent=none".to_owned(),
+        "PreferredAuthentications=publickey".to_owned(),
+        "ControlPersist=no".to_owned(),
+        "ForwardAgent=no".to_owned(),
+        "ForwardX11=no".to_owned(),
+        "ClearAllForwardings=yes".to_owned(),
+        "PermitLocalCommand=no".to_owned(),
+        "ConnectionAttempts=1".to_owned(),
+        format!("ConnectTimeout={CONNECT_S}"),
+        format!("ServerAliveInterval={ALIVE_S}"),
+        format!("ServerAliveCountMax={ALIVE_COUNT}"),
+    ] {
+        command.arg("-o").arg(option);
+    }
+    command.arg("-p").arg(device.port.to_string()).arg("-l").arg(&device.user).arg("--").arg(&device.host);
+    command.env_clear().stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).kill_on_drop(true);
+    command
+}
+
+fn unreachable(device: &Device, cause: impl Into<String>) -> ConnectError {
+    ConnectError::Unreachable { device: device.name.to_string(), host: format!("{}:{}", device.host, device.port), cause: cause.into() }
+}
+
+/// What ssh's words mean. Its texts have been stable for many years; what is not known is passed on.
+fn explain(said: &str, device: &Device, paths: &Paths) -> ConnectError {
+    let name = device.name.to_string();
+    let known_hosts = paths.known_hosts().display().to_string();
+    let key = paths.key().display().to_string();
+    if said.contains("REMOTE HOST IDENTIFICATION HAS CHANGED") {
+        let shown = said.split_whitespace().map(|word| word.trim_end_matches('.')).find(|word| word.starts_with("SHA256:"));
+        return ConnectError::OtherKey { device: name, shown: shown.unwrap_or("another one").to_owned(), known_hosts };
+    }
+    if said.contains("Host key verification failed") || said.contains("host key is known for") {
+        return ConnectError::NotPinned { device: name, host: format!("{}:{}", device.host, device.port), known_hosts };
+    }
+    if let Some(cause) = key_trouble(said) {
+        return ConnectError::Key { key, cause };
+    }
+    if said.contains("Permission denied") || said.contains("Too many authentication failures") {
+        return ConnectError::KeyRefused { device: name, key };
+    }
+    unreachable(device, cause(said))
+}
+
+/// What is wrong with the key file, when ssh could not load it.
+fn key_trouble(said: &str) -> Option<String> {
+    if said.contains("UNPROTECTED PRIVATE KEY FILE") {
+        return Some("others may read it".to_owned());
+    }
+    let line = said.lines().map(str::trim).find(|l| l.starts_with("Load key ") || (l.starts_with("no such identity:")))?;
+    Some(line.rsplit(": ").next().unwrap_or(line).to_owned())
+}
+
+/// The reason in `ssh: connect to host H port P: reason`, else the last thing said.
+fn cause(said: &str) -> String {
+    let last = said.lines().map(str::trim).rfind(|line| !line.is_empty());
+    match last {
+        Some(line) => line.rsplit_once(": ").map_or(line, |(_, reason)| reason).chars().take(200).collect(),
+        None => "ssh ended without a word".to_owned(),
+    }
+}
+
+/// A name for a control socket: short, the same for the same device.
+pub(super) fn socket_name(device: &Device) -> PathBuf {
+    use sha2::{Digest, Sha256};
+    let digest = Sha256::digest(device.name.as_bytes());
+    PathBuf::from(crate::model::hex(digest.get(..6).unwrap_or_default()))
+}
+
+/// Takes away control folders of executors that are no more. `folder` is `DATA/ctl`.
+pub(super) fn sweep(folder: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(folder)? {
+        let entry = entry?;
+        let alive = Path::new("/proc").join(entry.file_name()).exists();
+        if !alive {
+            // Another executor may be sweeping too.
+            let _ = fs::remove_dir_all(entry.path());
+        }
+    }
+    Ok(())
+}

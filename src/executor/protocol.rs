@@ -1,0 +1,143 @@
+//! What engine and executor say to each other, in frames of JSON (`process`). Both ends are the same binary: not persisted.
+
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use crate::model::{Command, Outcome, Time, Verdict};
+
+/// What the engine asks for.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "ask", rename_all = "snake_case")]
+pub enum Request {
+    /// Carry the action out and read it back.
+    Apply(Task),
+    /// Read back whether its effect is there. Changes nothing.
+    Verify(Task),
+    /// Take its effect away and read back that it is gone.
+    Undo(Task),
+    /// Say how the device can be reached and what it is.
+    Check {
+        /// The device's inventory name.
+        device: Arc<str>,
+    },
+}
+
+impl Request {
+    /// The device's inventory name.
+    #[must_use]
+    pub fn device(&self) -> &Arc<str> {
+        match self {
+            Request::Apply(task) | Request::Verify(task) | Request::Undo(task) => &task.device,
+            Request::Check { device } => device,
+        }
+    }
+
+    /// The action's name; `check` for a check. For metrics and logs.
+    #[must_use]
+    pub fn action(&self) -> &str {
+        match self {
+            Request::Apply(task) | Request::Verify(task) | Request::Undo(task) => &task.action,
+            Request::Check { .. } => "check",
+        }
+    }
+}
+
+/// One action on one device.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Task {
+    /// Run and key of the step, for logs: `6f3c…:1`.
+    pub id: Arc<str>,
+    /// The device's inventory name.
+    pub device: Arc<str>,
+    /// The action's name in the catalogue.
+    pub action: Arc<str>,
+    /// Its parameters; the executor parses and checks them itself.
+    pub params: Map<String, Value>,
+    /// What was decided. Anything but `auto` (an approved step is sent as `auto`) is refused, except for `Verify`.
+    pub verdict: Verdict,
+}
+
+/// What came of a request.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Reply {
+    /// How it ended. `Verify` answers `enforced`, `partial`, or `undone` when nothing of the effect is there. `failed` means that
+    /// nothing was changed, or that the device said no; `unknown` that a command was sent and its end was not seen.
+    pub outcome: Outcome,
+    /// The commands that were really sent, in order, reads included.
+    pub commands: Vec<Ran>,
+    /// The answer to a check that got as far as the device.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub report: Option<Report>,
+}
+
+/// A command that was sent, and how it ended.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ran {
+    /// The command.
+    pub command: Command,
+    /// Its exit code; `None` when its end was not seen, or it was ended at its limit.
+    pub exit: Option<i32>,
+    /// The first line of its standard error, bounded.
+    pub said: String,
+    /// How long it took, in milliseconds.
+    pub took_ms: u64,
+}
+
+/// What a check finds out.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Report {
+    /// What `openwrt_release` or `os-release` calls the system; `None` when it has neither.
+    pub system: Option<String>,
+    /// Whether `nft` is there and may list tables.
+    pub nft: bool,
+    /// Whether the table `inet fw4` is there.
+    pub fw4: bool,
+    /// The device's clock.
+    pub clock: Option<Time>,
+    /// The device's clock minus ours, in seconds.
+    pub clock_offset_s: Option<i64>,
+    /// The address that the device sees the connection come from.
+    pub manager: Option<String>,
+    /// The device's own addresses.
+    pub addresses: Vec<String>,
+    /// The device's gateways.
+    pub gateways: Vec<String>,
+    /// How long connecting and logging in took, in milliseconds; 0 when the connection was already there.
+    pub connect_ms: u64,
+    /// What is wrong, one sentence each with its remedy; empty when actions can run.
+    pub problems: Vec<String>,
+}
+
+/// From the engine.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct Asked {
+    /// The number that the answer carries.
+    pub n: u64,
+    /// What is asked.
+    pub request: Request,
+}
+
+/// From the executor.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum Said {
+    /// It has read its files and confined itself; sentences for what this kernel cannot enforce.
+    Ready {
+        /// What is not enforced.
+        weaknesses: Vec<String>,
+    },
+    /// It cannot start.
+    Cannot {
+        /// One sentence with the place and the remedy.
+        message: String,
+    },
+    /// The answer to a request.
+    Answer {
+        /// The request's number.
+        n: u64,
+        /// The answer.
+        reply: Box<Reply>,
+    },
+}

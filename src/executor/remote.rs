@@ -1,0 +1,123 @@
+//! One command on a device, through the master's session: its limits, its output, and how it ended.
+//!
+//! The command runs in a process group of its own under a watchdog in the device's own shell, because nothing else ends it: a
+//! dropped connection leaves it running, and OpenWrt has no `timeout`. Only applets of OpenWrt's default busybox are used:
+//! `setsid` makes the group (`set -m` needs a terminal there), `kill`, `sleep`.
+
+use std::time::{Duration, Instant};
+
+use openssh::{Session, Stdio};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
+
+use super::master::Master;
+use crate::action::{CommandResult, command_line};
+use crate::model::Command;
+
+/// What a command may take: of time on the device, and of bytes of standard output and of standard error that are kept. What is
+/// printed beyond is read and thrown away.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Bounds {
+    pub time: Duration,
+    pub output: usize,
+}
+
+/// How much longer than its limit on the device a command is waited for: the way there and back, and the watchdog's second.
+const GRACE: Duration = Duration::from_secs(4);
+/// How soon after its last command a master with a lost connection ends.
+const MASTER_ENDS: Duration = Duration::from_millis(300);
+/// The exit code by which the watchdog says that it ended the command: above the shell's own 126, 127 and 128 + signal.
+const ENDED: i32 = 231;
+/// The exit code of a shell that does not find the program, which the library reports as an error of its own.
+const NOT_FOUND: i32 = 127;
+
+/// Why a command has no exit code.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum RunError {
+    /// The watchdog ended it.
+    #[error("the device ended it after {0} s, its limit")]
+    Limit(u64),
+    /// Its shell was killed on the device.
+    #[error("it was killed on the device")]
+    Killed,
+    /// The connection broke, or nothing came back in time.
+    #[error("the connection was lost while it ran: {0}")]
+    Lost(String),
+}
+
+/// The line that the device's shell runs: the command under its watchdog. The exit code is the command's, or [`ENDED`].
+///
+/// The watchdog ends the group when the limit is over and when the shell's parent, the connection's server process, is gone.
+pub(super) fn watched(argv: &[String], limit: Duration) -> String {
+    let line = command_line(argv);
+    let seconds = limit.as_secs().max(1);
+    format!(
+        "exec 3<&0 </dev/null; setsid {line} <&3 3<&- & p=$!; exec 3<&- 2>/dev/null; \
+         (n={seconds}; while [ $n -gt 0 ] && kill -0 $PPID; do sleep 1; n=$((n-1)); done; kill -9 -- -$p; exit {ENDED}) >/dev/null & w=$!; \
+         wait $p; s=$?; kill $w; wait $w; [ $? = {ENDED} ] && exit {ENDED}; exit $s"
+    )
+}
+
+/// Runs one command and waits for its end. After [`RunError::Lost`] the connection is of no more use.
+pub(super) async fn run(master: &Master, command: &Command, bounds: Bounds) -> Result<CommandResult, RunError> {
+    let deadline = bounds.time + GRACE;
+    let result = tokio::select! {
+        biased;
+        result = exchange(&master.session, command, bounds) => result,
+        said = master.gone() => Err(RunError::Lost(last_line(&said))),
+        () = tokio::time::sleep(deadline) => Err(RunError::Lost(format!("no answer within {} s", deadline.as_secs()))),
+    };
+    match result {
+        // A lost connection looks like a killed shell: the master knows.
+        Err(RunError::Killed) => match tokio::time::timeout(MASTER_ENDS, master.gone()).await {
+            Ok(said) => Err(RunError::Lost(last_line(&said))),
+            Err(_) => Err(RunError::Killed),
+        },
+        result => result,
+    }
+}
+
+fn last_line(said: &str) -> String {
+    let line = said.lines().map(str::trim).rfind(|line| !line.is_empty()).unwrap_or("ssh ended");
+    line.chars().filter(|c| !c.is_control()).take(200).collect()
+}
+
+async fn exchange(session: &Session, command: &Command, bounds: Bounds) -> Result<CommandResult, RunError> {
+    let started = Instant::now();
+    let lost = |error: openssh::Error| RunError::Lost(error.to_string());
+    let mut remote = session.raw_command(watched(&command.argv, bounds.time));
+    remote.stdin(if command.stdin.is_some() { Stdio::piped() } else { Stdio::null() }).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = remote.spawn().await.map_err(lost)?;
+    let (stdin, stdout, stderr) = (child.stdin().take(), child.stdout().take(), child.stderr().take());
+    let feed = async {
+        if let (Some(mut pipe), Some(data)) = (stdin, command.stdin.as_deref()) {
+            // A command that ends without reading all of it says so by its exit code.
+            let _ = pipe.write_all(data.as_bytes()).await;
+        }
+    };
+    let ((), stdout, stderr, ended) = tokio::join!(feed, bounded(stdout, bounds.output), bounded(stderr, bounds.output), child.wait());
+    let exit = match ended {
+        Ok(status) => status.code().ok_or(RunError::Killed)?,
+        Err(openssh::Error::Remote(e)) if e.kind() == std::io::ErrorKind::NotFound => NOT_FOUND,
+        Err(openssh::Error::RemoteProcessTerminated) => return Err(RunError::Killed),
+        Err(error) => return Err(lost(error)),
+    };
+    if exit == ENDED && started.elapsed() + Duration::from_secs(1) >= bounds.time {
+        return Err(RunError::Limit(bounds.time.as_secs()));
+    }
+    Ok(CommandResult { status: Some(exit), stdout, stderr })
+}
+
+/// Reads to the end, keeps the first `most` bytes.
+async fn bounded(stream: Option<impl AsyncRead + Unpin>, most: usize) -> Vec<u8> {
+    let Some(mut stream) = stream else { return Vec::new() };
+    let mut kept = Vec::new();
+    let mut chunk = [0u8; 16 << 10];
+    while let Ok(n) = stream.read(&mut chunk).await {
+        if n == 0 {
+            break;
+        }
+        let room = most.saturating_sub(kept.len());
+        kept.extend_from_slice(chunk.get(..n.min(room)).unwrap_or_default());
+    }
+    kept
+}

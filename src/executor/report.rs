@@ -1,0 +1,87 @@
+//! What a check finds out about a device.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use super::protocol::Report;
+use super::remote::Bounds;
+use crate::action::GuardFacts;
+use crate::clock;
+use crate::model::{Command, Time};
+
+/// Reading takes milliseconds; a router under load may need longer.
+pub(super) const BOUNDS: Bounds = Bounds { time: Duration::from_secs(8), output: 256 << 10 };
+/// A clock that is further off makes time stamps of logs useless.
+const CLOCK_OFF_S: i64 = 60;
+
+/// What a check wants to know beyond what the guard does. The release files have other names on other systems, so none needs to be there.
+const PLATFORM: &str =
+    r#"date -u '+clock %s'; nft list tables 2>&1 | sed 's/^/nft /'; cat /etc/openwrt_release /etc/os-release 2>/dev/null | sed 's/^/release /'"#;
+
+pub(super) fn command() -> Command {
+    Command { argv: ["sh", "-c", PLATFORM].map(str::to_owned).to_vec(), stdin: None }
+}
+
+/// The report of a check, from the facts and what [`command`] printed.
+pub(super) fn report(facts: &GuardFacts, printed: &str, connect: Duration) -> Report {
+    let of = |word: &str| printed.lines().filter_map(move |line| line.strip_prefix(word)?.strip_prefix(' ')).collect::<Vec<_>>();
+    let tables = of("nft");
+    let seconds: Option<i64> = of("clock").first().and_then(|text| text.trim().parse().ok());
+    let mut report = Report {
+        system: system(&of("release")),
+        nft: tables.iter().all(|line| line.starts_with("table ")),
+        fw4: tables.contains(&"table inet fw4"),
+        clock: seconds.map(|s| Time(s.saturating_mul(1_000_000_000))),
+        clock_offset_s: seconds.map(|s| s.saturating_sub(clock::now().0.div_euclid(1_000_000_000))),
+        manager: facts.peers.first().map(IpAddr::to_string),
+        addresses: facts.addresses.iter().map(IpAddr::to_string).collect(),
+        gateways: facts.gateways.iter().map(IpAddr::to_string).collect(),
+        connect_ms: u64::try_from(connect.as_millis()).unwrap_or(u64::MAX),
+        problems: Vec::new(),
+    };
+    report.problems = problems(&report, tables.first().copied());
+    report
+}
+
+fn problems(report: &Report, nft_said: Option<&str>) -> Vec<String> {
+    let mut problems = Vec::new();
+    if !report.nft {
+        problems.push(format!("nft cannot list tables ({}); install nftables and log in as root", nft_said.unwrap_or("no answer")));
+    } else if !report.fw4 {
+        problems.push("there is no table `inet fw4`: this is no OpenWrt with firewall4, or its firewall is stopped".to_owned());
+    }
+    match report.clock_offset_s {
+        Some(offset) if offset.abs() > CLOCK_OFF_S => problems.push(format!("its clock is {offset} s off; set up NTP there")),
+        None => problems.push("its clock cannot be read".to_owned()),
+        Some(_) => {}
+    }
+    if report.manager.is_none() {
+        problems.push("it does not say where the connection comes from, so the guard cannot protect the management path".to_owned());
+    }
+    problems
+}
+
+/// `OpenWrt 24.10.4` from `openwrt_release`, else the pretty name from `os-release`.
+fn system(lines: &[&str]) -> Option<String> {
+    let value = |key: &str| {
+        let text = lines.iter().find_map(|line| line.strip_prefix(key)?.strip_prefix('='))?.trim_matches(['\'', '"']);
+        Some(text.chars().filter(|c| !c.is_control()).take(80).collect::<String>())
+    };
+    match (value("DISTRIB_ID"), value("DISTRIB_RELEASE")) {
+        (Some(id), Some(release)) => Some(format!("{id} {release}")),
+        _ => value("PRETTY_NAME"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_system_without_nft_is_told_so() {
+        let report = report(&GuardFacts::default(), "clock 10\nnft sh: nft: not found\n", Duration::ZERO);
+        assert!(!report.nft && !report.fw4 && report.system.is_none());
+        assert_eq!(report.problems.len(), 3, "{:?}", report.problems);
+        assert!(report.problems[0].contains("nft: not found"), "{:?}", report.problems);
+    }
+}
