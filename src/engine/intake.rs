@@ -1,0 +1,110 @@
+//! From the sources to the spool: batches are appended, and acknowledged once they are on disk (O3). Idle streams get a tick (T3).
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use super::effects::lock;
+use super::status::{Gravity, Status};
+use crate::clock;
+use crate::journal::SpoolHandle;
+use crate::model::{EntryBody, Tick};
+use crate::source::Batch;
+
+/// Batches that wait for the spool; beyond it sources wait.
+pub(super) const MAX_WAITING: usize = 64;
+/// Batches that are appended together.
+const MAX_GROUP: usize = 64;
+/// How long an append that the disk refused waits before it is tried again.
+const RETRY: Duration = Duration::from_millis(500);
+/// A stream without a record for so long no longer holds the watermark back (T3).
+const IDLE: Duration = Duration::from_secs(30);
+/// How often idle streams are looked for.
+const LOOK: Duration = Duration::from_secs(5);
+/// Most streams that are followed; further ones are idle only when the process starts again.
+const MAX_STREAMS: usize = 100_000;
+
+/// When each stream that is not idle last had a record.
+#[derive(Clone, Default)]
+pub(super) struct Streams(Arc<Mutex<BTreeMap<Arc<str>, Instant>>>);
+
+impl Streams {
+    /// Follows streams from now on.
+    pub(super) fn seen<'a>(&self, streams: impl IntoIterator<Item = &'a Arc<str>>) {
+        let now = Instant::now();
+        let mut known = lock(&self.0);
+        for stream in streams {
+            match known.get_mut(stream) {
+                Some(last) => *last = now,
+                None if known.len() < MAX_STREAMS => _ = known.insert(stream.clone(), now),
+                None => {}
+            }
+        }
+    }
+
+    /// Takes out those that have become idle.
+    fn take_idle(&self) -> Vec<Arc<str>> {
+        let mut known = lock(&self.0);
+        let idle: Vec<Arc<str>> = known.iter().filter(|(_, last)| last.elapsed() >= IDLE).map(|(stream, _)| stream.clone()).collect();
+        known.retain(|_, last| last.elapsed() < IDLE);
+        idle
+    }
+}
+
+/// Appends what sources bring until all of them have ended.
+pub(super) async fn run(mut batches: mpsc::Receiver<Batch>, spool: SpoolHandle, streams: Streams, status: Status) {
+    let mut waiting = Vec::with_capacity(MAX_GROUP);
+    while batches.recv_many(&mut waiting, MAX_GROUP).await > 0 {
+        let mut bodies = Vec::new();
+        let mut done = Vec::new();
+        for batch in waiting.drain(..) {
+            streams.seen(batch.records.iter().map(|record| &record.stream));
+            bodies.extend(batch.records.into_iter().map(EntryBody::Record));
+            done.extend(batch.done);
+        }
+        append(&spool, bodies, &status).await;
+        for done in done {
+            // A source that has ended does not wait for its answer.
+            let _ = done.send(());
+        }
+    }
+}
+
+/// Appends; a disk that refuses is waited for, and meanwhile nothing is acknowledged.
+pub(super) async fn append(spool: &SpoolHandle, bodies: Vec<EntryBody>, status: &Status) {
+    loop {
+        match spool.append(bodies.clone()).await {
+            Ok(appended) => {
+                status.clear("spool");
+                metrics::counter!("opmas_records_duplicate_total").increment(appended.duplicates);
+                return;
+            }
+            Err(error) if error.is_temporary() => {
+                status.set("spool", Gravity::NotReady, format!("input is not accepted: {error}"));
+                tokio::time::sleep(RETRY).await;
+            }
+            Err(error) => {
+                tracing::error!(%error, "input was refused by the spool and is lost");
+                metrics::counter!("opmas_records_refused_total").increment(bodies.len() as u64);
+                return;
+            }
+        }
+    }
+}
+
+/// Moves idle streams aside until `stop`.
+pub(super) async fn tick(spool: SpoolHandle, streams: Streams, status: Status, stop: CancellationToken) {
+    loop {
+        tokio::select! {
+            () = tokio::time::sleep(LOOK) => {}
+            () = stop.cancelled() => return,
+        }
+        let idle = streams.take_idle();
+        if !idle.is_empty() {
+            append(&spool, vec![EntryBody::Tick(Tick { at: clock::now(), idle })], &status).await;
+        }
+    }
+}

@@ -1,0 +1,80 @@
+//! From what a script asks for to a step: the device, the parameters, the commands, and whether it may be carried out.
+
+use std::sync::Arc;
+
+use serde_json::Map;
+use tokio::sync::watch;
+
+use super::effects::{Effects, lock};
+use crate::action::{self, Action, Catalogue, Ceilings, Guard, GuardConfig, GuardFacts, Params, Posture};
+use crate::clock;
+use crate::model::{Device, Finding, Inventory, Step, Verdict};
+use crate::playbook::{Call, Playbook};
+
+/// Everything that decides on a step.
+pub(super) struct Policy {
+    pub(super) catalogue: Arc<Catalogue>,
+    pub(super) posture: Posture,
+    pub(super) ceilings: Ceilings,
+    pub(super) guard: GuardConfig,
+    pub(super) inventory: watch::Receiver<Arc<Inventory>>,
+}
+
+/// What a call names, found.
+struct Found {
+    action: Action,
+    device: Device,
+    params: Params,
+}
+
+impl Policy {
+    /// The step that a call becomes. What cannot be carried out is a step too, refused with its reason.
+    pub(super) fn step(&self, effects: &Effects, run: &Arc<str>, playbook: &Playbook, finding: &Finding, call: &Call) -> Step {
+        let mut step = Step {
+            run: run.clone(),
+            key: call.key.clone(),
+            playbook: playbook.name.clone(),
+            device: call.device.clone(),
+            action: call.action.clone(),
+            params: Map::new(),
+            commands: Vec::new(),
+            stdin: Vec::new(),
+            decision: Verdict::Refused,
+            reason: String::new(),
+        };
+        if let Err(reason) = self.decide(effects, playbook, finding, call, &mut step) {
+            step.decision = Verdict::Refused;
+            step.reason = reason;
+        }
+        step
+    }
+
+    fn decide(&self, effects: &Effects, playbook: &Playbook, finding: &Finding, call: &Call, step: &mut Step) -> Result<(), String> {
+        let Found { action, device, params } = self.find(call)?;
+        step.params = params.to_json();
+        let plan = action::plan(&action, device.platform, &params).map_err(|error| error.to_string())?;
+        (step.commands, step.stdin) = (plan.commands, plan.stdin);
+        let guard = Guard::new(&self.guard, &self.inventory.borrow(), []);
+        guard.check_call(&action, &params, &GuardFacts::default()).map_err(|refusal| refusal.to_string())?;
+        let decision = action::authorise(&action::Request {
+            playbook: &playbook.name,
+            action: &action.name,
+            posture: self.posture,
+            mode: playbook.mode,
+            ceiling: self.ceilings.of(&action.name),
+            trust: finding.trust,
+        });
+        if decision.verdict != Verdict::Observe {
+            lock(&effects.budgets).check(step, playbook.budget, clock::now()).map_err(|over| over.to_string())?;
+        }
+        (step.decision, step.reason) = (decision.verdict, decision.reason);
+        Ok(())
+    }
+
+    fn find(&self, call: &Call) -> Result<Found, String> {
+        let device = self.inventory.borrow().by_name(&call.device).cloned().ok_or_else(|| format!("device {} is not in devices.toml", call.device))?;
+        let action = self.catalogue.get(&call.action).cloned().ok_or_else(|| format!("there is no action {}", call.action))?;
+        let params = action.params(&call.params).map_err(|error| error.to_string())?;
+        Ok(Found { action, device, params })
+    }
+}
