@@ -16,7 +16,9 @@ pub const MAX_RETRY_AFTER: Span = Span::secs(3_600);
 pub struct Answer(String);
 
 impl Answer {
-    pub(super) fn new(text: impl fmt::Display) -> Answer {
+    /// From the other side's words.
+    #[must_use]
+    pub fn new(text: impl fmt::Display) -> Answer {
         Answer(visible(text.to_string().trim(), MAX_DETAIL))
     }
 }

@@ -17,6 +17,8 @@ pub struct Channel {
     pub file: Arc<str>,
     /// Whether anything is sent to it.
     pub enabled: bool,
+    /// Where the file says `enabled = false`.
+    pub switch: Place,
     /// Its kind, with its configuration.
     pub integration: Integration,
 }
@@ -90,6 +92,13 @@ impl Channel {
         checked.map_err(|fault| Diagnostic::new(self.file.clone(), Place::default(), fault))
     }
 
+    /// The sentence for a disabled channel: its place and the remedy.
+    #[must_use]
+    pub fn disabled(&self) -> Diagnostic {
+        let message = format!("channel {} is disabled", self.name);
+        Diagnostic::new(self.file.clone(), self.switch, message).help("fill the file in and set `enabled = true`")
+    }
+
     /// Does all that comes before the message is given away: for email up to the accepted recipients.
     ///
     /// `delivery` is the idempotency key, `now` the time that the message and its signature carry.
@@ -98,7 +107,7 @@ impl Channel {
     /// [`SendError`], never ambiguous: nothing was given away.
     pub async fn prepare(&self, notice: &Notice, delivery: &str, now: Time) -> Result<Prepared, SendError> {
         if !self.enabled {
-            return Err(SendError::permanent(format!("channel {} is disabled: set `enabled = true` in {}", self.name, self.file)));
+            return Err(SendError::permanent(self.disabled()));
         }
         match &self.integration {
             Integration::Email(email) => email.prepare(notice, delivery, now).await.map(|ready| Prepared::Email(Box::new(ready))),

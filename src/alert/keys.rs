@@ -26,3 +26,8 @@ pub(super) fn timeout(file: &SourceFile, written: Option<&Spanned<Span>>, defaul
         Some(span) => Err(fault(file, &span.span(), format!("a timeout of {}", span.get_ref()), format!("write one up to {max}"))),
     }
 }
+
+/// Where a channel file says `enabled = false`; a channel is enabled unless it does.
+pub(super) fn disabled(file: &SourceFile, written: Option<&Spanned<bool>>) -> Option<Place> {
+    written.filter(|enabled| !*enabled.get_ref()).map(|enabled| Place::of_offset(&file.text, enabled.span().start))
+}

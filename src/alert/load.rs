@@ -81,7 +81,8 @@ impl Channels {
     /// The names of all channel files, also of disabled and of broken ones: what a route may name.
     #[must_use]
     pub fn names(&self) -> Vec<Arc<str>> {
-        self.by_name.keys().chain(&self.broken).cloned().collect()
+        let names: BTreeSet<_> = self.by_name.keys().chain(&self.broken).cloned().collect();
+        names.into_iter().collect()
     }
 }
 
@@ -107,13 +108,13 @@ fn channel(name: &str, file: &SourceFile, base: &Path) -> Result<Channel, Vec<Di
         let fault = Diagnostic::new(file.name.clone(), Place { line: 1, column: 1 }, "the key `integration` is missing");
         return Err(vec![fault.help(format!("write `integration = \"{}\"`", INTEGRATIONS.join("\"` or `\"")))]);
     };
-    let (enabled, integration) = match integration.get_ref().as_str() {
-        "email" => email::load(file, base).map(|(enabled, email)| (enabled, Integration::Email(Box::new(email))))?,
-        "webhook" => webhook::load(file, base).map(|(enabled, webhook)| (enabled, Integration::Webhook(Box::new(webhook))))?,
+    let (disabled, integration) = match integration.get_ref().as_str() {
+        "email" => email::load(file, base).map(|(disabled, email)| (disabled, Integration::Email(Box::new(email))))?,
+        "webhook" => webhook::load(file, base).map(|(disabled, webhook)| (disabled, Integration::Webhook(Box::new(webhook))))?,
         other => {
             let help = nearest(other, INTEGRATIONS).map_or_else(|| format!("known: {}", INTEGRATIONS.join(", ")), |near| format!("did you mean `{near}`?"));
             return Err(vec![fault(file, &integration.span(), format!("no integration is named `{other}`"), help)]);
         }
     };
-    Ok(Channel { name: name.into(), file: file.name.clone(), enabled, integration })
+    Ok(Channel { name: name.into(), file: file.name.clone(), enabled: disabled.is_none(), switch: disabled.unwrap_or_default(), integration })
 }

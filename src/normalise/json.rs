@@ -72,12 +72,8 @@ fn epoch(text: &str) -> Option<Time> {
         return exponent(text);
     }
     let whole: i64 = whole.parse().ok()?;
-    let unit: i64 = match whole {
-        ..100_000_000_000 => 1_000_000_000,
-        ..100_000_000_000_000 => 1_000_000,
-        ..100_000_000_000_000_000 => 1_000,
-        _ => 1,
-    };
+    let limits = [(100_000_000_000, 1_000_000_000), (100_000_000_000_000, 1_000_000), (100_000_000_000_000_000, 1_000)];
+    let unit = limits.iter().find(|(limit, _)| whole < *limit).map_or(1, |(_, unit)| *unit);
     let nanos = whole.checked_mul(unit)?.checked_add(i64::from(fraction(part)?) / (1_000_000_000 / unit))?;
     Some(Time(if negative { -nanos } else { nanos }))
 }

@@ -160,7 +160,7 @@ impl Check<'_> {
                 NumberOrText::Number(number) => number.to_string(),
                 NumberOrText::Text(text) => text,
             };
-            text.parse().map_err(|error: String| self.fault(&span, error, "severities are 1 info to 5 critical".into())).ok()
+            text.parse().map_err(|error: String| self.fault(&span, error, "write it as `\">=4\"` or `\">=high\"`".into())).ok()
         });
         Matcher { severity, rule: table.rule.into(), tag: table.tag.into(), device: table.device.into(), site: table.site.into() }
     }

@@ -53,7 +53,7 @@ impl FromStr for SeverityTest {
             Ok(number) => Severity::try_from(number),
             Err(_) => word.parse(),
         };
-        severity.map(|severity| SeverityTest { comparison, severity }).map_err(|error| format!("{error}; write it as `\">=4\"` or `\">=high\"`"))
+        severity.map(|severity| SeverityTest { comparison, severity })
     }
 }
 
@@ -99,11 +99,10 @@ impl Matcher {
 }
 
 /// Nothing asked: an empty reason. Asked and held: the reason. Asked and not held: `None`.
-fn one_of<'a>(what: &str, patterns: &[String], values: impl Iterator<Item = &'a str>) -> Option<Option<String>> {
+fn one_of<'a>(what: &str, patterns: &[String], mut values: impl Iterator<Item = &'a str>) -> Option<Option<String>> {
     if patterns.is_empty() {
         return Some(None);
     }
-    let mut values = values;
     values.find(|value| patterns.iter().any(|pattern| like(pattern, value))).map(|value| Some(format!("{what} is {value}")))
 }
 

@@ -1,5 +1,6 @@
 //! Real services and devices; started by `tests/run.sh`, which runs as root.
 
+mod action;
 mod device;
 mod executor;
 mod mail;

@@ -6,9 +6,9 @@ use lettre::message::Mailbox;
 use serde::Deserialize;
 use toml::Spanned;
 
-use crate::alert::keys::{fault, is_loopback, timeout};
+use crate::alert::keys::{disabled, fault, is_loopback, timeout};
 use crate::alert::secret::SecretSource;
-use crate::diag::{Diagnostic, SourceFile, from_toml};
+use crate::diag::{Diagnostic, Place, SourceFile, from_toml};
 use crate::model::Span;
 
 /// Recipients of one channel.
@@ -46,8 +46,7 @@ impl Tls {
 struct Table {
     #[serde(rename = "integration")]
     _integration: String,
-    #[serde(default = "yes")]
-    enabled: bool,
+    enabled: Option<Spanned<bool>>,
     host: Spanned<String>,
     port: Option<u16>,
     #[serde(default)]
@@ -61,10 +60,6 @@ struct Table {
     #[serde(default)]
     insecure: bool,
     timeout: Option<Spanned<Span>>,
-}
-
-fn yes() -> bool {
-    true
 }
 
 /// A checked email channel.
@@ -90,9 +85,10 @@ impl Email {
     }
 }
 
-/// Reads and checks the file; with it, whether the channel is enabled.
-pub(in crate::alert) fn load(file: &SourceFile, base: &Path) -> Result<(bool, Email), Vec<Diagnostic>> {
+/// Reads and checks the file; with it, where the channel is disabled.
+pub(in crate::alert) fn load(file: &SourceFile, base: &Path) -> Result<(Option<Place>, Email), Vec<Diagnostic>> {
     let table: Table = from_toml(&file.name, &file.text).map_err(|fault| vec![fault])?;
+    let disabled = disabled(file, table.enabled.as_ref());
     let mut faults = Vec::new();
     let mut keep = |fault: Diagnostic| faults.push(fault);
     let tls = table.tls.as_ref().map_or(Tls::default(), |tls| *tls.get_ref());
@@ -104,7 +100,7 @@ pub(in crate::alert) fn load(file: &SourceFile, base: &Path) -> Result<(bool, Em
     let (Some(from), true) = (from, faults.is_empty()) else { return Err(faults) };
     let ca_file = table.ca_file.map(|path| base.join(path));
     let port = table.port.unwrap_or_else(|| tls.port());
-    Ok((table.enabled, Email { host: table.host.into_inner(), port, tls, login, from, to, ca_file, timeout }))
+    Ok((disabled, Email { host: table.host.into_inner(), port, tls, login, from, to, ca_file, timeout }))
 }
 
 fn host(file: &SourceFile, table: &Table, tls: Tls) -> Result<(), Diagnostic> {

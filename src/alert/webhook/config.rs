@@ -7,9 +7,9 @@ use reqwest::{Client, Url};
 use serde::Deserialize;
 use toml::Spanned;
 
-use crate::alert::keys::{fault, is_loopback, timeout};
+use crate::alert::keys::{disabled, fault, is_loopback, timeout};
 use crate::alert::secret::SecretSource;
-use crate::diag::{Diagnostic, SourceFile, from_toml};
+use crate::diag::{Diagnostic, Place, SourceFile, from_toml};
 use crate::model::Span;
 
 /// How long the whole exchange may take.
@@ -22,8 +22,7 @@ const MAX_TIMEOUT: Span = Span::secs(300);
 struct Table {
     #[serde(rename = "integration")]
     _integration: String,
-    #[serde(default = "yes")]
-    enabled: bool,
+    enabled: Option<Spanned<bool>>,
     url: Spanned<String>,
     secret_file: Option<PathBuf>,
     secret_env: Option<String>,
@@ -31,10 +30,6 @@ struct Table {
     #[serde(default)]
     insecure: bool,
     timeout: Option<Spanned<Span>>,
-}
-
-fn yes() -> bool {
-    true
 }
 
 /// A checked webhook channel. Its URL comes from the owner's file alone, never from a log line.
@@ -64,16 +59,17 @@ impl Webhook {
     }
 }
 
-/// Reads and checks the file; with it, whether the channel is enabled.
-pub(in crate::alert) fn load(file: &SourceFile, base: &Path) -> Result<(bool, Webhook), Vec<Diagnostic>> {
+/// Reads and checks the file; with it, where the channel is disabled.
+pub(in crate::alert) fn load(file: &SourceFile, base: &Path) -> Result<(Option<Place>, Webhook), Vec<Diagnostic>> {
     let table: Table = from_toml(&file.name, &file.text).map_err(|fault| vec![fault])?;
+    let disabled = disabled(file, table.enabled.as_ref());
     let mut faults = Vec::new();
     let url = url(file, &table).map_err(|fault| faults.push(fault)).ok();
     let secret = secret(file, &table, base).map_err(|fault| faults.push(fault)).ok();
     let timeout = timeout(file, table.timeout.as_ref(), TIMEOUT, MAX_TIMEOUT).map_err(|fault| faults.push(fault)).ok();
     let (Some(url), Some(secret), Some(timeout)) = (url, secret, timeout) else { return Err(faults) };
     let ca_file = table.ca_file.map(|path| base.join(path));
-    Ok((table.enabled, Webhook { url, secret, ca_file, timeout, client: OnceLock::new() }))
+    Ok((disabled, Webhook { url, secret, ca_file, timeout, client: OnceLock::new() }))
 }
 
 fn url(file: &SourceFile, table: &Table) -> Result<Url, Diagnostic> {

@@ -113,7 +113,6 @@ impl Reader<'_> {
         if written.patterns.is_empty() || written.patterns.len() > MAX_PATTERNS {
             self.wrong(0, format!("a file has 1 to {MAX_PATTERNS} patterns, not {}", written.patterns.len()), "add a [[pattern]] or split the file");
         }
-        let skip = written.skip.as_ref().and_then(|skip| Some((skip.span().start, self.template(skip)?)));
         let mut patterns: Vec<Pattern> = Vec::new();
         for pattern in &written.patterns {
             let pattern = pattern.get_ref();
@@ -123,13 +122,14 @@ impl Reader<'_> {
             patterns.extend(self.pattern(pattern));
         }
         let programs = written.programs.iter().map(|name| name.get_ref().as_str().into()).collect();
-        match Program::new(programs, written.logsource.clone().into(), skip.as_ref().map(|(_, skip)| skip), patterns) {
-            Ok(program) => program,
-            Err((program, message)) => {
-                self.wrong(skip.map_or(0, |(offset, _)| offset), message, "begin it with fixed text");
-                program
-            }
+        let mut program = Program::new(programs, written.logsource.clone().into(), patterns);
+        if let Some(skip) = &written.skip
+            && let Some(template) = self.template(skip)
+            && let Err(message) = program.skip(&template)
+        {
+            self.wrong(skip.span().start, message, "begin it with fixed text, and make it shorter");
         }
+        program
     }
 
     fn template(&mut self, text: &Spanned<String>) -> Option<Template> {

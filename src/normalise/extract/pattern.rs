@@ -89,18 +89,17 @@ pub(super) struct Program {
 }
 
 impl Program {
-    /// Puts a file's patterns together. The error says what is wrong with `skip`, and comes with the rest.
-    pub(super) fn new(programs: Vec<Arc<str>>, logsource: LogSource, skip: Option<&Template>, patterns: Vec<Pattern>) -> Result<Program, (Program, String)> {
-        let mut program = Program { programs, logsource, skip: None, patterns };
-        let Some(skip) = skip else { return Ok(program) };
-        let Some(first) = skip.head().bytes().next() else { return Err((program, "`skip` begins with a field".to_owned())) };
-        match compile(&format!(r"\A(?:{})", skip.regex())) {
-            Ok(regex) => {
-                program.skip = Some((first, regex));
-                Ok(program)
-            }
-            Err(error) => Err((program, format!("`skip` does not compile: {error}"))),
-        }
+    /// Puts a file's patterns together.
+    pub(super) fn new(programs: Vec<Arc<str>>, logsource: LogSource, patterns: Vec<Pattern>) -> Program {
+        Program { programs, logsource, skip: None, patterns }
+    }
+
+    /// Leaves out what may stand before every wording. The error says what is wrong with it.
+    pub(super) fn skip(&mut self, skip: &Template) -> Result<(), String> {
+        let first = skip.head().bytes().next().ok_or("`skip` begins with a field")?;
+        let regex = compile(&format!(r"\A(?:{})", skip.regex())).map_err(|error| format!("`skip` does not compile: {error}"))?;
+        self.skip = Some((first, regex));
+        Ok(())
     }
 
     /// The first pattern that matches, and the fields it reads.
