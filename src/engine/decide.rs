@@ -1,6 +1,6 @@
 //! What follows from a finding: the runs and deliveries that it causes, recorded with it in one batch.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use tokio::sync::mpsc;
 
@@ -9,7 +9,7 @@ use crate::alert::{Channels, intend};
 use crate::clock;
 use crate::journal::{CheckpointRef, Checkpoints, SpoolHandle};
 use crate::model::{Decided, Finding, FindingId};
-use crate::playbook::Playbooks;
+use crate::playbook::{Playbooks, Run};
 use crate::triage::Routes;
 
 /// Most findings that are recorded with one sync.
@@ -35,9 +35,10 @@ pub(super) struct Decider {
     pub(super) channels: Arc<Channels>,
     pub(super) playbooks: Arc<Playbooks>,
     pub(super) checkpoints: Checkpoints,
-    pub(super) spool: SpoolHandle,
+    /// Taken away when opmas ends: the spool's writer ends with its last handle.
+    pub(super) spool: Arc<Mutex<Option<SpoolHandle>>>,
     /// Runs that begin.
-    pub(super) runs: mpsc::Sender<Arc<str>>,
+    pub(super) runs: mpsc::Sender<Run>,
 }
 
 impl Decider {
@@ -85,7 +86,7 @@ impl Decider {
     }
 
     async fn record(&self, batch: Vec<Decided>) {
-        let begun: Vec<Arc<str>> = batch.iter().filter_map(|one| if let Decided::Run { run, .. } = one { Some(run.clone()) } else { None }).collect();
+        let begun: Vec<Run> = batch.iter().filter_map(|one| Run::begin(one).ok()).collect();
         self.effects.record(batch).await;
         for run in begun {
             // The runs' task ends after this one.
@@ -99,7 +100,10 @@ impl Decider {
         match written {
             Ok(Ok(CheckpointRef { name, hash, seq })) => {
                 self.effects.record(vec![Decided::Checkpoint { name: name.clone(), hash: hash.clone(), seq, at: clock::now() }]).await;
-                self.spool.retain_from(self.checkpoints.confirm(&CheckpointRef { name, hash, seq }));
+                let needed = self.checkpoints.confirm(&CheckpointRef { name, hash, seq });
+                if let Some(spool) = &*lock(&self.spool) {
+                    spool.retain_from(needed);
+                }
             }
             Ok(Err(error)) => tracing::warn!(%error, "no checkpoint could be written; recovery starts from the one before"),
             Err(error) => tracing::error!(%error, "the checkpoint's task ended"),

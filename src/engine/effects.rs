@@ -9,7 +9,7 @@ use super::open::OpenFindings;
 use super::status::{Gravity, Status};
 use crate::action::{Budgets, Leases};
 use crate::alert::Outbox;
-use crate::journal::Ledger;
+use crate::journal::{Ledger, LedgerHash};
 use crate::model::Decided;
 
 /// How long an append that the disk refused waits before it is tried again.
@@ -69,6 +69,10 @@ impl Effects {
         }
         while let Err(error) = self.ledger.append(decided.clone()).await {
             self.status.set("ledger", Gravity::NotReady, format!("nothing can be recorded, so nothing is done: {error}"));
+            if !error.is_temporary() {
+                tracing::error!(%error, "a decision is too large for the ledger, or opmas is ending; nothing follows from it");
+                return;
+            }
             tokio::time::sleep(RETRY).await;
         }
         self.status.clear("ledger");
@@ -79,6 +83,11 @@ impl Effects {
         }
         self.delivery_news.notify_one();
         self.lease_news.notify_one();
+    }
+
+    /// The ledger's newest record and the chain hash up to it.
+    pub(super) fn head(&self) -> (u64, LedgerHash) {
+        self.ledger.head()
     }
 
     /// Takes a record in: one that was just appended, or one of the ledger when opmas starts.

@@ -1,1 +1,31 @@
-//! See the map in `lib.rs`.
+//! Topology, recovery, checkpoints, shutdown.
+//!
+//! ```text
+//!  sources ═► intake ═► spool ═► detection thread ═► decider ═► ledger ─┬─► runs ═► worker, executor
+//!  (tasks)   (bounded)  (thread)  (pipeline, pure)    (triage)  (thread) ├─► leases ═► executor
+//!                                                                       └─► deliveries ═► channels
+//! ```
+//!
+//! Torn down from left to right: each part ends when the one before it has, so that nothing accepted is left behind.
+
+mod bundle;
+mod decide;
+mod deliveries;
+mod detection;
+mod effects;
+mod hands;
+mod intake;
+mod leases;
+mod open;
+pub mod pipeline;
+mod policy;
+mod recover;
+mod runs;
+mod start;
+mod status;
+mod worker;
+
+pub use deliveries::test as test_channel;
+pub use pipeline::{Found, Pipeline};
+pub use start::{Engine, StartError, start};
+pub use status::{Gravity, Reason, Status};

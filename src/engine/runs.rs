@@ -9,13 +9,14 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::effects::{Effects, lock};
+use super::hands::Hands;
 use super::policy::Policy;
 use super::worker::{Worker, WorkerError};
 use crate::clock;
 use crate::diag::SourceFile;
-use crate::executor::{Client, Reply, Request, Task};
+use crate::executor::{Reply, Request, Task};
 use crate::journal::Revisions;
-use crate::model::{Decided, Finding, Inventory, LeaseChange, Outcome, OutcomeState, RunState, Time, Verdict};
+use crate::model::{Decided, Finding, Inventory, Outcome, OutcomeState, RunState, Time, Verdict};
 use crate::playbook::{ActionSignature, Evaluate, Limits, NextMove, Playbook, Playbooks, Progress, Run};
 
 /// Runs that are under way at once; further ones wait in their order.
@@ -37,7 +38,7 @@ pub(super) struct Runner {
     pub(super) signatures: Vec<ActionSignature>,
     pub(super) inventory: watch::Receiver<Arc<Inventory>>,
     pub(super) worker: Worker,
-    pub(super) executor: watch::Receiver<Client>,
+    pub(super) hands: Arc<Hands>,
     pub(super) revisions: Revisions,
     pub(super) stop: CancellationToken,
 }
@@ -188,16 +189,16 @@ impl Runner {
                 if !self.record(run, vec![Decided::Attempt { run: run.id().clone(), key: key.clone(), attempt, at: clock::now() }]).await {
                     return Vec::new();
                 }
-                self.ask(Request::Apply(task.clone())).await
+                self.hands.perform(Request::Apply(task.clone())).await
             } else {
-                self.ask(Request::Verify(task.clone())).await
+                self.hands.perform(Request::Verify(task.clone())).await
             };
             match (settled, reply.outcome.state) {
                 // A command was sent and its end was not seen.
                 (true, OutcomeState::Unknown) => settled = false,
                 // Nothing was sent: the device, or the executor, is out of reach.
                 (true, OutcomeState::Failed) if reply.commands.is_empty() => self.pause(tries, &reply).await,
-                (true, _) | (false, OutcomeState::Enforced | OutcomeState::Partial) => return self.outcome(run, key, &task, reply),
+                (true, _) | (false, OutcomeState::Enforced | OutcomeState::Partial) => return self.outcome(run, key, &task, reply, !settled),
                 // Nothing of it is there: it may be carried out again.
                 (false, OutcomeState::Undone) => settled = true,
                 (false, _) => self.pause(tries, &reply).await,
@@ -210,21 +211,13 @@ impl Runner {
     }
 
     /// The outcome, and the lease when the effect has a lifetime.
-    fn outcome(&self, run: &Run, key: &Arc<str>, task: &Task, reply: Reply) -> Vec<Decided> {
-        let Reply { outcome: mut end, .. } = reply;
-        let holds = matches!(end.state, OutcomeState::Enforced | OutcomeState::Partial);
-        end.until = end.until.filter(|_| holds).or_else(|| self.end(run, task).filter(|_| holds));
-        let lease = end.until.map(|until| Decided::Lease {
-            run: run.id().clone(),
-            key: key.clone(),
-            device: task.device.clone(),
-            action: task.action.clone(),
-            params: task.params.clone(),
-            change: LeaseChange::Granted,
-            until,
-            at: clock::now(),
-            detail: end.detail.clone(),
-        });
+    fn outcome(&self, run: &Run, key: &Arc<str>, task: &Task, reply: Reply, read_back: bool) -> Vec<Decided> {
+        let mut end = reply.outcome;
+        if read_back {
+            // What was found there was made by an attempt before; its time has run since.
+            end.until = self.end(run, task);
+        }
+        let lease = run.step(key).and_then(|step| lock(&self.effects.leases).granted(&step.step, &end));
         [outcome(run, key, end)].into_iter().chain(lease).collect()
     }
 
@@ -239,11 +232,6 @@ impl Runner {
         let step = &run.step(key)?.step;
         let id = format!("{}:{key}", run.id()).into();
         Some(Task { id, device: step.device.clone(), action: step.action.clone(), params: step.params.clone(), verdict: Verdict::Auto })
-    }
-
-    async fn ask(&self, request: Request) -> Reply {
-        let executor = self.executor.borrow().clone();
-        executor.perform(request).await
     }
 
     async fn pause(&self, tries: u32, reply: &Reply) {

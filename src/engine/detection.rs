@@ -1,0 +1,199 @@
+//! The detection thread: spool entries through the pipeline, in their order; findings and checkpoints to the decider.
+
+use std::collections::{BTreeMap, HashSet};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use serde::{Deserialize, Serialize};
+use tokio::sync::{mpsc, oneshot};
+
+use super::bundle::{self, Content};
+use super::decide::Detected;
+use super::pipeline::{Pipeline, Settings};
+use super::status::{Gravity, Status};
+use crate::correlate;
+use crate::diag::Diagnostic;
+use crate::journal::{ReadError, Revisions, SpoolReader};
+use crate::model::{Entry, EntryBody, FindingId, Inventory, NodeId, Revision, RevisionKind, Time};
+use crate::normalise::{Extractors, Normaliser, Options};
+use crate::sigma::RuleSet;
+
+/// A checkpoint is written after so many entries …
+const CHECKPOINT_ENTRIES: u64 = 50_000;
+/// … or after this time, if there was any entry.
+const CHECKPOINT_TIME: Duration = Duration::from_secs(60);
+
+/// What a checkpoint holds (postcard, stable): the pipeline's snapshot, and the revisions that were live.
+#[derive(Debug, Serialize, Deserialize)]
+struct Checkpoint {
+    revisions: Vec<Revision>,
+    snapshot: Vec<u8>,
+}
+
+/// Where the thread is when it has caught up with what the spool held at the start.
+#[derive(Debug)]
+pub(super) struct CaughtUp {
+    /// The revisions that are live, by kind.
+    pub(super) live: Live,
+    /// How many entries were computed again.
+    pub(super) entries: u64,
+    /// What could not be read; the rest was.
+    pub(super) damage: Vec<ReadError>,
+}
+
+/// The revisions that are live.
+pub(super) type Live = BTreeMap<u8, Revision>;
+
+/// The key of a kind in [`Live`].
+pub(super) fn kind_key(kind: RevisionKind) -> u8 {
+    match kind {
+        RevisionKind::Rules => 0,
+        RevisionKind::Extractors => 1,
+        RevisionKind::Inventory => 2,
+    }
+}
+
+/// The thread's state.
+pub(super) struct Detection {
+    pipeline: Pipeline,
+    live: Live,
+    revisions: Revisions,
+    status: Status,
+    /// Findings that the ledger has: those that are computed again are dropped (O6). Empty once caught up.
+    known: HashSet<FindingId>,
+    detected: mpsc::Sender<Detected>,
+    seq: u64,
+    since_checkpoint: (u64, Instant),
+}
+
+/// Why detection ends before its time.
+#[derive(Debug, thiserror::Error)]
+#[error("the decider has ended")]
+struct Closed;
+
+impl Detection {
+    /// An empty state.
+    pub(super) fn new(node: &NodeId, revisions: Revisions, known: HashSet<FindingId>, detected: mpsc::Sender<Detected>, status: Status) -> Result<Detection, Vec<Diagnostic>> {
+        let options = Options { node: node.clone(), ..Options::at(Time(0)) };
+        let normaliser = Normaliser::new(Arc::new(Extractors::default()), options);
+        let pipeline = Pipeline::new(Arc::new(RuleSet::default()), normaliser, Arc::new(Inventory::default()), Settings::default())?;
+        Ok(Detection { pipeline, live: Live::new(), revisions, status, known, detected, seq: 0, since_checkpoint: (0, Instant::now()) })
+    }
+
+    /// Goes on from a checkpoint's body, which covers the spool up to `seq`.
+    ///
+    /// # Errors
+    /// It is another version's, damaged, or names a revision that is no longer kept: then nothing has changed but revisions.
+    pub(super) fn restore(&mut self, seq: u64, body: &[u8]) -> Result<(), String> {
+        let checkpoint: Checkpoint = postcard::from_bytes(body).map_err(|error| error.to_string())?;
+        for revision in &checkpoint.revisions {
+            self.revise(revision)?;
+        }
+        self.pipeline.restore(&checkpoint.snapshot).map_err(|error| error.to_string())?;
+        self.seq = seq;
+        Ok(())
+    }
+
+    /// The place that reading goes on from.
+    pub(super) fn next(&self) -> u64 {
+        self.seq + 1
+    }
+
+    /// The thread: first what the spool held at the start, then what comes.
+    pub(super) fn run(mut self, recorded: Option<SpoolReader>, caught_up: oneshot::Sender<CaughtUp>, mut entries: mpsc::Receiver<Arc<[Entry]>>) {
+        let mut report = CaughtUp { live: Live::new(), entries: 0, damage: Vec::new() };
+        for read in recorded.into_iter().flatten() {
+            match read {
+                Ok(entry) if self.entry(&entry).is_ok() => report.entries += 1,
+                Ok(_) => return,
+                Err(error) => report.damage.push(error),
+            }
+        }
+        self.known = HashSet::new();
+        report.live = self.live.clone();
+        // The start may have been given up meanwhile.
+        let _ = caught_up.send(report);
+        while let Some(batch) = entries.blocking_recv() {
+            for entry in batch.iter() {
+                if self.entry(entry).is_err() {
+                    return;
+                }
+            }
+            self.measure();
+            if self.is_due() && self.checkpoint().is_err() {
+                return;
+            }
+        }
+        // The spool has ended; a checkpoint here makes the next start short.
+        let _ = self.checkpoint();
+    }
+
+    fn entry(&mut self, entry: &Entry) -> Result<(), Closed> {
+        self.seq = entry.seq;
+        if let EntryBody::Revision(revision) = &entry.body {
+            let part = part(revision.kind);
+            match self.revise(revision) {
+                Ok(()) => self.status.clear(part),
+                Err(why) => self.status.set(part, Gravity::Degraded, format!("the last good version stays: {why}")),
+            }
+        }
+        for found in self.pipeline.entry(entry) {
+            let Some(finding) = self.pipeline.finding(&found) else { continue };
+            if !self.known.remove(&finding.id) {
+                self.detected.blocking_send(Detected::Finding(Box::new(finding))).map_err(|_| Closed)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Puts a revision in place.
+    fn revise(&mut self, revision: &Revision) -> Result<(), String> {
+        let content = bundle::read(&self.revisions, revision).map_err(|error| format!("revision {}: {error}", revision.hash))?;
+        match content {
+            Content::Rules(files) => {
+                // What does not load was named when the files were read; here the same files are left out again.
+                let loaded = correlate::load(&files);
+                self.pipeline.set_rules(Arc::new(loaded.set)).map_err(|wrong| wrong.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))?;
+            }
+            Content::Extractors(files) => self.pipeline.set_extractors(Arc::new(Extractors::load(&files).0)),
+            Content::Inventory(inventory) => self.pipeline.set_inventory(Arc::new(inventory)),
+        }
+        self.live.insert(kind_key(revision.kind), revision.clone());
+        Ok(())
+    }
+
+    fn is_due(&self) -> bool {
+        let (seq, at) = self.since_checkpoint;
+        self.seq > seq && (self.seq - seq >= CHECKPOINT_ENTRIES || at.elapsed() >= CHECKPOINT_TIME)
+    }
+
+    fn checkpoint(&mut self) -> Result<(), Closed> {
+        self.since_checkpoint = (self.seq, Instant::now());
+        let snapshot = self.pipeline.snapshot().map_err(|error| error.to_string());
+        let state = snapshot.and_then(|snapshot| {
+            let checkpoint = Checkpoint { revisions: self.live.values().cloned().collect(), snapshot };
+            postcard::to_stdvec(&checkpoint).map_err(|error| error.to_string())
+        });
+        match state {
+            Ok(state) => self.detected.blocking_send(Detected::Checkpoint { seq: self.seq, state }).map_err(|_| Closed),
+            Err(error) => {
+                tracing::error!(error, "no checkpoint could be made; recovery starts from the one before");
+                Ok(())
+            }
+        }
+    }
+
+    fn measure(&self) {
+        let counters = self.pipeline.counters();
+        metrics::gauge!("opmas_correlation_groups").set(u32::try_from(self.pipeline.groups()).unwrap_or(u32::MAX));
+        counters.each(|name, value| metrics::counter!(name).absolute(value));
+    }
+}
+
+fn part(kind: RevisionKind) -> &'static str {
+    match kind {
+        RevisionKind::Rules => "rules revision",
+        RevisionKind::Extractors => "extractors revision",
+        RevisionKind::Inventory => "inventory revision",
+    }
+}
