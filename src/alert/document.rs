@@ -91,7 +91,7 @@ fn facts(finding: &Finding) -> Vec<Line> {
     lines.push(Line::Pair("When", format!("{} (events from {} to {})", finding.time, finding.window.from, finding.window.to)));
     if let Some(device) = &finding.device {
         let site = finding.site.as_ref().map_or(String::new(), |site| format!(", site {}", visible(site, MAX_VALUE)));
-        lines.push(Line::Pair("Device", visible(device, MAX_VALUE) + &site));
+        lines.push(Line::Pair("Device", format!("{}{site}", visible(device, MAX_VALUE))));
     }
     let entities = finding.entities.iter().take(MAX_LINES);
     lines.extend(entities.map(|(role, entity)| Line::Pair("About", format!("{}: {}", visible(role, 60), entity_text(entity)))));
