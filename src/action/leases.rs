@@ -94,7 +94,8 @@ impl Leases {
             action: step.action.clone(),
             params: step.params.clone(),
             change: LeaseChange::Granted,
-            until: outcome.until.unwrap_or_else(|| outcome.at.plus(lifetime)),
+            // What was asked for, not what the device says: if it ends the effect earlier, it is asserted again.
+            until: outcome.at.plus(lifetime),
             at: outcome.at,
             detail: outcome.detail.clone(),
         })
@@ -117,7 +118,7 @@ impl Leases {
         lease.state = state;
         lease.detail.clone_from(detail);
         match change {
-            LeaseChange::Granted => grant(lease, run, key, params, *until, *at, self.verify_every),
+            LeaseChange::Granted => grant(lease, &Grant { run, key, params, until: *until, at: *at }, self.verify_every),
             // `done` may have put the next look off further.
             LeaseChange::Reasserted => lease.at_ease(lease.next.max(at.plus(self.verify_every))),
             LeaseChange::Lost => lease.want = Want::Reassert,
@@ -172,17 +173,25 @@ fn illegal(id: LeaseId, change: LeaseChange) -> IllegalMove {
     IllegalMove { device: id.device, action: id.action, effect: id.effect, change, from: "not granted, or has ended" }
 }
 
-fn grant(lease: &mut Lease, run: &Arc<str>, key: &Arc<str>, params: &Map<String, Value>, until: Time, at: Time, every: Span) {
-    lease.own(run, key);
-    lease.at_ease(at.plus(every));
-    if until >= lease.until {
-        lease.until = until;
-        lease.params.clone_from(params);
+struct Grant<'a> {
+    run: &'a Arc<str>,
+    key: &'a Arc<str>,
+    params: &'a Map<String, Value>,
+    until: Time,
+    at: Time,
+}
+
+fn grant(lease: &mut Lease, grant: &Grant<'_>, every: Span) {
+    lease.own(grant.run, grant.key);
+    lease.at_ease(grant.at.plus(every));
+    if grant.until >= lease.until {
+        lease.until = grant.until;
+        lease.params.clone_from(grant.params);
         lease.end_next = Time::MIN;
     } else {
         // The later call has shortened the time on the device, and the longer one still holds.
         lease.want = Want::Reassert;
-        lease.next = at;
+        lease.next = grant.at;
     }
 }
 

@@ -62,7 +62,8 @@ impl SendError {
         SendError::new(Failure::Retryable { after: None }, detail)
     }
 
-    pub(super) fn permanent(detail: impl fmt::Display) -> SendError {
+    /// Will not be tried again.
+    pub fn permanent(detail: impl fmt::Display) -> SendError {
         SendError::new(Failure::Permanent, detail)
     }
 }

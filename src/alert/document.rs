@@ -87,7 +87,8 @@ fn of_finding(finding: &Finding) -> Vec<Section> {
 }
 
 fn facts(finding: &Finding) -> Vec<Line> {
-    let mut lines = prose(&finding.text);
+    // One line: it holds values of log lines, whose line ends would look like ours.
+    let mut lines = vec![Line::Prose(visible(finding.text.trim(), MAX_PARAGRAPH))];
     lines.push(Line::Pair("When", format!("{} (events from {} to {})", finding.time, finding.window.from, finding.window.to)));
     if let Some(device) = &finding.device {
         let site = finding.site.as_ref().map_or(String::new(), |site| format!(", site {}", visible(site, MAX_VALUE)));
@@ -129,7 +130,7 @@ fn about(notice: &Notice, delivery: &str) -> Section {
     Section { heading: "About this message".into(), lines: vec![route, channel, Line::Pair("Delivery", visible(delivery, 100))] }
 }
 
-/// The author's line ends are kept; what stands on a line is made visible.
+/// The rule's author's line ends are kept; what stands on a line is made visible.
 fn prose(text: &str) -> Vec<Line> {
     text.lines().filter(|line| !line.trim().is_empty()).take(MAX_LINES).map(|line| Line::Prose(visible(line.trim(), MAX_PARAGRAPH))).collect()
 }

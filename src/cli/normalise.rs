@@ -13,7 +13,7 @@ use crate::normalise::{CUT_MARK, Extractors, Normaliser, Options, parse_timezone
 /// Longest line that is kept whole, in bytes; a longer one is cut and marked.
 pub(super) const MAX_LINE: usize = 1 << 20;
 /// Input is read, and output written, in pieces of so many bytes.
-const BUFFER: usize = 256 * 1024;
+pub(super) const BUFFER: usize = 256 * 1024;
 
 /// Arguments of `opmas normalise`.
 #[derive(clap::Args)]
@@ -48,7 +48,7 @@ pub(super) fn run(arguments: &Arguments) -> Done {
 }
 
 /// The shipped extractors with those of a folder laid over them, by file name.
-fn extractors(dir: Option<&Path>) -> Result<Extractors, Failure> {
+pub(super) fn extractors(dir: Option<&Path>) -> Result<Extractors, Failure> {
     let mut files = Extractors::shipped_files();
     if let Some(dir) = dir {
         let found = files_in(dir).map_err(|error| Failure::new(Exit::Invalid, format!("cannot read the extractors in {}: {error}", dir.display())))?;
@@ -101,7 +101,7 @@ fn copy<R: Read>(mut input: BufReader<R>, output: &mut impl Write, normaliser: &
 }
 
 /// A record of a recording on standard input: no arrival, no sender.
-fn recording() -> Record {
+pub(super) fn recording() -> Record {
     Record { id: None, source: "stdin".into(), stream: "stdin".into(), arrival: None, peer: None, trust: Trust::Verified, raw: Vec::new() }
 }
 

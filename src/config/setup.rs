@@ -105,7 +105,7 @@ impl Setup {
         let base = paths.base.clone();
         let settings = Settings::parse(&paths.file.display().to_string(), text, &base)?;
         let inventory = match read_optional(&paths.devices)? {
-            Some(text) => crate::executor::inventory(&paths.devices.display().to_string(), &text)?,
+            Some(text) => crate::executor::inventory::parse(&paths.devices.display().to_string(), &text)?,
             None => Inventory::default(),
         };
         let rules = files::folder(&base, Folder::Rules)?;
@@ -150,7 +150,8 @@ pub fn signatures(catalogue: &Catalogue) -> Vec<ActionSignature> {
         Assumed::Partial => OutcomeState::Partial,
         Assumed::Failed => OutcomeState::Failed,
     };
-    let signature = |action: &Action| ActionSignature { name: action.name.clone(), params: action.params.iter().map(param).collect(), assumed: assumed(action.assumed) };
+    let signature =
+        |action: &Action| ActionSignature { name: action.name.clone(), params: action.params.iter().map(param).collect(), assumed: assumed(action.assumed) };
     catalogue.iter().map(signature).collect()
 }
 

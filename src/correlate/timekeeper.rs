@@ -60,6 +60,12 @@ impl Timekeeper {
         Timekeeper { lateness, streams: BTreeMap::new(), active: BTreeSet::new(), watermark: Time::MIN, clock: Time::MIN, hosts }
     }
 
+    /// The same with another lateness, for a state that was kept under another configuration.
+    #[must_use]
+    pub fn with_lateness(self, lateness: Span) -> Timekeeper {
+        Timekeeper { lateness, ..self }
+    }
+
     /// The watermark: timers up to it are due. `Time::MIN` before the first believed time. It never goes back.
     #[must_use]
     pub fn watermark(&self) -> Time {

@@ -15,16 +15,20 @@ const HOST_WORDS: &[&str] = &["host", "computer", "fqdn", "workstation", "machin
 /// Digits of a MAC address.
 const MAC_DIGITS: usize = 12;
 
-/// A field's value: the key as it stands, else a dotted path into nested objects. `null` is absent.
+/// A field's value: the key as it stands, else a path split at one of its dots. Lists on the way stand for their first member that has
+/// the rest. `null` is absent.
 #[must_use]
 pub fn field<'a>(fields: &'a Map<String, Value>, name: &str) -> Option<&'a Value> {
-    fields.get(name).or_else(|| path(fields, name)).filter(|value| !value.is_null())
+    let literal = fields.get(name);
+    literal.or_else(|| name.match_indices('.').find_map(|(dot, _)| below(fields.get(name.get(..dot)?)?, name.get(dot + 1..)?))).filter(|value| !value.is_null())
 }
 
-fn path<'a>(fields: &'a Map<String, Value>, name: &str) -> Option<&'a Value> {
-    let mut parts = name.split('.');
-    let first = fields.get(parts.next()?)?;
-    parts.try_fold(first, |value, part| value.as_object()?.get(part))
+fn below<'a>(value: &'a Value, rest: &str) -> Option<&'a Value> {
+    match value {
+        Value::Object(fields) => field(fields, rest),
+        Value::Array(members) => members.iter().find_map(|member| below(member, rest)),
+        _ => None,
+    }
 }
 
 /// Whether a field of this name holds host names.
@@ -123,10 +127,12 @@ mod tests {
 
     #[test]
     fn fields_are_found_by_name_and_by_dotted_path() {
-        let event = json!({"a.b": 1, "a": {"b": 2, "c": {"d": 3}}, "n": null});
+        let event = json!({"a.b": 1, "a": {"b": 2, "c": {"d": 3}, "l": [{"x": 1}, {"y": 2}], "e.f": 4}, "n": null});
         let fields = event.as_object().unwrap();
         assert_eq!(field(fields, "a.b"), Some(&json!(1)));
         assert_eq!(field(fields, "a.c.d"), Some(&json!(3)));
+        assert_eq!(field(fields, "a.e.f"), Some(&json!(4)));
+        assert_eq!(field(fields, "a.l.y"), Some(&json!(2)));
         assert_eq!(field(fields, "n"), None);
         assert_eq!(field(fields, "a.x.y"), None);
     }

@@ -106,7 +106,7 @@ impl Tally {
         }
         let Test::Ordered(order) = test else { return };
         self.starts.resize(order.len(), None);
-        for (place, slot) in order.iter().enumerate().rev().filter(|(_, slot)| has(entry.refs, **slot)) {
+        for (place, _) in order.iter().enumerate().rev().filter(|(_, slot)| has(entry.refs, **slot)) {
             let start = if place == 0 { Some(entry.place.time) } else { self.start(place - 1) };
             if let Some(known) = self.starts.get_mut(place) {
                 *known = (*known).max(start);

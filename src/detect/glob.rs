@@ -105,10 +105,11 @@ impl Glob {
 mod tests {
     use super::*;
 
-    /// The `regex` crate folds by Unicode's simple case folding.
+    /// The `regex` crate folds by Unicode's simple case folding; what its older tables do not know is left out.
     #[test]
     fn folding_is_that_of_unicode() {
-        let moved: Vec<char> = ('\0'..=char::MAX).filter(|c| fold(*c) != *c).collect();
+        let known = regex::Regex::new(r"\p{Assigned}").unwrap();
+        let moved: Vec<char> = ('\0'..=char::MAX).filter(|c| fold(*c) != *c && known.is_match(&c.to_string())).collect();
         assert!(moved.len() > 1_300, "{}", moved.len());
         for c in moved {
             let same = regex::Regex::new(&format!(r"(?i)^\x{{{:x}}}$", u32::from(fold(c)))).unwrap();

@@ -73,7 +73,13 @@ struct Closed;
 
 impl Detection {
     /// An empty state.
-    pub(super) fn new(node: &NodeId, revisions: Revisions, known: HashSet<FindingId>, detected: mpsc::Sender<Detected>, status: Status) -> Result<Detection, Vec<Diagnostic>> {
+    pub(super) fn new(
+        node: &NodeId,
+        revisions: Revisions,
+        known: HashSet<FindingId>,
+        detected: mpsc::Sender<Detected>,
+        status: Status,
+    ) -> Result<Detection, Vec<Diagnostic>> {
         let options = Options { node: node.clone(), ..Options::at(Time(0)) };
         let normaliser = Normaliser::new(Arc::new(Extractors::default()), options);
         let pipeline = Pipeline::new(Arc::new(RuleSet::default()), normaliser, Arc::new(Inventory::default()), Settings::default())?;
@@ -186,7 +192,10 @@ impl Detection {
     fn measure(&self) {
         let counters = self.pipeline.counters();
         metrics::gauge!("opmas_correlation_groups").set(u32::try_from(self.pipeline.groups()).unwrap_or(u32::MAX));
-        counters.each(|name, value| metrics::counter!(name).absolute(value));
+        metrics::counter!("opmas_late_matches_total").absolute(counters.late_matches);
+        metrics::counter!("opmas_missing_group_field_total").absolute(counters.missing_group_field);
+        metrics::counter!("opmas_groups_evicted_total").absolute(counters.groups_evicted);
+        metrics::counter!("opmas_group_entries_dropped_total").absolute(counters.entries_dropped);
     }
 }
 

@@ -37,10 +37,10 @@ impl Streams {
         let now = Instant::now();
         let mut known = lock(&self.0);
         for stream in streams {
-            match known.get_mut(stream) {
-                Some(last) => *last = now,
-                None if known.len() < MAX_STREAMS => _ = known.insert(stream.clone(), now),
-                None => {}
+            if let Some(last) = known.get_mut(stream) {
+                *last = now;
+            } else if known.len() < MAX_STREAMS {
+                known.insert(stream.clone(), now);
             }
         }
     }

@@ -58,7 +58,8 @@ async fn carry_out(effects: Arc<Effects>, hands: Arc<Hands>, posture: Posture, w
     };
     let now = clock::now();
     let record = lock(&effects.leases).done(&work.id, now, &outcome);
-    metrics::counter!("opmas_lease_work_total", "op" => format!("{:?}", work.op).to_lowercase(), "state" => format!("{:?}", outcome.state).to_lowercase()).increment(1);
+    metrics::counter!("opmas_lease_work_total", "op" => format!("{:?}", work.op).to_lowercase(), "state" => format!("{:?}", outcome.state).to_lowercase())
+        .increment(1);
     tracing::debug!(device = %work.id.device, effect = work.id.effect, op = ?work.op, state = ?outcome.state, detail = outcome.detail, "lease");
     effects.record(record.into_iter().collect()).await;
     effects.lease_news.notify_one();

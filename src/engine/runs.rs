@@ -1,6 +1,6 @@
 //! Runs: what a run needs next is done and recorded, each run by itself.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 

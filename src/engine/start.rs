@@ -97,7 +97,8 @@ pub async fn start(setup: Setup, status: Status) -> Result<Engine, StartError> {
     status.set("start", Gravity::NotReady, "catching up with what the spool holds");
     let (ledger, recovery) = Ledger::open(&data)?;
     let catalogue = Arc::new(setup.catalogue);
-    let effects = Arc::new(Effects::new(ledger, Outbox::new(&setup.channels), Leases::new(catalogue.clone(), setup.settings.lease.verify_every), status.clone()));
+    let effects =
+        Arc::new(Effects::new(ledger, Outbox::new(&setup.channels), Leases::new(catalogue.clone(), setup.settings.lease.verify_every), status.clone()));
     let mut recovered = recover::read(&data, &effects)?;
     let (spool, spool_recovery) = Spool::open(&data, setup.settings.spool.clone())?;
     let notes: Vec<Decided> = recovery.torn.iter().chain(&spool_recovery.torn).map(|torn| note(torn.to_string())).collect();
@@ -113,7 +114,8 @@ pub async fn start(setup: Setup, status: Status) -> Result<Engine, StartError> {
     let shared_spool = Arc::new(Mutex::new(Some(spool.clone())));
 
     let (inventory, watch_inventory) = watch::channel(Arc::new(setup.inventory));
-    let paths = executor::Paths::new(&setup.paths.file, &setup.settings.data_dir).map_err(|cause| StartError::Io { doing: "find the current folder", cause })?;
+    let paths =
+        executor::Paths::new(&setup.paths.file, &setup.settings.data_dir).map_err(|cause| StartError::Io { doing: "find the current folder", cause })?;
     let hands = Arc::new(Hands::new(Launch::own(&paths), status.clone()));
     if !watch_inventory.borrow().devices.is_empty() {
         hands.start().await;

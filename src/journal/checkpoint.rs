@@ -57,7 +57,7 @@ pub struct LoadedCheckpoint {
 }
 
 /// The folder `state/`: written by one task, blocking.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Checkpoints {
     dir: PathBuf,
     /// The one that the ledger names last.

@@ -94,6 +94,7 @@ fn condition(table: &Map, kind: Option<CorrelationType>, sink: &mut Sink) -> Opt
 
 fn comparisons(node: &Node, sink: &mut Sink) -> Option<Vec<(Comparison, f64)>> {
     let table = read::map(node, "the correlation's `condition`", sink)?;
+    let before = sink.found.len();
     let mut known: Vec<&str> = COMPARISONS.iter().map(|(name, _)| *name).collect();
     known.push("field");
     sink.closed(table, &known);
@@ -106,7 +107,7 @@ fn comparisons(node: &Node, sink: &mut Sink) -> Option<Vec<(Comparison, f64)>> {
             found.push((*comparison, read::number(value, &format!("`{name}`"), sink)?));
         }
     }
-    if found.is_empty() {
+    if found.is_empty() && sink.found.len() == before {
         sink.error(table.place, "the correlation's `condition` compares nothing", "add a comparison, such as `gte: 5`");
     }
     (!found.is_empty()).then_some(found)

@@ -73,7 +73,7 @@ fn search(node: &Node, sink: &mut Sink) -> Option<Search> {
         Node::Map(map) => of_map(map, sink),
         Node::List(place, members) => {
             let found = of_list(members, sink);
-            if found.is_empty() {
+            if members.is_empty() {
                 sink.error(*place, "this search is an empty list", "list keywords or maps in it");
             }
             match <[Search; 1]>::try_from(found) {

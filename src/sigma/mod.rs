@@ -25,4 +25,4 @@ mod value;
 mod yaml;
 
 pub use ast::{Body, Comparison, Condition, Correlation, CorrelationType, DASHES, Detection, Item, Opmas, Pattern, Piece, Refire, Rule, Search, Test};
-pub use ruleset::{Loaded, MAX_FILE_BYTES, RuleSet, load};
+pub use ruleset::{CASES_SUFFIX, Loaded, MAX_FILE_BYTES, RuleSet, load};

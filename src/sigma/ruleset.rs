@@ -77,10 +77,14 @@ impl File {
     }
 }
 
+/// How the names of case files end. They stand beside the rules that they test, and are no rules.
+pub const CASES_SUFFIX: &str = ".cases.yml";
+
 /// Loads rule files together. A file with anything wrong in it is refused whole, and then whatever refers to its rules.
+/// Case files ([`CASES_SUFFIX`]) are passed over.
 #[must_use]
 pub fn load(files: &[SourceFile]) -> Loaded {
-    let mut read: Vec<File> = files.iter().map(file).collect();
+    let mut read: Vec<File> = files.iter().filter(|file| !file.name.ends_with(CASES_SUFFIX)).map(file).collect();
     let set = resolve::resolve(&mut read);
     let mut diagnostics = Vec::new();
     for file in read {

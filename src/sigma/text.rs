@@ -155,7 +155,7 @@ fn base64_offsets(bytes: &[u8]) -> Result<Vec<Vec<u8>>, EncodeError> {
     const LEADING: [usize; 3] = [0, 2, 3];
     let mut found = Vec::new();
     for (before, leading) in LEADING.into_iter().enumerate() {
-        let padded = [&[0u8; 2].split_at(before).0[..], bytes].concat();
+        let padded = [[0u8; 2].split_at(before).0, bytes].concat();
         // Whole characters of known bits only.
         let known = padded.len() * 8 / 6;
         let written = STANDARD.encode(&padded).into_bytes();

@@ -129,7 +129,9 @@ impl Ready {
     pub(in crate::alert) async fn send(mut self) -> Result<Answer, SendError> {
         let timeout = self.timeout.to_std();
         match tokio::time::timeout(timeout, self.connection.command(Data)).await {
-            Ok(Ok(_)) => {}
+            // An answer that belongs to another command would put all that follow in the wrong place.
+            Ok(Ok(response)) if response.code().severity == Severity::PositiveIntermediate => {}
+            Ok(Ok(response)) => return Err(SendError::retryable(format!("{}: DATA was answered with {}", self.target, response.code()))),
             Ok(Err(error)) => return Err(refusal(&self.target, "announcing the mail", &error)),
             Err(_) => return Err(SendError::retryable(format!("{} did not answer DATA within {}", self.target, self.timeout))),
         }

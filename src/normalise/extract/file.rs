@@ -191,7 +191,7 @@ impl Reader<'_> {
                 _ => self.wrong(
                     target.span().start,
                     format!("unknown type `{kind}`"),
-                    "known: ".to_owned() + &KINDS.iter().map(|(name, _)| *name).collect::<Vec<_>>().join(", "),
+                    format!("known: {}", KINDS.iter().map(|(name, _)| *name).collect::<Vec<_>>().join(", ")),
                 ),
             }
         }
