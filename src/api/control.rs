@@ -1,1 +1,200 @@
 //! The control socket: `control.sock` in the data folder (0600). One JSON object a line: a request, then its answer.
+
+use std::io::{self, BufRead, BufReader, Read, Write};
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixStream as BlockingStream;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader as AsyncReader};
+use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+
+use crate::engine::{Engine, Reason};
+use crate::executor::{Reply, inventory};
+
+/// Longest request, in bytes: they name a device or a channel.
+const MAX_REQUEST: u64 = 64 << 10;
+/// Longest answer that is read, in bytes.
+const MAX_ANSWER: u64 = 16 << 20;
+/// Connections at once; further ones wait.
+const MAX_CONNECTIONS: usize = 16;
+/// How long a command waits for its answer: a device that does not answer takes a while.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// What a command asks of the running opmas.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(tag = "command", rename_all = "snake_case", deny_unknown_fields)]
+pub enum Request {
+    /// How things stand.
+    Status,
+    /// How a device can be reached.
+    DeviceCheck {
+        /// Its inventory name.
+        device: Arc<str>,
+    },
+    /// Send a test message.
+    ChannelTest {
+        /// The channel's name.
+        channel: Arc<str>,
+    },
+    /// Read `devices.toml` anew.
+    InventoryReload,
+}
+
+/// What it answers.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(tag = "answer", rename_all = "snake_case")]
+pub enum Answer {
+    /// How things stand.
+    Status {
+        /// What is not as it should be.
+        reasons: Vec<Told>,
+        /// The ledger's newest record.
+        ledger_seq: u64,
+        /// The chain hash up to it, hexadecimal.
+        ledger_head: String,
+    },
+    /// What came of a device check.
+    Device {
+        /// As the executor says it.
+        reply: Box<Reply>,
+    },
+    /// The message was taken.
+    Sent {
+        /// What the other side answered.
+        said: String,
+    },
+    /// Done; how many devices there are.
+    Inventory {
+        /// Their number.
+        devices: usize,
+    },
+    /// It could not be done.
+    Failed {
+        /// One sentence.
+        why: String,
+    },
+}
+
+/// A [`Reason`] as it is told.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Told {
+    /// Which part.
+    pub part: String,
+    /// What is wrong.
+    pub text: String,
+}
+
+/// Where the socket of a data folder is.
+#[must_use]
+pub fn path(data_dir: &Path) -> PathBuf {
+    data_dir.join("control.sock")
+}
+
+/// Makes the socket; whoever holds the data folder's lock may take an old one away.
+///
+/// # Errors
+/// It cannot be made, for instance because the path is longer than 107 bytes.
+pub fn bind(data_dir: &Path) -> io::Result<UnixListener> {
+    let path = path(data_dir);
+    match std::fs::remove_file(&path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let listener = UnixListener::bind(&path)?;
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600))?;
+    Ok(listener)
+}
+
+/// What requests are answered from.
+pub struct Control {
+    /// The running system.
+    pub engine: Arc<Engine>,
+    /// `devices.toml`
+    pub devices: PathBuf,
+}
+
+/// Answers until `stop`.
+pub async fn serve(listener: UnixListener, control: Arc<Control>, stop: CancellationToken) {
+    let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    loop {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            () = stop.cancelled() => return,
+        };
+        let (Ok((stream, _)), Ok(place)) = (accepted, places.clone().acquire_owned().await) else { continue };
+        let (control, stop) = (control.clone(), stop.clone());
+        tokio::spawn(async move {
+            tokio::select! {
+                done = answer(stream, &control) => if let Err(error) = done {
+                    tracing::debug!(%error, "a command went away before its answer");
+                },
+                () = stop.cancelled() => {}
+            }
+            drop(place);
+        });
+    }
+}
+
+async fn answer(stream: UnixStream, control: &Control) -> io::Result<()> {
+    let (read, mut write) = stream.into_split();
+    let mut line = String::new();
+    AsyncReader::new(read.take(MAX_REQUEST)).read_line(&mut line).await?;
+    let answer = match serde_json::from_str::<Request>(&line) {
+        Ok(request) => control.answer(request).await,
+        Err(error) => Answer::Failed { why: format!("that is no request: {error}") },
+    };
+    let mut text = serde_json::to_vec(&answer)?;
+    text.push(b'\n');
+    write.write_all(&text).await
+}
+
+impl Control {
+    async fn answer(&self, request: Request) -> Answer {
+        match request {
+            Request::Status => self.status(),
+            Request::DeviceCheck { device } => Answer::Device { reply: Box::new(self.engine.check_device(&device).await) },
+            Request::ChannelTest { channel } => match self.engine.test_channel(&channel).await {
+                Some(Ok(said)) => Answer::Sent { said },
+                Some(Err(error)) => Answer::Failed { why: error.to_string() },
+                None => Answer::Failed { why: format!("there is no channel {channel}") },
+            },
+            Request::InventoryReload => match self.reload().await {
+                Ok(devices) => Answer::Inventory { devices },
+                Err(why) => Answer::Failed { why },
+            },
+        }
+    }
+
+    fn status(&self) -> Answer {
+        let (ledger_seq, head) = self.engine.ledger_head();
+        let told = |reason: Reason| Told { part: reason.part, text: reason.text };
+        Answer::Status { reasons: self.engine.status().reasons().into_iter().map(told).collect(), ledger_seq, ledger_head: head.to_string() }
+    }
+
+    async fn reload(&self) -> Result<usize, String> {
+        let inventory = inventory::load(&self.devices).map_err(|error| error.to_string())?;
+        let devices = inventory.devices.len();
+        self.engine.set_inventory(inventory).await.map_err(|error| error.to_string())?;
+        Ok(devices)
+    }
+}
+
+/// Asks the opmas that runs on a data folder; `None` when none runs.
+///
+/// # Errors
+/// It runs and does not answer.
+pub fn ask(data_dir: &Path, request: &Request) -> io::Result<Option<Answer>> {
+    let Ok(mut stream) = BlockingStream::connect(path(data_dir)) else { return Ok(None) };
+    stream.set_read_timeout(Some(PATIENCE))?;
+    let mut text = serde_json::to_vec(request)?;
+    text.push(b'\n');
+    stream.write_all(&text)?;
+    let mut line = String::new();
+    BufReader::new(stream.take(MAX_ANSWER)).read_line(&mut line)?;
+    Ok(Some(serde_json::from_str(&line)?))
+}

@@ -6,9 +6,15 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 mod channel;
+mod check;
+mod demo;
 mod device;
 mod eval;
+mod init;
 mod normalise;
+mod run;
+mod service;
+mod show;
 mod store;
 
 /// A streaming correlation and playbook engine.
@@ -24,6 +30,14 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
+    /// Read logs, find, act and tell, as `opmas.toml` says.
+    Run(run::Arguments),
+    /// Show the whole loop on a recorded attack, then listen; changes nothing.
+    Demo,
+    /// Write a commented configuration with rules, playbooks, actions and channels.
+    Init(init::Arguments),
+    /// Read the whole configuration, say what is wrong and who may do what.
+    Check,
     /// Evaluate rules over log lines from standard input, one JSON object a match.
     Eval(eval::Arguments),
     /// Turn log lines from standard input into events, one JSON object a line.
@@ -76,6 +90,8 @@ type Done = Result<Exit, Failure>;
 /// Runs the command that the arguments name.
 #[must_use]
 pub fn main() -> ExitCode {
+    // The one TLS provider of this process; only a second call fails.
+    let _ = rustls::crypto::ring::default_provider().install_default();
     let arguments = match Arguments::try_parse() {
         Ok(arguments) => arguments,
         Err(error) => {
@@ -86,6 +102,10 @@ pub fn main() -> ExitCode {
     };
     let config = arguments.config.as_deref();
     let done = match arguments.command {
+        Command::Run(arguments) => run::run(config, &arguments),
+        Command::Demo => demo::run(),
+        Command::Init(arguments) => init::run(&arguments),
+        Command::Check => check::run(config),
         Command::Eval(arguments) => eval::run(&arguments),
         Command::Normalise(arguments) => normalise::run(&arguments),
         Command::Device(command) => device::run(config, &command),

@@ -85,6 +85,11 @@ impl Settings {
             return Err(whole(format!("[http] listen = \"{}\" is reachable by others and has no token_file", settings.http.listen))
                 .help("write a token into a file and name it: token_file = \"http.token\""));
         }
+        for source in settings.source.values_mut() {
+            if let SourceConfig::File(file) = source {
+                file.path = base.join(&file.path);
+            }
+        }
         settings.data_dir = base.join(&settings.data_dir);
         settings.http.token_file = settings.http.token_file.map(|path| base.join(path));
         Ok(settings)

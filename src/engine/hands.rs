@@ -29,8 +29,11 @@ impl Hands {
         }
     }
 
-    /// Has a request carried out.
+    /// Has a request carried out; the first one starts the executor.
     pub(super) async fn perform(&self, request: Request) -> Reply {
+        if self.client.borrow().is_none() {
+            self.start().await;
+        }
         let client = self.client.borrow().clone();
         match client {
             Some(client) => client.perform(request).await,
@@ -47,7 +50,7 @@ impl Hands {
 }
 
 fn nobody() -> Reply {
-    let detail = "there is no device in devices.toml; add one with `opmas device add`".to_owned();
+    let detail = "opmas is ending".to_owned();
     Reply { outcome: Outcome { state: OutcomeState::Failed, detail, at: clock::now(), took_ms: 0, until: None }, commands: Vec::new(), report: None }
 }
 

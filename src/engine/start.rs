@@ -22,7 +22,7 @@ use super::runs::{self, Runner};
 use super::status::{Gravity, Status};
 use super::worker::Worker;
 use super::{deliveries, leases};
-use crate::action::Leases;
+use crate::action::{Leases, Posture};
 use crate::alert::{Channels, Outbox, SendError};
 use crate::clock;
 use crate::config::{Setup, signatures};
@@ -117,7 +117,8 @@ pub async fn start(setup: Setup, status: Status) -> Result<Engine, StartError> {
     let paths =
         executor::Paths::new(&setup.paths.file, &setup.settings.data_dir).map_err(|cause| StartError::Io { doing: "find the current folder", cause })?;
     let hands = Arc::new(Hands::new(Launch::own(&paths), status.clone()));
-    if !watch_inventory.borrow().devices.is_empty() {
+    // Otherwise the first request starts it; what is wrong with it should be known before it is needed.
+    if setup.settings.posture != Posture::Observe && !watch_inventory.borrow().devices.is_empty() {
         hands.start().await;
     }
     let channels = Arc::new(setup.channels);

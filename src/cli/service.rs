@@ -1,0 +1,123 @@
+//! The running system around the engine: logs, metrics, HTTP, the control socket, signals. The same for `run` and `demo`.
+
+use std::io::{self, IsTerminal};
+use std::sync::Arc;
+use std::time::Duration;
+
+use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+
+use super::{Done, Exit, Failure};
+use crate::api::control::{self, Control};
+use crate::api::http::{self, Pages};
+use crate::config::{HttpConfig, Setup};
+use crate::correlate;
+use crate::engine::{self, Engine, Gravity, Status};
+
+/// How often the metrics' recorder tidies up.
+const UPKEEP: Duration = Duration::from_secs(10);
+/// Threads for everything that waits; detection and the journal have their own.
+const THREADS: usize = 2;
+
+/// Logs go to standard error; `RUST_LOG` chooses, default `info`.
+pub(super) fn log(json: bool) {
+    let filter = tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "info".into());
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).with_ansi(io::stderr().is_terminal()).with_target(false);
+    // A second subscriber in one process is no reason to end it.
+    let _ = if json { builder.json().try_init() } else { builder.try_init() };
+}
+
+/// Runs the system until a signal ends it; `ready` is called once input is accepted, and what it returns runs beside.
+pub(super) fn serve<F>(setup: Setup, ready: impl FnOnce(Arc<Engine>) -> F) -> Done
+where
+    F: Future<Output = ()> + Send + 'static,
+{
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(THREADS).enable_all().build();
+    let runtime = runtime.map_err(|error| Failure::new(Exit::Invalid, format!("cannot start threads: {error}")))?;
+    runtime.block_on(system(setup, ready))
+}
+
+async fn system<F>(setup: Setup, ready: impl FnOnce(Arc<Engine>) -> F) -> Done
+where
+    F: Future<Output = ()> + Send + 'static,
+{
+    let invalid = |error: &dyn std::fmt::Display| Failure::new(Exit::Invalid, error);
+    let metrics = recorder().map_err(|error| invalid(&error))?;
+    let status = Status::default();
+    name_what_is_left_out(&setup, &status)?;
+    let (http_config, devices, data_dir) = (setup.settings.http.clone(), setup.paths.devices.clone(), setup.settings.data_dir.clone());
+    let pages = Pages { status: status.clone(), metrics: metrics.clone(), token: token(&http_config)? };
+    let listener = http::bind(http_config.listen).await.map_err(|error| invalid(&error))?;
+    let stop = CancellationToken::new();
+    let stopped = stop.clone();
+    // From here on `/readyz` says why it is not ready yet.
+    let http = tokio::spawn(http::serve(listener, pages, async move { stopped.cancelled().await }));
+    let engine = Arc::new(engine::start(setup, status).await.map_err(|error| invalid(&error))?);
+    let socket = control::bind(&data_dir).map_err(|error| invalid(&format!("cannot make {}: {error}", control::path(&data_dir).display())))?;
+    let control = tokio::spawn(control::serve(socket, Arc::new(Control { engine: engine.clone(), devices }), stop.clone()));
+    let beside = tokio::spawn(ready(engine.clone()));
+    wait(&metrics).await.map_err(|error| invalid(&error))?;
+    tracing::info!("ending: what was accepted is finished first");
+    beside.abort();
+    // It has nothing to lose.
+    let _ = beside.await;
+    stop.cancel();
+    let _ = control.await;
+    let _ = http.await;
+    match Arc::try_unwrap(engine) {
+        Ok(engine) => engine.stop().await,
+        Err(_) => tracing::warn!("a command is still being answered; ending all the same"),
+    }
+    Ok(Exit::Done)
+}
+
+/// Waits for SIGTERM or SIGINT.
+async fn wait(metrics: &PrometheusHandle) -> io::Result<()> {
+    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    loop {
+        tokio::select! {
+            _ = terminate.recv() => return Ok(()),
+            _ = interrupt.recv() => return Ok(()),
+            () = tokio::time::sleep(UPKEEP) => metrics.run_upkeep(),
+        }
+    }
+}
+
+fn recorder() -> Result<PrometheusHandle, metrics_exporter_prometheus::BuildError> {
+    PrometheusBuilder::new().install_recorder()
+}
+
+fn token(config: &HttpConfig) -> Result<Option<Arc<[u8; 32]>>, Failure> {
+    let Some(path) = &config.token_file else { return Ok(None) };
+    let invalid = |what: String| Failure::new(Exit::Invalid, format!("[http] token_file {}: {what}", path.display()));
+    let text = std::fs::read_to_string(path).map_err(|error| invalid(error.to_string()))?;
+    match text.trim() {
+        "" => Err(invalid("it is empty; write a long random word into it".to_owned())),
+        token => Ok(Some(Pages::digest(token))),
+    }
+}
+
+/// Files that do not load are named and left out; without any rule nothing is started (X1).
+fn name_what_is_left_out(setup: &Setup, status: &Status) -> Result<(), Failure> {
+    let loaded = correlate::load(&setup.rules);
+    let (_, extractors) = crate::normalise::Extractors::load(&setup.extractors);
+    for (part, wrong) in [("rules", &loaded.diagnostics), ("extractors", &extractors), ("playbooks and channels", &setup.diagnostics)] {
+        for one in wrong {
+            eprintln!("opmas: {one}");
+        }
+        metrics::gauge!("opmas_files_quarantined", "part" => part).set(u32::try_from(wrong.len()).unwrap_or(u32::MAX));
+        if let Some(first) = wrong.first() {
+            status.set(part, Gravity::Degraded, format!("{} did not load and is left out: {first}", count(wrong.len())));
+        }
+    }
+    metrics::gauge!("opmas_rules_loaded").set(u32::try_from(loaded.set.rules.len()).unwrap_or(u32::MAX));
+    if loaded.set.rules.is_empty() {
+        return Err(Failure::new(Exit::Invalid, "no rule is loaded; `opmas check` says why, `opmas init` writes the shipped ones"));
+    }
+    Ok(())
+}
+
+fn count(n: usize) -> String {
+    if n == 1 { "one file".to_owned() } else { format!("{n} files") }
+}

@@ -1,0 +1,73 @@
+//! What is decided, for people.
+
+use std::fmt::Write as _;
+use std::sync::Arc;
+
+use tokio::sync::broadcast::{self, error::RecvError};
+
+use crate::alert::visible;
+use crate::model::{Decided, Finding, Step, Verdict};
+
+/// Longest log line that is shown, in bytes.
+const MAX_LINE: usize = 160;
+
+/// The next decision; decisions that were missed because this was too slow are said to be. `None` at the end.
+pub(super) async fn next(feed: &mut broadcast::Receiver<Arc<Decided>>) -> Option<Arc<Decided>> {
+    loop {
+        match feed.recv().await {
+            Ok(decided) => return Some(decided),
+            Err(RecvError::Lagged(missed)) => tracing::warn!(missed, "decisions that are not shown here; the ledger has them"),
+            Err(RecvError::Closed) => return None,
+        }
+    }
+}
+
+/// One log line a decision that a person wants to know.
+pub(super) fn log(decided: &Decided) {
+    match decided {
+        Decided::Finding { finding } => {
+            tracing::info!(id = %finding.id, rule = %finding.rule.name.as_ref().unwrap_or(&finding.rule.id), severity = u8::from(finding.severity), device = finding.device.as_deref(), "finding: {}", visible(&finding.text, 1_000));
+        }
+        Decided::Intent { step, .. } => {
+            tracing::info!(run = %step.run, playbook = %step.playbook, action = %step.action, device = %step.device, decision = ?step.decision, "step: {}", step.reason);
+        }
+        Decided::Outcome { run, outcome, .. } => {
+            tracing::info!(%run, state = ?outcome.state, took_ms = outcome.took_ms, "outcome: {}", visible(&outcome.detail, 1_000))
+        }
+        Decided::RunMoved { run, state, reason, .. } => tracing::info!(%run, ?state, "run: {}", visible(reason, 1_000)),
+        Decided::Lease { device, action, change, until, detail, .. } => tracing::info!(%device, %action, ?change, %until, "lease: {}", visible(detail, 1_000)),
+        Decided::Note { text, .. } => tracing::warn!("{text}"),
+        _ => {}
+    }
+}
+
+/// A finding in a few lines.
+pub(super) fn finding(finding: &Finding) -> String {
+    let mut out = format!("severity {} {}  {}\n  {}\n", u8::from(finding.severity), finding.level, visible(&finding.title, 200), visible(&finding.text, 1_000));
+    for evidence in &finding.evidence {
+        let _ = writeln!(out, "  | {}", visible(&evidence.raw, MAX_LINE));
+    }
+    let shown = u64::try_from(finding.evidence.len()).unwrap_or(u64::MAX);
+    if finding.count > shown {
+        let _ = writeln!(out, "  | … {} events in all", finding.count);
+    }
+    out
+}
+
+/// A step with its exact commands.
+pub(super) fn step(step: &Step) -> String {
+    let would = match step.decision {
+        Verdict::Auto => "runs",
+        Verdict::Approve => "asks for approval to run",
+        Verdict::Observe => "would run",
+        Verdict::Refused => "may not run",
+    };
+    let mut out = format!("playbook {} {would} {} on {}\n  {}\n", step.playbook, step.action, step.device, step.reason);
+    for (argv, stdin) in step.commands.iter().zip(&step.stdin) {
+        let _ = writeln!(out, "  ssh {}  {}", step.device, crate::action::command_line(argv));
+        for line in stdin.iter().flat_map(|text| text.lines()) {
+            let _ = writeln!(out, "      {}", visible(line, MAX_LINE));
+        }
+    }
+    out
+}
