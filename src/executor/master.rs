@@ -143,19 +143,23 @@ async fn listen(mut stderr: ChildStderr) -> String {
     String::from_utf8_lossy(&kept).into_owned()
 }
 
+/// A path as ssh's options take it: in quotes, with what is special inside them made plain.
+fn quoted(path: &Path) -> String {
+    format!("\"{}\"", path.display().to_string().replace('\\', r"\\").replace('"', r#"\""#).replace('%', "%%"))
+}
+
 fn command(device: &Device, paths: &Paths, socket: &Path) -> Command {
     let mut command = Command::new(super::sandbox::ssh());
-    let quoted = |path: PathBuf| format!("\"{}\"", path.display().to_string().replace('%', "%%"));
     command.args(["-M", "-N", "-T", "-F", "none", "-S"]).arg(socket);
     for option in [
         "BatchMode=yes".to_owned(),
         "StrictHostKeyChecking=yes".to_owned(),
-        format!("UserKnownHostsFile={}", quoted(paths.known_hosts())),
+        format!("UserKnownHostsFile={}", quoted(&paths.known_hosts())),
         "GlobalKnownHostsFile=/dev/null".to_owned(),
         "UpdateHostKeys=no".to_owned(),
         "CheckHostIP=no".to_owned(),
         "VerifyHostKeyDNS=no".to_owned(),
-        format!("IdentityFile={}", quoted(paths.key())),
+        format!("IdentityFile={}", quoted(&paths.key())),
         "IdentitiesOnly=yes".to_owned(),
         "IdentityAgent=none".to_owned(),
         "PreferredAuthentications=publickey".to_owned(),

@@ -3,3 +3,4 @@
 mod device;
 mod executor;
 mod mail;
+mod router;
