@@ -50,11 +50,14 @@ pub enum OverBudget {
     },
 }
 
+/// When a step was decided, its run and its key.
+type Counted = (Time, Arc<str>, Arc<str>);
+
 /// Counts what the ledger says was to be carried out. Deterministic: the same records give the same counts.
 #[derive(Clone, Debug, Default)]
 pub struct Budgets {
-    /// For each playbook, when its steps were decided, and which they are.
-    steps: BTreeMap<Arc<str>, VecDeque<(Time, Arc<str>, Arc<str>)>>,
+    /// For each playbook, its steps within the hour.
+    steps: BTreeMap<Arc<str>, VecDeque<Counted>>,
     /// For each run, the devices that it acts on.
     devices: BTreeMap<Arc<str>, BTreeSet<Arc<str>>>,
     /// Runs in the order in which they began to act.
@@ -105,7 +108,7 @@ impl Budgets {
             return Err(OverBudget::Devices { playbook: step.playbook.clone(), devices: budget.devices });
         }
         let per_hour = budget.per_hour.min(MAX_PER_HOUR);
-        let other = |(at, run, key): &&(Time, Arc<str>, Arc<str>)| now.since(*at) < HOUR && !(*run == step.run && *key == step.key);
+        let other = |(at, run, key): &&Counted| now.since(*at) < HOUR && !(*run == step.run && *key == step.key);
         let within = self.steps.get(&step.playbook).map_or(0, |steps| steps.iter().filter(other).count());
         if within >= per_hour as usize {
             return Err(OverBudget::PerHour { playbook: step.playbook.clone(), per_hour });

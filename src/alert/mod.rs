@@ -1,1 +1,40 @@
-//! See the map in `lib.rs`.
+//! Alerts: from a finding and the channels it is routed to, to a message that the other side accepted.
+//!
+//! ```text
+//! Routing ─► intend ─► Decided::Delivery ─► Outbox ─► Due ─► prepare ─► Decided::DeliveryAttempt ─► send ─► outcome ─► Decided::DeliveryOutcome
+//! ```
+//!
+//! `Outbox` is a pure state machine over what the ledger holds. For each [`Due`] the engine calls [`Channel::prepare`]
+//! (which connects, so that the attempt is recorded as late as possible), appends [`Outbox::attempt`], waits for the
+//! fsync, calls [`Prepared::send`], and appends [`Outbox::outcome`]. After a start it replays the ledger into the outbox and
+//! appends what [`Outbox::settle`] says: an attempt without an outcome is repeated where the channel has an idempotency
+//! key (webhook), and is unknown where it has none (email): semantics O7.
+//!
+//! One folder per integration; each owns its configuration.
+
+mod answer;
+mod channel;
+mod clean;
+mod document;
+/// By SMTP.
+pub mod email;
+mod intend;
+mod keys;
+mod load;
+mod notice;
+mod outbox;
+mod render;
+mod secret;
+mod tls;
+/// By HTTP, signed as Standard Webhooks says.
+pub mod webhook;
+
+pub use answer::{Answer, Failure, MAX_RETRY_AFTER, SendError};
+pub use channel::{Channel, Integration, Prepared, Repeat};
+pub use clean::{bounded, visible};
+pub use intend::{Intended, intend};
+pub use load::{Channels, Loaded};
+pub use notice::{Alert, AlertState, Notice, Purpose, delivery_id};
+pub use outbox::{Due, IN_ORDER_TRIES, Illegal, MAX_AGE, MAX_TRIES, MAX_WAITING, Outbox, Standing, backoff};
+pub use render::{render_html, render_text, subject};
+pub use secret::{Secret, SecretError, SecretSource};

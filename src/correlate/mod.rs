@@ -1,1 +1,37 @@
-//! See the map in `lib.rs`.
+//! Matches to findings: windows, groups, sequences, the watermark (semantics T3, T4, C1–C12).
+//!
+//! ```text
+//! Event ─ Timekeeper (believed? how far is time?) ─ Correlator ─┬─ Compiled: one correlation, ready to run
+//!                                                               ├─ Groups ─ Group: armed, announced, cooldown
+//!                                                               │              └─ Entries, Tally: windows
+//!                                                               └─ Fired ─ finding()
+//! ```
+
+mod compiled;
+mod correlator;
+mod finding;
+mod fired;
+mod group;
+mod groups;
+mod hosts;
+mod load;
+mod place;
+mod shape;
+mod snapshot;
+mod timekeeper;
+mod value;
+mod window;
+mod wire;
+
+pub use compiled::{MAX_REFERENCES, MAX_THRESHOLD};
+pub use correlator::{Correlator, Counters, Limits, Told};
+pub use finding::{DEFAULT_SEVERITY, finding};
+pub use fired::Fired;
+pub use hosts::MAX_HOSTS;
+pub use load::load;
+pub use place::Place;
+pub use snapshot::State;
+pub use timekeeper::{Judgement, LATENESS, MAX_PENDING, MAX_SKEW, MAX_STREAMS, Timekeeper};
+pub use value::{Overlay, canonical, field, is_host_field, mac_digits};
+pub use window::{EVIDENCE_FIRST, EVIDENCE_LAST};
+pub use wire::WireEvent;

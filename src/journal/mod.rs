@@ -1,1 +1,42 @@
-//! See the map in `lib.rs`.
+//! The journal: the spool (input, in the system's order) and the ledger (everything decided), and beside them
+//! checkpoints and kept revisions. All of it lives in one [`DataDir`], which one process holds at a time.
+//!
+//! ```text
+//! opmas-data/            0700
+//!   format  node  lock   which version wrote this; who we are; held by flock while an opmas runs
+//!   spool/   <first seq, 20 digits>.spool     entries      ┐ one segmented log below both: segment.rs is the format,
+//!   ledger/  <first seq, 20 digits>.ledger    decisions    ┘ log.rs writes and recovers, reader.rs reads, commit.rs groups
+//!   state/   <seq>-<hash>.checkpoint          two kept
+//!   revisions/<sha256>                        what a revision entry names
+//! ```
+//!
+//! An append is answered once one `fdatasync` covers it; what waits meanwhile shares the next one. Nothing that was
+//! not answered is promised, nothing that was answered is lost: a torn tail is cut at open and reported, damage in
+//! front of whole frames is never cut, only reported with file and offset.
+
+mod chain;
+mod checkpoint;
+mod commit;
+mod datadir;
+mod durable;
+mod error;
+mod ledger;
+mod log;
+mod positions;
+mod reader;
+mod revision;
+mod segment;
+mod spool;
+mod verify;
+
+pub use chain::{Content, LedgerEntry, LedgerHash};
+pub use checkpoint::{CheckpointRef, Checkpoints, LoadedCheckpoint};
+pub use commit::Health;
+pub use datadir::DataDir;
+pub use error::{AppendError, OpenError, ReadError};
+pub use ledger::{Ledger, LedgerPlace, LedgerReader, LedgerRecovery};
+pub use log::{Recovery, Torn};
+pub use revision::Revisions;
+pub use segment::MAX_PAYLOAD;
+pub use spool::{Appended, Spool, SpoolConfig, SpoolHandle, SpoolReader, record_id};
+pub use verify::{Report, verify_checkpoints, verify_ledger, verify_revisions, verify_spool};

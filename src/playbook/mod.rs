@@ -1,3 +1,27 @@
 //! Finding and past outcomes to ready steps: Rhai, replayed over its own history.
+//!
+//! ```text
+//!  file ─► header, load ─► Playbook ── triggered_by(finding) ─► Run (state machine over the ledger)
+//!                                                                │  ▲
+//!                                      Evaluate with its history ▼  │ intents, attempts, outcomes
+//!                                      worker process: evaluate ─► Progress (ready steps, done, failed, diverged)
+//! ```
+//!
+//! Everything here is pure but [`worker`], the process that scripts run in.
 
+mod evaluate;
+mod header;
+mod host;
+mod load;
+mod moves;
+mod run;
+mod script;
+mod session;
+mod value;
 pub mod worker;
+
+pub use evaluate::{ActionSignature, Call, Evaluate, Evaluation, Limits, ParamSignature, Progress, Recorded, evaluate, plan};
+pub use header::{Budget, Mode, Trigger};
+pub use load::{Loaded, Playbook, Playbooks};
+pub use moves::{RUN_MOVES, STEP_MOVES, StepMove, StepState};
+pub use run::{IllegalMove, NextMove, Run, RunStep};

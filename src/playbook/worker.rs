@@ -1,10 +1,15 @@
 //! The worker process: runs playbook scripts without files, network and processes, one at a time.
 
 use std::process::ExitCode;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::{Evaluate, evaluate};
 use crate::process::{self, Attempt, Channel, Confinement};
+
+/// Processor time for one evaluation; the kernel ends the process beyond it. Operations bound what scripts do long before.
+const CPU: Duration = Duration::from_secs(5);
 
 /// The worker's first message.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -22,7 +27,10 @@ pub struct Probed {
     pub attempts: Vec<Attempt>,
 }
 
-/// The process's main. It ends when the engine closes the connection.
+/// The process's main: says [`Hello`], then answers each [`Evaluate`] with an [`super::Evaluation`], until the engine closes the connection.
+///
+/// A script that uses up the memory, the stack or the processor time ends the process; the engine takes that as the answer,
+/// and starts another.
 ///
 /// With the argument `probe` it puts on the [`Confinement`] that it is sent, tries to break out, answers [`Probed`] and ends.
 #[must_use]
@@ -53,6 +61,9 @@ fn serve() -> Done {
     let mut channel = Channel::from_stdin()?;
     let cannot_enforce = process::confine(&Confinement::worker())?;
     channel.write(&Hello { cannot_enforce })?;
-    while channel.read::<serde_json::Value>()?.is_some() {}
+    while let Some(request) = channel.read::<Evaluate>()? {
+        process::allow_cpu(CPU)?;
+        channel.write(&evaluate(&request))?;
+    }
     Ok(())
 }

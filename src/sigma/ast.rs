@@ -53,7 +53,7 @@ pub enum Body {
 }
 
 /// A detection: named searches and a condition over them.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Detection {
     /// Which events it is for.
     pub logsource: LogSource,
@@ -77,7 +77,7 @@ pub enum Condition {
 }
 
 /// One search identifier's content.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum Search {
     /// A map: every item must hold.
     All(Vec<Item>),
@@ -88,7 +88,7 @@ pub enum Search {
 }
 
 /// A field with its modifiers and values.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Item {
     /// The field's name; empty for keywords.
     pub field: Arc<str>,
@@ -120,8 +120,8 @@ pub enum Test {
     Number(serde_json::Number),
     /// A boolean.
     Bool(bool),
-    /// `|re` with its flags, as the source text for the regex engine.
-    Regex(Arc<str>),
+    /// `|re` with its flags, found anywhere in the text.
+    Regex(Pattern),
     /// `|cidr`
     Cidr(ipnet::IpNet),
     /// `|lt |lte |gt |gte`
@@ -133,6 +133,43 @@ pub enum Test {
         /// `|cased`
         cased: bool,
     },
+    /// The writings of one value, such as the three of `base64offset`: any of them.
+    AnyOf(Vec<Test>),
+}
+
+/// A compiled regular expression; equal when its source is.
+#[derive(Clone, Debug)]
+pub struct Pattern(regex::Regex);
+
+impl Pattern {
+    /// The most memory that one compiled expression may take.
+    pub const MAX_BYTES: usize = 4 << 20;
+
+    /// Compiles the text of a `re` value, whose flags stand in front of it as `(?ims)`.
+    ///
+    /// # Errors
+    /// It is no regular expression of the `regex` crate (which has neither look-around nor back-references), or a larger one than [`Self::MAX_BYTES`].
+    pub fn new(source: &str) -> Result<Pattern, regex::Error> {
+        regex::RegexBuilder::new(source).size_limit(Self::MAX_BYTES).build().map(Pattern)
+    }
+
+    /// The text that it was compiled from.
+    #[must_use]
+    pub fn source(&self) -> &str {
+        self.0.as_str()
+    }
+
+    /// Whether it matches somewhere in the text.
+    #[must_use]
+    pub fn is_match(&self, text: &str) -> bool {
+        self.0.is_match(text)
+    }
+}
+
+impl PartialEq for Pattern {
+    fn eq(&self, other: &Pattern) -> bool {
+        self.source() == other.source()
+    }
 }
 
 /// A piece of a text pattern.
@@ -144,7 +181,12 @@ pub enum Piece {
     Any,
     /// `?`: one character.
     One,
+    /// `|windash`: one of the characters of [`DASHES`].
+    Dash,
 }
+
+/// What `windash` takes for one another: hyphen, slash, en dash, em dash, horizontal bar.
+pub const DASHES: [char; 5] = ['-', '/', '\u{2013}', '\u{2014}', '\u{2015}'];
 
 /// How two numbers are compared.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

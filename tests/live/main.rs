@@ -1,6 +1,9 @@
 //! Real services and devices; started by `tests/run.sh`, which runs as root.
 
+mod action;
+mod certificates;
 mod device;
 mod executor;
 mod mail;
 mod router;
+mod webhook;

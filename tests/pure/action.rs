@@ -1,8 +1,13 @@
 //! The action catalogue, the guard, who may act, budgets and leases.
 
+mod authorise;
+mod budget;
 mod catalogue;
+mod guard;
+mod leases;
 mod params;
 mod quote;
+mod readback;
 
 use opmas::action::Catalogue;
 use opmas::diag::SourceFile;

@@ -1,0 +1,86 @@
+//! What the other side said.
+
+use std::fmt;
+
+use super::clean::visible;
+use crate::model::Span;
+
+/// An answer is kept to this many characters.
+const MAX_DETAIL: usize = 500;
+
+/// A `Retry-After` longer than this is cut to it: a message about an attack is not put off for a day by a header.
+pub const MAX_RETRY_AFTER: Span = Span::secs(3_600);
+
+/// The other side accepted the message. The text is its answer, bounded and visible.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Answer(String);
+
+impl Answer {
+    /// From the other side's words.
+    #[must_use]
+    pub fn new(text: impl fmt::Display) -> Answer {
+        Answer(visible(text.to_string().trim(), MAX_DETAIL))
+    }
+}
+
+impl fmt::Display for Answer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// Whether trying again can help.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Failure {
+    /// Nothing was accepted; trying again may work, not before `after` where the other side named a time.
+    Retryable {
+        /// At most [`MAX_RETRY_AFTER`].
+        after: Option<Span>,
+    },
+    /// The other side, or the configuration, says no.
+    Permanent,
+    /// The message was given away and the answer was lost: it may have been accepted.
+    Ambiguous,
+}
+
+/// Why a message was not accepted, as far as is known. The detail is bounded, visible and without secrets.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{detail}")]
+pub struct SendError {
+    /// Whether trying again can help.
+    pub kind: Failure,
+    /// What happened: the other side's words, or where it broke.
+    pub detail: String,
+}
+
+impl SendError {
+    pub(super) fn new(kind: Failure, detail: impl fmt::Display) -> SendError {
+        SendError { kind, detail: visible(detail.to_string().trim(), MAX_DETAIL) }
+    }
+
+    pub(super) fn retryable(detail: impl fmt::Display) -> SendError {
+        SendError::new(Failure::Retryable { after: None }, detail)
+    }
+
+    pub(super) fn permanent(detail: impl fmt::Display) -> SendError {
+        SendError::new(Failure::Permanent, detail)
+    }
+}
+
+/// An error with all its causes, outermost first, each said once.
+pub(super) fn with_causes(error: &dyn std::error::Error) -> String {
+    // Chains are short; the bound is against one that is not.
+    const MAX_CAUSES: usize = 8;
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    for _ in 0..MAX_CAUSES {
+        let Some(error) = cause else { break };
+        let said = error.to_string();
+        if !text.contains(&said) {
+            text.push_str(": ");
+            text.push_str(&said);
+        }
+        cause = error.source();
+    }
+    text
+}

@@ -1,0 +1,86 @@
+//! What a channel is asked to tell.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::model::{Finding, FindingId, Severity, Time};
+
+/// Whether what the alert tells of goes on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum AlertState {
+    /// It was found.
+    Firing,
+}
+
+/// What a route makes of findings, as semantics M1 prints it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "type", rename = "alert")]
+pub struct Alert {
+    /// The route's name.
+    pub route: Arc<str>,
+    /// The channel's name.
+    pub channel: Arc<str>,
+    /// The fields that the findings were put together by; empty while each finding is told by itself.
+    pub group: BTreeMap<String, Value>,
+    /// Whether it goes on.
+    pub state: AlertState,
+    /// The findings that it tells of.
+    pub findings: Vec<FindingId>,
+    /// When the alert was made.
+    pub at: Time,
+}
+
+/// Why a message is sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Purpose {
+    /// Something was found.
+    Alert,
+    /// A person asked whether the channel works.
+    Test,
+}
+
+/// Everything that a message is rendered from.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Notice {
+    /// Why it is sent.
+    pub purpose: Purpose,
+    /// The alert.
+    pub alert: Alert,
+    /// Its findings, whole. At least one for an alert, none for a test.
+    pub findings: Vec<Arc<Finding>>,
+    /// What was done about them: a sentence for each step and its outcome.
+    pub done: Vec<String>,
+}
+
+impl Notice {
+    /// The notice of one finding, made when the delivery was intended (`at` of its `Decided::Delivery`).
+    #[must_use]
+    pub fn of_finding(finding: Arc<Finding>, route: &str, channel: &str, at: Time, done: Vec<String>) -> Notice {
+        let findings = vec![finding.id.clone()];
+        let alert = Alert { route: route.into(), channel: channel.into(), group: BTreeMap::new(), state: AlertState::Firing, findings, at };
+        Notice { purpose: Purpose::Alert, alert, findings: vec![finding], done }
+    }
+
+    /// A message that says that it is only a test.
+    #[must_use]
+    pub fn test(channel: &str, at: Time) -> Notice {
+        let alert = Alert { route: "test".into(), channel: channel.into(), group: BTreeMap::new(), state: AlertState::Firing, findings: Vec::new(), at };
+        Notice { purpose: Purpose::Test, alert, findings: Vec::new(), done: Vec::new() }
+    }
+
+    /// The highest severity of its findings; a test is information.
+    #[must_use]
+    pub fn severity(&self) -> Severity {
+        self.findings.iter().map(|finding| finding.severity).max().unwrap_or(Severity::Info)
+    }
+}
+
+/// A delivery's identity, which is its idempotency key: the hash of finding id, route and channel (stable).
+#[must_use]
+pub fn delivery_id(finding: &FindingId, route: &str, channel: &str) -> Arc<str> {
+    FindingId::new(&["delivery", &finding.0, route, channel]).0
+}

@@ -1,0 +1,14 @@
+//! A signed HTTP POST, as Standard Webhooks 1.0 describes it.
+
+mod body;
+mod config;
+mod http;
+mod retry_after;
+mod sign;
+
+pub use body::MAX_BODY;
+pub use config::Webhook;
+pub(super) use config::load;
+pub use http::Ready;
+pub use retry_after::retry_after;
+pub use sign::{KeyError, SigningKey, signature};

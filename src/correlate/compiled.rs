@@ -1,0 +1,210 @@
+//! A correlation as the groups need it: references by number, fields by name.
+
+use std::sync::Arc;
+
+use serde_json::Value;
+
+use super::shape::shape;
+use super::value::{Overlay, canonical, field, is_host_field};
+use crate::diag::{Diagnostic, Place};
+use crate::model::{Event, Span};
+use crate::sigma::{Body, Comparison, Correlation, CorrelationType, Refire, Rule, RuleSet};
+
+/// References of one ordered correlation: they are bits of a word.
+pub const MAX_REFERENCES: usize = 64;
+/// The highest threshold of an `event_count`: a group keeps so many entries where a rule asks for it.
+pub const MAX_THRESHOLD: f64 = 1_000_000.0;
+
+/// What makes a window true.
+#[derive(Clone, Debug)]
+pub(super) enum Test {
+    /// All comparisons hold for the number of entries.
+    Count(Vec<(Comparison, f64)>),
+    /// The references, by slot, in this order (C7).
+    Ordered(Vec<usize>),
+}
+
+/// A correlation, ready to run.
+#[derive(Clone, Debug)]
+pub(super) struct Compiled {
+    /// Its index among the rules.
+    pub rule: usize,
+    pub test: Test,
+    pub span: Span,
+    pub lateness: Span,
+    pub refire: Refire,
+    pub cooldown: Option<Span>,
+    pub min_events: u64,
+    /// The rules that it refers to, each once: a slot is a place in this list.
+    pub slots: Vec<usize>,
+    pub group_by: Vec<Arc<str>>,
+    /// Which group fields hold host names.
+    hosts: Vec<bool>,
+    /// Per slot, the field of each group-by name.
+    fields: Vec<Vec<Arc<str>>>,
+    /// Aliases that are no group-by names: name and, per slot, the field.
+    aliases: Vec<(Arc<str>, Vec<Option<Arc<str>>>)>,
+    /// Whether it is not reported (C11).
+    pub silent: bool,
+    /// Whether a temporal rule asks at which events it holds (C8).
+    pub watched: bool,
+    /// Equal for rules whose windows mean the same (C13).
+    pub shape: Arc<str>,
+}
+
+impl Compiled {
+    /// # Errors
+    /// A diagnostic when this version does not evaluate the condition.
+    pub(super) fn new(rule: usize, set: &RuleSet, correlation: &Correlation, lateness: Span) -> Result<Compiled, Diagnostic> {
+        let references = set.inputs(rule);
+        let mut slots: Vec<usize> = Vec::new();
+        for reference in references {
+            if !slots.contains(reference) {
+                slots.push(*reference);
+            }
+        }
+        let test = match correlation.kind {
+            CorrelationType::EventCount => count(&correlation.condition).map(Test::Count),
+            CorrelationType::TemporalOrdered => order(correlation, references, &slots).map(Test::Ordered),
+        };
+        let owner = set.rules.get(rule);
+        let test = test.map_err(|(message, help)| refusal(owner, message, help))?;
+        let opmas = owner.map(|r| r.opmas.clone()).unwrap_or_default();
+        let named = |slot: &usize, alias: &str| aliased(correlation, references, *slot, alias);
+        let fields: Vec<Vec<Arc<str>>> =
+            slots.iter().map(|slot| correlation.group_by.iter().map(|name| named(slot, name).unwrap_or_else(|| Arc::clone(name))).collect()).collect();
+        let hosts =
+            correlation.group_by.iter().enumerate().map(|(at, name)| is_host_field(name) || fields.iter().filter_map(|f| f.get(at)).any(|f| is_host_field(f)));
+        let others = correlation.aliases.keys().filter(|alias| !correlation.group_by.contains(alias));
+        Ok(Compiled {
+            rule,
+            test,
+            span: correlation.timespan,
+            lateness: opmas.lateness.unwrap_or(lateness),
+            refire: opmas.refire.unwrap_or(if opmas.cooldown.is_some() { Refire::Every } else { Refire::Edge }),
+            cooldown: opmas.cooldown,
+            min_events: opmas.min_events.unwrap_or(1),
+            group_by: correlation.group_by.clone(),
+            hosts: hosts.collect(),
+            aliases: others.map(|alias| (Arc::clone(alias), slots.iter().map(|slot| named(slot, alias)).collect())).collect(),
+            fields,
+            slots,
+            silent: set.is_silent(rule),
+            watched: false,
+            shape: shape(set, rule).into(),
+        })
+    }
+
+    /// Whether it asks for an order, and so for presence instead of findings (C8).
+    pub(super) fn is_ordered(&self) -> bool {
+        matches!(self.test, Test::Ordered(_))
+    }
+
+    /// How far behind a group's newest entry another may be and still count (C1).
+    pub(super) fn reach(&self) -> Span {
+        Span(self.span.0.saturating_add(self.lateness.0))
+    }
+
+    /// The entries that one group keeps at most, unless `limit` allows more.
+    pub(super) fn entries(&self, limit: usize) -> usize {
+        let Test::Count(comparisons) = &self.test else { return limit };
+        let most = comparisons.iter().map(|(_, n)| *n).fold(self.min_events as f64, f64::max);
+        // A threshold is at most MAX_THRESHOLD, so the cast loses nothing.
+        limit.max(most.min(MAX_THRESHOLD) as usize + 1)
+    }
+
+    /// The group's text for an entry that came by `slot`; `None` when a group field is missing (C9).
+    pub(super) fn group_text(&self, slot: usize, event: &Event, overlay: Option<&Overlay>) -> Option<Arc<str>> {
+        let fields = self.fields.get(slot)?;
+        let values: Option<Vec<String>> =
+            fields.iter().zip(&self.hosts).map(|(name, host)| lookup(event, overlay, name).map(|value| canonical(value, *host))).collect();
+        serde_json::to_string(&values?).ok().map(Arc::from)
+    }
+
+    /// The group-by names with an entry's own values, in the order of the rule.
+    pub(super) fn group(&self, refs: u64, event: &Event, overlay: Option<&Overlay>) -> Vec<(Arc<str>, Value)> {
+        let value = |at: usize| {
+            let mut named = self.fields.iter().enumerate().filter(|(slot, _)| has(refs, *slot)).filter_map(|(_, fields)| fields.get(at));
+            named.find_map(|field| lookup(event, overlay, field)).cloned().unwrap_or(Value::Null)
+        };
+        self.group_by.iter().enumerate().map(|(at, name)| (Arc::clone(name), value(at))).collect()
+    }
+
+    /// What a finding of this rule lays over its event's fields (C8).
+    pub(super) fn overlay(&self, refs: u64, event: &Event, below: Option<&Overlay>) -> Overlay {
+        let mut overlay = below.cloned().unwrap_or_default();
+        for (alias, fields) in &self.aliases {
+            let mut named = fields.iter().enumerate().filter(|(slot, _)| has(refs, *slot)).filter_map(|(_, field)| field.as_deref());
+            if let Some(value) = named.find_map(|field| lookup(event, below, field)) {
+                overlay.insert(Arc::clone(alias), value.clone());
+            }
+        }
+        overlay.extend(self.group(refs, event, below));
+        overlay
+    }
+}
+
+/// Whether the bit of a slot is set. Slots above the last bit are only of counts, which ask for no order.
+pub(super) fn has(refs: u64, slot: usize) -> bool {
+    refs & bit(slot) != 0
+}
+
+/// The bit of a slot; counts with more references than bits share the last one, because nothing asks which of those stood there.
+pub(super) fn bit(slot: usize) -> u64 {
+    1 << slot.min(MAX_REFERENCES - 1)
+}
+
+fn lookup<'a>(event: &'a Event, overlay: Option<&'a Overlay>, name: &str) -> Option<&'a Value> {
+    overlay.and_then(|overlay| overlay.get(name)).or_else(|| field(&event.fields, name))
+}
+
+/// The field that an alias names for a rule, which may be referred to by several of its names.
+fn aliased(correlation: &Correlation, references: &[usize], rule: usize, alias: &str) -> Option<Arc<str>> {
+    let by_rule = correlation.aliases.get(alias)?;
+    let mut names = correlation.rules.iter().zip(references).filter(|(_, index)| **index == rule).map(|((name, _), _)| name);
+    names.find_map(|name| by_rule.get(name)).cloned()
+}
+
+type Refused = (String, &'static str);
+
+fn count(condition: &[(Comparison, f64)]) -> Result<Vec<(Comparison, f64)>, Refused> {
+    for (comparison, number) in condition {
+        if !matches!(comparison, Comparison::Gt | Comparison::Gte) {
+            let message = "an event_count that a later event can make false (`lt`, `lte`, `eq`, `neq`) is not evaluated by this version".to_owned();
+            return Err((message, "it evaluates `gt` and `gte`"));
+        }
+        if *number > MAX_THRESHOLD {
+            return Err((format!("a threshold of {number} is more than a group keeps"), "at most 1000000"));
+        }
+    }
+    Ok(condition.to_vec())
+}
+
+fn order(correlation: &Correlation, references: &[usize], slots: &[usize]) -> Result<Vec<usize>, Refused> {
+    // A condition that asks for all the rules is what the type means without one.
+    let all = references.len() as f64;
+    let means_all = |(comparison, number): &(Comparison, f64)| matches!((comparison, number), (Comparison::Gte | Comparison::Eq, n) if *n == all);
+    if !correlation.condition.iter().all(means_all) {
+        return Err((
+            "temporal_ordered with a condition is not evaluated by this version".to_owned(),
+            "leave the condition away: all rules must match, in their order",
+        ));
+    }
+    if references.len() > MAX_REFERENCES {
+        return Err((format!("temporal_ordered over {} rules", references.len()), "at most 64"));
+    }
+    Ok(references.iter().filter_map(|reference| slots.iter().position(|slot| slot == reference)).collect())
+}
+
+fn refusal(rule: Option<&Rule>, message: String, help: &str) -> Diagnostic {
+    let (file, place) = rule.map_or_else(|| (Arc::from(""), Place::default()), |rule| (Arc::clone(&rule.file), rule.place));
+    Diagnostic::new(file, place, message).help(help)
+}
+
+/// The correlation in a rule, if it is one.
+pub(super) fn correlation(rule: &Rule) -> Option<&Correlation> {
+    match &rule.body {
+        Body::Correlation(correlation) => Some(correlation),
+        Body::Detection(_) => None,
+    }
+}

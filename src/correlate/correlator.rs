@@ -1,0 +1,292 @@
+//! All correlations together: matches in, firings out, findings fed to later rules (C8).
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use super::compiled::{Compiled, correlation};
+use super::fired::Fired;
+use super::group::{Fire, Held};
+use super::groups::Groups;
+use super::place::Place;
+use super::timekeeper::{LATENESS, Timekeeper};
+use super::value::Overlay;
+use super::window::{Entry, Input};
+use crate::diag::Diagnostic;
+use crate::model::{Event, Span, Time, Trust};
+use crate::sigma::RuleSet;
+
+/// How often, in event time, past groups are looked for.
+const FREE_EVERY: Span = Span::secs(10);
+
+/// The bounds of correlation (C12).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// The lateness of rules that name none (C1).
+    pub lateness: Span,
+    /// Groups of one rule; beyond it the one that is idle longest is evicted.
+    pub groups_per_rule: usize,
+    /// Groups of all rules together; as above.
+    pub groups: usize,
+    /// Entries of one group; beyond it the oldest is dropped. A rule with a higher threshold keeps as many as that.
+    pub entries_per_group: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Limits {
+        Limits { lateness: LATENESS, groups_per_rule: 50_000, groups: 200_000, entries_per_group: 16_384 }
+    }
+}
+
+/// What was not counted or not kept, since the start; for metrics.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Counters {
+    /// Matches older than their group keeps: `opmas_late_matches_total` (C1).
+    pub late_matches: u64,
+    /// Matches without a group field: `opmas_missing_group_field_total` (C9).
+    pub missing_group_field: u64,
+    /// Groups evicted because there were too many: `opmas_groups_evicted_total` (C12).
+    pub groups_evicted: u64,
+    /// Entries dropped because their group was full: `opmas_group_entries_dropped_total` (C12).
+    pub entries_dropped: u64,
+}
+
+/// A finding that was told while its event was not believed: rule and group.
+pub type Told = (usize, Arc<str>);
+
+/// The state of all correlations.
+#[derive(Clone, Debug)]
+pub struct Correlator {
+    /// In an order in which every rule stands after those that it refers to.
+    pub(super) rules: Vec<Compiled>,
+    pub(super) groups: Vec<Groups>,
+    /// Per rule of the set: the correlations that refer to it and the slot that it has there.
+    consumers: Vec<Vec<(usize, usize)>>,
+    /// Per rule of the set: what O6 hashes.
+    keys: Vec<Arc<str>>,
+    silent: Vec<bool>,
+    limits: Limits,
+    pub(super) counters: Counters,
+    pub(super) freed: Time,
+}
+
+/// Inputs of one spool entry by correlation, in the order of [`Correlator::rules`].
+type Inbox = BTreeMap<usize, Vec<Input>>;
+
+impl Correlator {
+    /// The empty state for these rules.
+    ///
+    /// # Errors
+    /// A diagnostic for each correlation whose condition this version does not evaluate.
+    pub fn new(set: &RuleSet, limits: Limits) -> Result<Correlator, Vec<Diagnostic>> {
+        let mut rules: Vec<Compiled> = Vec::new();
+        let mut refused = Vec::new();
+        for index in set.order() {
+            let Some(found) = set.rules.get(*index).and_then(correlation) else { continue };
+            match Compiled::new(*index, set, found, limits.lateness) {
+                Ok(compiled) => rules.push(compiled),
+                Err(diagnostic) => refused.push(diagnostic),
+            }
+        }
+        if !refused.is_empty() {
+            return Err(refused);
+        }
+        let consumers = consumers(&mut rules, set.rules.len());
+        let groups = vec![Groups::default(); rules.len()];
+        let keys = set.rules.iter().map(|rule| Arc::clone(rule.key())).collect();
+        let silent = (0..set.rules.len()).map(|rule| set.is_silent(rule)).collect();
+        Ok(Correlator { rules, groups, consumers, keys, silent, limits, counters: Counters::default(), freed: Time::MIN })
+    }
+
+    /// What was not counted or not kept.
+    #[must_use]
+    pub fn counters(&self) -> Counters {
+        self.counters
+    }
+
+    /// What O6 hashes of a rule.
+    pub(super) fn key(&self, rule: usize) -> Arc<str> {
+        self.keys.get(rule).cloned().unwrap_or_default()
+    }
+
+    /// How many groups are kept.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.groups.iter().map(Groups::len).sum()
+    }
+
+    /// Whether no group is kept.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The firings of detections that are not silent (C11), by rule key (X3).
+    #[must_use]
+    pub fn detections(&self, event: &Arc<Event>, matched: &[usize]) -> Vec<Fired> {
+        let heard = matched.iter().filter(|rule| !self.silent.get(**rule).copied().unwrap_or(true));
+        let mut fired: Vec<Fired> = heard.filter_map(|rule| Some(Fired::detection(*rule, Arc::clone(self.keys.get(*rule)?), event))).collect();
+        fired.sort_by(|a, b| (&a.key, a.rule).cmp(&(&b.key, b.rule)));
+        fired
+    }
+
+    /// A believed event and the detections that it matched enter; the correlations that fire and are not silent.
+    /// `told`: what [`Correlator::attempt`] said of this event before it was believed, and is not said again.
+    pub fn event(&mut self, time: &Timekeeper, event: &Arc<Event>, matched: &[usize], told: &[Told]) -> Vec<Fired> {
+        self.run(time, event, matched, told, false).0
+    }
+
+    /// What an event that is not believed yet would make fire: it sees itself and what is believed, and leaves no trace (T3).
+    /// Besides the firings, what to hand to [`Correlator::event`] once it is believed.
+    pub fn attempt(&mut self, time: &Timekeeper, event: &Arc<Event>, matched: &[usize]) -> (Vec<Fired>, Vec<Told>) {
+        let counters = self.counters;
+        let result = self.run(time, event, matched, &[], true);
+        self.counters = counters;
+        result
+    }
+
+    /// The watermark has moved: frees what it has passed (T4).
+    pub fn advance(&mut self, time: &Timekeeper) {
+        if time.watermark() < self.freed.plus(FREE_EVERY) {
+            return;
+        }
+        self.freed = time.watermark();
+        for (rule, groups) in self.rules.iter().zip(&mut self.groups) {
+            groups.free(rule, time);
+        }
+    }
+
+    fn run(&mut self, time: &Timekeeper, event: &Arc<Event>, matched: &[usize], told: &[Told], attempt: bool) -> (Vec<Fired>, Vec<Told>) {
+        let mut inbox = Inbox::new();
+        let (place, trust) = (Place { time: event.time, seq: event.seq }, event.trust);
+        for rule in matched {
+            for (consumer, slot) in self.consumers.get(*rule).into_iter().flatten() {
+                let input = Input { place, event: Arc::clone(event), overlay: None, slot: *slot, finding: false, trust, behind: None, told: false };
+                inbox.entry(*consumer).or_default().push(input);
+            }
+        }
+        let (mut fired, mut says) = (Vec::new(), Vec::new());
+        while let Some((at, inputs)) = inbox.pop_first() {
+            for (text, inputs) in self.by_group(at, inputs) {
+                let inputs = inputs.into_iter().map(|input| self.marked(at, &text, input, time, told)).collect();
+                for held in self.enter(at, &text, inputs, time, attempt.then_some(place)) {
+                    let (found, said) = self.pass_on(at, &text, held, &mut inbox);
+                    fired.extend(found);
+                    says.extend(said);
+                }
+            }
+        }
+        if !attempt {
+            self.evict();
+        }
+        (fired, says)
+    }
+
+    /// Inputs by the group that they belong to, in the order of their first places and of the groups' texts.
+    fn by_group(&mut self, at: usize, inputs: Vec<Input>) -> Vec<(Arc<str>, Vec<Input>)> {
+        let Some(rule) = self.rules.get(at) else { return Vec::new() };
+        let mut by_text: BTreeMap<Arc<str>, Vec<Input>> = BTreeMap::new();
+        for input in inputs {
+            match rule.group_text(input.slot, &input.event, input.overlay.as_deref()) {
+                Some(text) => by_text.entry(text).or_default().push(input),
+                None => self.counters.missing_group_field += 1,
+            }
+        }
+        let mut groups: Vec<_> = by_text.into_iter().collect();
+        groups.sort_by_key(|(_, inputs)| inputs.iter().map(|input| input.place).min());
+        groups
+    }
+
+    fn marked(&self, at: usize, text: &Arc<str>, input: Input, time: &Timekeeper, told: &[Told]) -> Input {
+        let rule = self.rules.get(at).map(|rule| rule.rule);
+        let told = told.iter().any(|(of, group)| Some(*of) == rule && group == text);
+        let behind = if time.is_behind(input.place.time) { input.event.text("host").map(Arc::from) } else { None };
+        Input { told, behind, ..input }
+    }
+
+    fn enter(&mut self, at: usize, text: &Arc<str>, inputs: Vec<Input>, time: &Timekeeper, only: Option<Place>) -> Vec<Held> {
+        let (Some(rule), Some(groups)) = (self.rules.get(at), self.groups.get_mut(at)) else { return Vec::new() };
+        let limit = self.limits.entries_per_group;
+        if only.is_some() {
+            return groups.copy(text, rule, time).enter(rule, inputs, limit, only).held;
+        }
+        let mut group = groups.take(text, rule, time);
+        let entered = group.enter(rule, inputs, limit, None);
+        groups.put(Arc::clone(text), group);
+        self.counters.late_matches += entered.late;
+        self.counters.entries_dropped += entered.dropped;
+        entered.held
+    }
+
+    /// Hands what held to the rules that refer to this one, and what fired to the caller unless it is silent or was told.
+    fn pass_on(&self, at: usize, text: &Arc<str>, held: Held, inbox: &mut Inbox) -> (Option<Fired>, Option<Told>) {
+        let Some(rule) = self.rules.get(at) else { return (None, None) };
+        let consumers = self.consumers.get(rule.rule).map_or(&[][..], Vec::as_slice);
+        let speaks = held.fire.is_some() && !rule.silent;
+        if consumers.is_empty() && !speaks {
+            return (None, None);
+        }
+        let Held { entry, new, trust, fire } = held;
+        let overlay = Arc::new(rule.overlay(entry.refs, &entry.event, entry.overlay.as_deref()));
+        for (consumer, slot) in consumers {
+            let presence = self.rules.get(*consumer).is_some_and(Compiled::is_ordered);
+            if (presence && new) || (!presence && fire.is_some()) {
+                let (place, event, overlay) = (entry.place, Arc::clone(&entry.event), Some(Arc::clone(&overlay)));
+                let input = Input { place, event, overlay, slot: *slot, finding: !presence, trust, behind: None, told: false };
+                inbox.entry(*consumer).or_default().push(input);
+            }
+        }
+        let said = speaks.then(|| (rule.rule, Arc::clone(text)));
+        let fire = fire.filter(|_| speaks && !entry.told);
+        (fire.map(|fire| fired(rule, self.key(rule.rule), Arc::clone(text), &entry, fire, overlay, trust)), said)
+    }
+
+    /// Keeps the number of groups within its bounds (C12).
+    fn evict(&mut self) {
+        for groups in &mut self.groups {
+            while groups.len() > self.limits.groups_per_rule && groups.evict() {
+                self.counters.groups_evicted += 1;
+            }
+        }
+        while self.len() > self.limits.groups {
+            let longest = self.groups.iter_mut().filter(|groups| groups.len() > 0).min_by_key(|groups| groups.idle_since());
+            if !longest.is_some_and(Groups::evict) {
+                return;
+            }
+            self.counters.groups_evicted += 1;
+        }
+    }
+}
+
+/// Per rule of the set: the correlations that refer to it and the slot that it has there. Marks the rules whose presence is asked for.
+fn consumers(rules: &mut [Compiled], len: usize) -> Vec<Vec<(usize, usize)>> {
+    let mut consumers: Vec<Vec<(usize, usize)>> = vec![Vec::new(); len];
+    let mut watched = vec![false; len];
+    for (at, rule) in rules.iter().enumerate() {
+        for (slot, of) in rule.slots.iter().enumerate() {
+            if let (Some(list), Some(flag)) = (consumers.get_mut(*of), watched.get_mut(*of)) {
+                list.push((at, slot));
+                *flag |= rule.is_ordered();
+            }
+        }
+    }
+    rules.iter_mut().for_each(|rule| rule.watched = watched.get(rule.rule).copied().unwrap_or(false));
+    consumers
+}
+
+fn fired(rule: &Compiled, key: Arc<str>, group_text: Arc<str>, entry: &Entry, fire: Fire, overlay: Arc<Overlay>, trust: Trust) -> Fired {
+    Fired {
+        rule: rule.rule,
+        key,
+        place: entry.place,
+        event: Arc::clone(&entry.event),
+        group: Some(rule.group(entry.refs, &entry.event, entry.overlay.as_deref())),
+        overlay,
+        group_text,
+        value: (!rule.is_ordered()).then_some(fire.count),
+        count: fire.count,
+        from: fire.from,
+        evidence: fire.evidence,
+        trust,
+        end: false,
+    }
+}

@@ -1,0 +1,151 @@
+//! The state of all groups as a value that serde can write, and back: checkpoints, and rules that are replaced (C13).
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use super::correlator::{Correlator, Counters};
+use super::group::Group;
+use super::place::Place;
+use super::value::Overlay;
+use super::window::{Entries, Entry, Tally};
+use super::wire::{WireEvent, WireValue};
+use crate::model::{Event, Time, Trust};
+
+/// Everything that a [`Correlator`] remembers. Each event is written once, however many groups hold it.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct State {
+    events: Vec<WireEvent>,
+    rules: Vec<RuleState>,
+    counters: Counters,
+    freed: Time,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+struct RuleState {
+    key: Arc<str>,
+    shape: Arc<str>,
+    groups: Vec<GroupState>,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+struct GroupState {
+    text: Arc<str>,
+    entries: Vec<EntryState>,
+    armed: bool,
+    announced: Option<Place>,
+    fired: Option<Time>,
+    pruned: Option<Time>,
+    clock: Time,
+    waits_for: Option<Arc<str>>,
+    tally: Tally,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+struct EntryState {
+    place: Place,
+    /// Index in [`State::events`].
+    event: usize,
+    overlay: Option<Vec<(Arc<str>, WireValue)>>,
+    refs: u64,
+    weight: u32,
+    trust: Trust,
+    counted: bool,
+    held: bool,
+    fired: bool,
+    told: bool,
+}
+
+/// Events, each once.
+#[derive(Default)]
+struct Table {
+    events: Vec<WireEvent>,
+    by_seq: HashMap<u64, usize>,
+}
+
+impl Table {
+    fn index(&mut self, event: &Event) -> usize {
+        *self.by_seq.entry(event.seq).or_insert_with(|| {
+            self.events.push(event.into());
+            self.events.len() - 1
+        })
+    }
+}
+
+impl Correlator {
+    /// Everything that it remembers.
+    #[must_use]
+    pub fn state(&self) -> State {
+        let mut table = Table::default();
+        let rules = self.rules.iter().zip(&self.groups).map(|(rule, groups)| RuleState {
+            key: self.key(rule.rule),
+            shape: Arc::clone(&rule.shape),
+            groups: groups.iter().map(|(text, group)| write_group(text, group, &mut table)).collect(),
+        });
+        let rules = rules.collect();
+        State { events: table.events, rules, counters: self.counters, freed: self.freed }
+    }
+
+    /// Goes on from what another one remembered. The windows of rules that are equal as far as windows go are kept, others are empty (C13).
+    pub fn restore(&mut self, state: State) {
+        let events: Vec<Arc<Event>> = state.events.into_iter().map(|event| Arc::new(event.into())).collect();
+        let mut known: BTreeMap<(Arc<str>, Arc<str>), Vec<GroupState>> = state.rules.into_iter().map(|rule| ((rule.key, rule.shape), rule.groups)).collect();
+        for at in 0..self.rules.len() {
+            let Some(rule) = self.rules.get(at) else { continue };
+            let kept = known.remove(&(self.key(rule.rule), Arc::clone(&rule.shape))).unwrap_or_default();
+            let Some(groups) = self.groups.get_mut(at) else { continue };
+            *groups = super::groups::Groups::default();
+            for state in kept {
+                let text = Arc::clone(&state.text);
+                groups.put(text, read_group(state, &events));
+            }
+        }
+        self.counters = state.counters;
+        self.freed = state.freed;
+    }
+}
+
+fn write_group(text: &Arc<str>, group: &Group, table: &mut Table) -> GroupState {
+    let Group { entries, armed, announced, fired, pruned, clock, waits_for, tally } = group;
+    GroupState {
+        text: Arc::clone(text),
+        entries: entries.iter().map(|entry| write_entry(entry, table)).collect(),
+        armed: *armed,
+        announced: *announced,
+        fired: *fired,
+        pruned: *pruned,
+        clock: *clock,
+        waits_for: waits_for.clone(),
+        tally: tally.clone(),
+    }
+}
+
+fn write_entry(entry: &Entry, table: &mut Table) -> EntryState {
+    let overlay = |overlay: &Arc<Overlay>| overlay.iter().map(|(name, value)| (Arc::clone(name), value.into())).collect();
+    EntryState {
+        place: entry.place,
+        event: table.index(&entry.event),
+        overlay: entry.overlay.as_ref().map(overlay),
+        refs: entry.refs,
+        weight: entry.weight,
+        trust: entry.trust,
+        counted: entry.counted,
+        held: entry.held,
+        fired: entry.fired,
+        told: entry.told,
+    }
+}
+
+fn read_group(state: GroupState, events: &[Arc<Event>]) -> Group {
+    let GroupState { entries: list, armed, announced, fired, pruned, clock, waits_for, tally, .. } = state;
+    let mut entries = Entries::default();
+    list.into_iter().filter_map(|entry| read_entry(entry, events)).for_each(|entry| entries.restore(entry));
+    Group { entries, armed, announced, fired, pruned, clock, waits_for, tally }
+}
+
+fn read_entry(state: EntryState, events: &[Arc<Event>]) -> Option<Entry> {
+    let EntryState { place, event, overlay, refs, weight, trust, counted, held, fired, told } = state;
+    let overlay = overlay.map(|list| Arc::new(list.into_iter().map(|(name, value)| (name, value.into())).collect::<Overlay>()));
+    Some(Entry { place, event: Arc::clone(events.get(event)?), overlay, refs, weight, trust, counted, held, fired, told })
+}

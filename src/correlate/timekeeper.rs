@@ -1,0 +1,209 @@
+//! What time it is for rules: which stamps are believed (T3) and how far the watermark stands (T4).
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use super::hosts::Hosts;
+use crate::model::{Event, Span, Tick, Time};
+
+/// How far the newest believed time is ahead of the watermark (T3).
+pub const LATENESS: Span = Span::secs(5);
+/// How far a stamp may be ahead before it needs a confirmation (T3).
+pub const MAX_SKEW: Span = Span::secs(600);
+/// Streams whose time is kept; beyond it the one with the oldest time is forgotten, as if it were new at its next record.
+pub const MAX_STREAMS: usize = 10_000;
+/// Entries of one stream that wait for a confirmation; beyond it the one furthest ahead is never believed.
+pub const MAX_PENDING: usize = 64;
+
+/// What a stamp is worth at its own line.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Judgement {
+    /// The entries that are believed now, in the order of their `seq`; among them this one, unless it waits.
+    /// Each is to be handed to [`Timekeeper::believe`] just before it enters.
+    pub believed: Vec<(u64, Time)>,
+    /// Whether this entry waits for a confirmation.
+    pub pending: bool,
+    /// An entry that waited and is given up, because too many wait.
+    pub given_up: Option<u64>,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+struct Stream {
+    /// Newest believed time; `None` before the first.
+    newest: Option<Time>,
+    /// Left out of the watermark by a tick until its next record.
+    idle: bool,
+    /// Waiting entries by `seq`. Their times fall from one to the next by more than `max_skew`: a later one that did not would have confirmed.
+    pending: Vec<(u64, Time)>,
+}
+
+/// Judges stamps and keeps the watermark. Pure: its only clock is what entries bring.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Timekeeper {
+    lateness: Span,
+    streams: BTreeMap<Arc<str>, Stream>,
+    /// Streams that are not idle by their newest believed time (`Time::MIN` before the first).
+    active: BTreeSet<(Time, Arc<str>)>,
+    watermark: Time,
+    /// Newest arrival or tick; without an arrival clock the newest believed time.
+    clock: Time,
+    hosts: Hosts,
+}
+
+impl Timekeeper {
+    /// A timekeeper before the first entry. `lateness` is T3's, [`LATENESS`] unless configured.
+    #[must_use]
+    pub fn new(lateness: Span) -> Timekeeper {
+        let hosts = Hosts::default();
+        Timekeeper { lateness, streams: BTreeMap::new(), active: BTreeSet::new(), watermark: Time::MIN, clock: Time::MIN, hosts }
+    }
+
+    /// The same with another lateness, for a state that was kept under another configuration.
+    #[must_use]
+    pub fn with_lateness(self, lateness: Span) -> Timekeeper {
+        Timekeeper { lateness, ..self }
+    }
+
+    /// The watermark: timers up to it are due. `Time::MIN` before the first believed time. It never goes back.
+    #[must_use]
+    pub fn watermark(&self) -> Time {
+        self.watermark
+    }
+
+    /// Stamps an event with its arrival when its time is not believed: more than `max_skew` ahead of it. `None` for an event to keep as it is.
+    #[must_use]
+    pub fn restamped(event: &Event, arrival: Option<Time>) -> Option<Time> {
+        arrival.filter(|arrival| event.time > arrival.plus(MAX_SKEW))
+    }
+
+    /// The time of an event without a stamp of its own, in a recording: the preceding event's (X2), but not one that still waits.
+    #[must_use]
+    pub fn inherited(&self, stream: &str, time: Time) -> Time {
+        match self.streams.get(stream).and_then(|s| s.newest) {
+            Some(newest) if time > newest.plus(MAX_SKEW) => newest,
+            _ => time,
+        }
+    }
+
+    /// Judges the stamp of the entry `seq`. With an arrival clock (`arrival`) it is believed, as [`Timekeeper::restamped`] has seen to it;
+    /// without one a jump ahead waits for a later record of its stream.
+    pub fn judge(&mut self, stream: &Arc<str>, seq: u64, time: Time, arrival: Option<Time>) -> Judgement {
+        self.wake(stream);
+        let Some(state) = self.streams.get_mut(stream) else { return Judgement::default() };
+        if let Some(arrival) = arrival {
+            self.clock = self.clock.max(arrival);
+            return Judgement { believed: vec![(seq, time)], ..Judgement::default() };
+        }
+        state.judge(seq, time)
+    }
+
+    /// Takes a believed time into the watermark and into its host's time.
+    pub fn believe(&mut self, event: &Event, live: bool) {
+        self.wake(&event.stream);
+        let Some(state) = self.streams.get_mut(&event.stream) else { return };
+        let before = state.newest.unwrap_or(Time::MIN);
+        if event.time > before || state.newest.is_none() {
+            state.newest = Some(event.time);
+            self.active.remove(&(before, Arc::clone(&event.stream)));
+            self.active.insert((event.time, Arc::clone(&event.stream)));
+        }
+        if !live {
+            self.clock = self.clock.max(event.time);
+        }
+        if let Some(host) = event.text("host") {
+            self.hosts.seen(host, event.time, self.clock);
+        }
+        self.raise();
+    }
+
+    /// Leaves idle streams out. When all are, time runs on with the tick.
+    pub fn tick(&mut self, tick: &Tick) {
+        self.clock = self.clock.max(tick.at);
+        for name in &tick.idle {
+            if let Some(stream) = self.streams.get_mut(name).filter(|s| !s.idle) {
+                stream.idle = true;
+                self.active.remove(&(stream.newest.unwrap_or(Time::MIN), Arc::clone(name)));
+            }
+        }
+        self.raise();
+        if self.active.is_empty() && !self.streams.is_empty() {
+            self.watermark = self.watermark.max(tick.at.minus(self.lateness));
+        }
+    }
+
+    /// Whether the watermark has passed `deadline`, and, where a host is named, that host's time has as well (C1, C6).
+    #[must_use]
+    pub fn passed(&self, deadline: Time, host: Option<&str>) -> bool {
+        self.watermark > deadline && host.and_then(|host| self.hosts.time(host, self.clock)).is_none_or(|time| time > deadline)
+    }
+
+    /// Whether an entry of this time comes behind the watermark.
+    #[must_use]
+    pub fn is_behind(&self, time: Time) -> bool {
+        time < self.watermark
+    }
+
+    fn raise(&mut self) {
+        if let Some((least, _)) = self.active.first().filter(|(least, _)| *least > Time::MIN) {
+            self.watermark = self.watermark.max(least.minus(self.lateness));
+        }
+    }
+
+    /// Makes the stream known and no longer idle.
+    fn wake(&mut self, name: &Arc<str>) {
+        if let Some(stream) = self.streams.get_mut(name) {
+            if std::mem::take(&mut stream.idle) {
+                self.active.insert((stream.newest.unwrap_or(Time::MIN), Arc::clone(name)));
+            }
+            return;
+        }
+        if self.streams.len() >= MAX_STREAMS {
+            self.forget_oldest();
+        }
+        self.streams.insert(Arc::clone(name), Stream { newest: None, idle: false, pending: Vec::new() });
+        self.active.insert((Time::MIN, Arc::clone(name)));
+    }
+
+    fn forget_oldest(&mut self) {
+        let oldest = self.streams.iter().min_by_key(|(_, s)| (!s.idle, s.newest)).map(|(name, s)| (s.newest, Arc::clone(name)));
+        if let Some((newest, name)) = oldest {
+            self.streams.remove(&name);
+            self.active.remove(&(newest.unwrap_or(Time::MIN), name));
+        }
+    }
+}
+
+impl Stream {
+    fn is_jump(newest: Option<Time>, time: Time) -> bool {
+        newest.is_none_or(|newest| time > newest.plus(MAX_SKEW))
+    }
+
+    /// T3 without an arrival clock. The waiting entry with the least time is the last one; only it and those above it can be confirmed.
+    fn judge(&mut self, seq: u64, time: Time) -> Judgement {
+        let mut judgement = Judgement::default();
+        let mut newest = self.newest;
+        let mut waits = Self::is_jump(newest, time);
+        while let Some((earlier, at)) = self.pending.last().copied().filter(|(_, at)| time >= at.minus(MAX_SKEW)) {
+            // The lesser of the two is believed, the other is judged anew: an `at` ahead of `time` is within `max_skew` of it.
+            self.pending.pop();
+            judgement.believed.push((earlier, at));
+            newest = newest.max(Some(at));
+            waits = waits && time >= at && Self::is_jump(newest, time);
+        }
+        if waits {
+            judgement.given_up = self.wait(seq, time);
+        } else {
+            judgement.believed.push((seq, time));
+        }
+        judgement.believed.sort_unstable();
+        judgement.pending = waits;
+        judgement
+    }
+
+    fn wait(&mut self, seq: u64, time: Time) -> Option<u64> {
+        self.pending.push((seq, time));
+        (self.pending.len() > MAX_PENDING).then(|| self.pending.remove(0).0)
+    }
+}

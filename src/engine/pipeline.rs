@@ -1,0 +1,319 @@
+//! Spool entries to findings: normalise, judge the time, detect, correlate. The same for `run`, `demo` and `eval`.
+//!
+//! A pure function of the entries that went through it (O2): the same on one thread or on many, live or again.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use crate::correlate::{self, Correlator, Counters, Fired, Limits, State, Timekeeper, Told, WireEvent};
+use crate::detect::{Detector, LogsourceMode};
+use crate::diag::Diagnostic;
+use crate::model::{Entry, EntryBody, Event, Finding, Inventory, Record, Span, Time};
+use crate::normalise::{self, Extractors, Normaliser};
+use crate::sigma::RuleSet;
+
+/// What begins every snapshot (stable).
+const MAGIC: &[u8] = b"opmas-state";
+/// The version of what follows the magic; raised with every change of a serialised type.
+const VERSION: u16 = 1;
+
+/// A finding in the order of firing; silent rules (C11) give none.
+pub type Found = Fired;
+
+/// How a pipeline works.
+#[derive(Clone, Copy, Debug)]
+pub struct Settings {
+    /// T3's lateness.
+    pub lateness: Span,
+    /// The bounds of correlation; its lateness is C1's default.
+    pub limits: Limits,
+    /// Where log sources are read from (X3).
+    pub logsource: LogsourceMode,
+    /// Threads that detection is spread over.
+    pub threads: usize,
+}
+
+impl Default for Settings {
+    fn default() -> Settings {
+        Settings { lateness: correlate::LATENESS, limits: Limits::default(), logsource: LogsourceMode::default(), threads: 1 }
+    }
+}
+
+/// Why a snapshot cannot be gone on from. The state before it is kept.
+#[derive(Debug, thiserror::Error)]
+pub enum RestoreError {
+    /// It does not begin as one.
+    #[error("this is no snapshot of correlation state")]
+    NotASnapshot,
+    /// Another version wrote it.
+    #[error("the snapshot has format version {0}, this program reads {VERSION}")]
+    Version(u16),
+    /// It is torn or changed.
+    #[error("the snapshot is damaged: {0}")]
+    Damaged(#[from] postcard::Error),
+}
+
+/// An event that is not believed yet (T3).
+#[derive(Clone, Debug)]
+struct Pending {
+    event: Arc<Event>,
+    matched: Vec<usize>,
+    told: Vec<Told>,
+}
+
+/// A [`Pending`] in a snapshot: rules by key.
+#[derive(Serialize, Deserialize)]
+struct PendingState {
+    event: WireEvent,
+    told: Vec<(Arc<str>, Arc<str>)>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Snapshot {
+    normaliser: normalise::State,
+    timekeeper: Timekeeper,
+    correlator: State,
+    pending: Vec<PendingState>,
+}
+
+/// From entry to findings, with all state that findings depend on.
+#[derive(Debug)]
+pub struct Pipeline {
+    rules: Arc<RuleSet>,
+    inventory: Arc<Inventory>,
+    normaliser: Normaliser,
+    timekeeper: Timekeeper,
+    detector: Detector,
+    correlator: Correlator,
+    /// By `seq`.
+    pending: BTreeMap<u64, Pending>,
+    settings: Settings,
+}
+
+impl Pipeline {
+    /// An empty state. The rules should come from [`correlate::load`], which has refused what cannot be evaluated.
+    ///
+    /// # Errors
+    /// A diagnostic for each correlation that this version does not evaluate.
+    pub fn new(rules: Arc<RuleSet>, normaliser: Normaliser, inventory: Arc<Inventory>, settings: Settings) -> Result<Pipeline, Vec<Diagnostic>> {
+        let correlator = Correlator::new(&rules, settings.limits)?;
+        let detector = Detector::new(&rules);
+        let timekeeper = Timekeeper::new(settings.lateness);
+        Ok(Pipeline { rules, inventory, normaliser, timekeeper, detector, correlator, pending: BTreeMap::new(), settings })
+    }
+
+    /// The rules that decide.
+    #[must_use]
+    pub fn rules(&self) -> &Arc<RuleSet> {
+        &self.rules
+    }
+
+    /// What was not counted or not kept.
+    #[must_use]
+    pub fn counters(&self) -> Counters {
+        self.correlator.counters()
+    }
+
+    /// How many groups correlation keeps.
+    #[must_use]
+    pub fn groups(&self) -> usize {
+        self.correlator.len()
+    }
+
+    /// The watermark (T3).
+    #[must_use]
+    pub fn watermark(&self) -> Time {
+        self.timekeeper.watermark()
+    }
+
+    /// The finding that was found (M1); to be asked for before other rules are set.
+    #[must_use]
+    pub fn finding(&self, found: &Found) -> Option<Finding> {
+        correlate::finding(found, &self.rules)
+    }
+
+    /// One entry. A revision is the caller's: it calls [`Pipeline::set_rules`], [`Pipeline::set_extractors`] or [`Pipeline::set_inventory`].
+    pub fn entry(&mut self, entry: &Entry) -> Vec<Found> {
+        match &entry.body {
+            EntryBody::Record(record) => {
+                let event = self.event(entry.seq, record);
+                let matched = self.detector.matches(&event, self.settings.logsource);
+                self.take(event, matched, record.arrival)
+            }
+            EntryBody::Tick(tick) => {
+                self.timekeeper.tick(tick);
+                self.correlator.advance(&self.timekeeper);
+                Vec::new()
+            }
+            EntryBody::Revision(_) => Vec::new(),
+        }
+    }
+
+    /// Several entries in their order, detection spread over the threads of the settings; the findings as [`Pipeline::entry`] gives them one by one.
+    pub fn entries(&mut self, entries: &[Entry]) -> Vec<Found> {
+        if self.settings.threads <= 1 || entries.len() < self.settings.threads {
+            return entries.iter().flat_map(|entry| self.entry(entry)).collect();
+        }
+        let events: Vec<Option<Event>> = entries.iter().map(|entry| self.prepared(entry)).collect();
+        let matched = self.matched(&events);
+        let mut found = Vec::new();
+        for ((entry, event), matched) in entries.iter().zip(events).zip(matched) {
+            match (&entry.body, event) {
+                (EntryBody::Record(record), Some(event)) => found.extend(self.take(event, matched, record.arrival)),
+                _ => found.extend(self.entry(entry)),
+            }
+        }
+        found
+    }
+
+    fn prepared(&mut self, entry: &Entry) -> Option<Event> {
+        match &entry.body {
+            EntryBody::Record(record) => Some(self.event(entry.seq, record)),
+            EntryBody::Tick(_) | EntryBody::Revision(_) => None,
+        }
+    }
+
+    fn matched(&self, events: &[Option<Event>]) -> Vec<Vec<usize>> {
+        let (detector, mode) = (&self.detector, self.settings.logsource);
+        let one = |event: &Option<Event>| event.as_ref().map(|event| detector.matches(event, mode)).unwrap_or_default();
+        let share = events.len().div_ceil(self.settings.threads).max(1);
+        std::thread::scope(|scope| {
+            let threads: Vec<_> = events.chunks(share).map(|chunk| (chunk, scope.spawn(move || chunk.iter().map(one).collect::<Vec<_>>()))).collect();
+            // A thread that died is made up for here: then the panic is this thread's.
+            threads.into_iter().flat_map(|(chunk, thread)| thread.join().unwrap_or_else(|_| chunk.iter().map(one).collect())).collect()
+        })
+    }
+
+    /// The event of a record; a stamp too far ahead of arrival is replaced by it (T3).
+    fn event(&mut self, seq: u64, record: &Record) -> Event {
+        let mut event = self.normaliser.normalise(seq, record, &self.inventory);
+        if let Some(arrival) = Timekeeper::restamped(&event, record.arrival) {
+            restamp(&mut event, arrival);
+            event.time_from_arrival = true;
+        }
+        event
+    }
+
+    fn take(&mut self, mut event: Event, matched: Vec<usize>, arrival: Option<Time>) -> Vec<Found> {
+        if arrival.is_none() && event.time_from_arrival {
+            let time = self.timekeeper.inherited(&event.stream, event.time);
+            restamp(&mut event, time);
+        }
+        let judgement = self.timekeeper.judge(&event.stream, event.seq, event.time, arrival);
+        let event = Arc::new(event);
+        let mut found = self.correlator.detections(&event, &matched);
+        for (seq, _) in &judgement.believed {
+            if let Some(earlier) = self.pending.remove(seq) {
+                found.extend(self.enter(&earlier.event, &earlier.matched, &earlier.told, false));
+            }
+        }
+        if let Some(seq) = judgement.given_up {
+            self.pending.remove(&seq);
+        }
+        if judgement.pending {
+            let (fired, told) = self.correlator.attempt(&self.timekeeper, &event, &matched);
+            found.extend(fired);
+            self.pending.insert(event.seq, Pending { event, matched, told });
+        } else {
+            found.extend(self.enter(&event, &matched, &[], arrival.is_some()));
+        }
+        found
+    }
+
+    fn enter(&mut self, event: &Arc<Event>, matched: &[usize], told: &[Told], live: bool) -> Vec<Found> {
+        self.timekeeper.believe(event, live);
+        self.correlator.advance(&self.timekeeper);
+        self.correlator.event(&self.timekeeper, event, matched, told)
+    }
+
+    /// Other rules from here on. Windows of rules that are equal as far as windows go are kept (C13).
+    ///
+    /// # Errors
+    /// As [`Pipeline::new`]; then the rules before stay.
+    pub fn set_rules(&mut self, rules: Arc<RuleSet>) -> Result<(), Vec<Diagnostic>> {
+        let mut correlator = Correlator::new(&rules, self.settings.limits)?;
+        correlator.restore(self.correlator.state());
+        let pending = self.pending_state();
+        self.detector = Detector::new(&rules);
+        self.rules = rules;
+        self.correlator = correlator;
+        self.restore_pending(pending);
+        Ok(())
+    }
+
+    /// Other extractors from here on.
+    pub fn set_extractors(&mut self, extractors: Arc<Extractors>) {
+        self.normaliser.set_extractors(extractors);
+    }
+
+    /// Another inventory from here on.
+    pub fn set_inventory(&mut self, inventory: Arc<Inventory>) {
+        self.inventory = inventory;
+    }
+
+    /// Everything that later findings depend on, beside rules, extractors and inventory.
+    ///
+    /// # Errors
+    /// [`RestoreError::Damaged`] when a value cannot be written, which no input brings about.
+    pub fn snapshot(&self) -> Result<Vec<u8>, RestoreError> {
+        let snapshot = Snapshot {
+            normaliser: self.normaliser.state().clone(),
+            timekeeper: self.timekeeper.clone(),
+            correlator: self.correlator.state(),
+            pending: self.pending_state(),
+        };
+        let mut bytes = MAGIC.to_vec();
+        bytes.extend_from_slice(&VERSION.to_be_bytes());
+        Ok(postcard::to_extend(&snapshot, bytes)?)
+    }
+
+    /// Goes on from a snapshot, as if its entries had gone through this pipeline.
+    ///
+    /// # Errors
+    /// It is no snapshot, another version's, or damaged.
+    pub fn restore(&mut self, bytes: &[u8]) -> Result<(), RestoreError> {
+        let rest = bytes.strip_prefix(MAGIC).ok_or(RestoreError::NotASnapshot)?;
+        let (version, rest) = rest.split_first_chunk::<2>().ok_or(RestoreError::NotASnapshot)?;
+        match u16::from_be_bytes(*version) {
+            VERSION => {}
+            other => return Err(RestoreError::Version(other)),
+        }
+        let Snapshot { normaliser, timekeeper, correlator, pending } = postcard::from_bytes(rest)?;
+        self.normaliser.restore(normaliser);
+        self.timekeeper = timekeeper.with_lateness(self.settings.lateness);
+        self.correlator.restore(correlator);
+        self.restore_pending(pending);
+        Ok(())
+    }
+
+    fn pending_state(&self) -> Vec<PendingState> {
+        let key = |rule: &usize| self.rules.rules.get(*rule).map(|rule| Arc::clone(rule.key()));
+        let told = |told: &[Told]| told.iter().filter_map(|(rule, group)| Some((key(rule)?, Arc::clone(group)))).collect();
+        self.pending.values().map(|p| PendingState { event: (&*p.event).into(), told: told(&p.told) }).collect()
+    }
+
+    fn restore_pending(&mut self, states: Vec<PendingState>) {
+        let (rules, detector, mode) = (&self.rules, &self.detector, self.settings.logsource);
+        let index = |key: &Arc<str>| rules.rules.iter().position(|rule| rule.key() == key);
+        let pending = states.into_iter().map(|state| {
+            let event = Arc::new(Event::from(state.event));
+            let told = state.told.into_iter().filter_map(|(key, group)| Some((index(&key)?, group))).collect();
+            (event.seq, Pending { matched: detector.matches(&event, mode), event, told })
+        });
+        self.pending = pending.collect();
+    }
+}
+
+/// Gives an event another time, and its `timestamp` field with it where that said the same.
+fn restamp(event: &mut Event, time: Time) {
+    if time == event.time {
+        return;
+    }
+    let before = event.time.to_string();
+    if let Some(stamp) = event.fields.get_mut("timestamp").filter(|stamp| stamp.as_str() == Some(&before)) {
+        *stamp = time.to_string().into();
+    }
+    event.time = time;
+}

@@ -1,0 +1,71 @@
+//! Kept copies of what went live (semantics O2): `revisions/<SHA-256 of the content, hexadecimal>`.
+
+use std::fs::{self, File};
+use std::io::{self, Read};
+use std::path::PathBuf;
+
+use sha2::{Digest, Sha256};
+
+use super::datadir::DataDir;
+use super::durable::write_whole;
+use crate::model::hex;
+
+/// The largest revision that is kept: a whole set of rules or extractors, or an inventory.
+const MAX_REVISION: usize = 64 << 20;
+
+/// The folder `revisions/`. Blocking.
+#[derive(Clone, Debug)]
+pub struct Revisions {
+    dir: PathBuf,
+}
+
+impl Revisions {
+    /// The revisions of a data folder.
+    #[must_use]
+    pub fn new(data: &DataDir) -> Revisions {
+        Revisions { dir: data.revisions() }
+    }
+
+    /// Keeps a copy, durably, and gives its hash. A copy that is there already and verifies is left as it is.
+    ///
+    /// # Errors
+    /// It is larger than a revision may be, or the file system says no.
+    pub fn keep(&self, content: &[u8]) -> io::Result<String> {
+        if content.len() > MAX_REVISION {
+            return Err(io::Error::new(io::ErrorKind::FileTooLarge, format!("a revision of {} bytes is larger than {MAX_REVISION}", content.len())));
+        }
+        let hash = hex(&Sha256::digest(content));
+        if self.read(&hash).is_err() {
+            write_whole(&self.dir.join(&hash), &[content])?;
+        }
+        Ok(hash)
+    }
+
+    /// Reads a kept copy.
+    ///
+    /// # Errors
+    /// `hash` is not 64 hexadecimal digits, there is no such copy, or its content has another hash.
+    pub fn read(&self, hash: &str) -> io::Result<Vec<u8>> {
+        let invalid = |what: String| io::Error::new(io::ErrorKind::InvalidData, what);
+        if hash.len() != 64 || !hash.bytes().all(|b| b.is_ascii_hexdigit()) {
+            return Err(invalid(format!("`{}` is not the hash of a revision", hash.escape_debug())));
+        }
+        let path = self.dir.join(hash);
+        let mut content = Vec::new();
+        File::open(&path)?.take(MAX_REVISION as u64 + 1).read_to_end(&mut content)?;
+        if hex(&Sha256::digest(&content)) != hash {
+            return Err(invalid(format!("{}: its content has another hash than its name says", path.display())));
+        }
+        Ok(content)
+    }
+
+    /// The hashes of all kept copies, sorted.
+    pub(super) fn all(&self) -> io::Result<Vec<String>> {
+        let names = fs::read_dir(&self.dir)?.map(|entry| entry.map(|e| e.file_name().to_string_lossy().into_owned()));
+        let mut names = names.collect::<io::Result<Vec<_>>>()?;
+        // Those are still being written.
+        names.retain(|name| !name.ends_with(".tmp"));
+        names.sort_unstable();
+        Ok(names)
+    }
+}

@@ -1,0 +1,178 @@
+//! What a script sees of the world: the finding, the devices, and the actions as methods on devices.
+
+use std::any::TypeId;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use rhai::{Array, Dynamic, Engine, EvalAltResult, Map as RhaiMap, NativeCallContext, Scope};
+use serde_json::{Map, Value};
+
+use super::evaluate::{ActionSignature, Evaluate};
+use super::session::{Answer, Shared, Stop};
+use super::value::{from_json, to_json};
+use crate::diag::nearest;
+use crate::model::{Device, Finding, OutcomeState};
+
+/// `finding`
+#[derive(Clone)]
+struct FindingHandle(Rc<Finding>, Option<DeviceHandle>);
+
+/// A device of the inventory.
+#[derive(Clone)]
+struct DeviceHandle(Rc<Device>);
+
+type Raised<T> = Result<T, Box<EvalAltResult>>;
+
+/// The constants of every script.
+pub(super) fn globals(scope: &mut Scope<'_>, request: &Evaluate) {
+    let mine = request.finding.device.as_ref();
+    let device = request.devices.iter().find(|device| mine == Some(&device.name));
+    let device = device.map(|device| DeviceHandle(Rc::new(device.clone())));
+    scope.push_constant_dynamic("finding", Dynamic::from(FindingHandle(Rc::new((*request.finding).clone()), device)));
+}
+
+/// Everything that a script may call.
+pub(super) fn register(engine: &mut Engine, request: &Evaluate, session: &Shared) {
+    finding(engine);
+    device(engine);
+    inventory(engine, request);
+    for action in &request.actions {
+        self::action(engine, &Rc::new(action.clone()), session);
+    }
+}
+
+fn finding(engine: &mut Engine) {
+    fn get<T: Into<Dynamic> + Clone + 'static>(engine: &mut Engine, name: &str, of: fn(&Finding) -> T) {
+        engine.register_get(name, move |finding: &mut FindingHandle| -> Dynamic { of(&finding.0).into() });
+    }
+    engine.register_type_with_name::<FindingHandle>("finding");
+    get(engine, "id", |f| f.id.to_string());
+    get(engine, "time", |f| f.time.to_string());
+    get(engine, "title", |f| f.title.to_string());
+    get(engine, "text", |f| f.text.clone());
+    get(engine, "severity", |f| i64::from(u8::from(f.severity)));
+    get(engine, "level", |f| f.level.to_string());
+    get(engine, "rule", |f| f.rule.name.as_ref().unwrap_or(&f.rule.id).to_string());
+    get(engine, "group", |f| f.group.iter().map(|(key, value)| (key.as_str().into(), from_json(value))).collect::<RhaiMap>());
+    get(engine, "site", |f| text_or_unit(f.site.as_ref()));
+    get(engine, "value", |f| f.value.as_ref().map_or(Dynamic::UNIT, from_json));
+    get(engine, "count", |f| i64::try_from(f.count).unwrap_or(i64::MAX));
+    get(engine, "tags", |f| words(&f.tags));
+    engine.register_get("device", |finding: &mut FindingHandle| finding.1.clone().map_or(Dynamic::UNIT, Dynamic::from));
+    engine.register_fn("entity", |finding: &mut FindingHandle, role: &str| text_or_unit(finding.0.entities.get(role).map(|entity| &entity.value)));
+}
+
+fn device(engine: &mut Engine) {
+    engine.register_type_with_name::<DeviceHandle>("device");
+    engine.register_get("name", |device: &mut DeviceHandle| device.0.name.to_string());
+    engine.register_get("host", |device: &mut DeviceHandle| device.0.host.clone());
+    engine.register_get("site", |device: &mut DeviceHandle| text_or_unit(device.0.site.as_ref()));
+    engine.register_get("tags", |device: &mut DeviceHandle| words(&device.0.tags));
+    engine.register_fn("to_string", |device: &mut DeviceHandle| device.0.name.to_string());
+    engine.register_fn("to_debug", |device: &mut DeviceHandle| device.0.name.to_string());
+    engine.register_fn("==", |a: DeviceHandle, b: DeviceHandle| a.0.name == b.0.name);
+    engine.register_fn("!=", |a: DeviceHandle, b: DeviceHandle| a.0.name != b.0.name);
+}
+
+fn inventory(engine: &mut Engine, request: &Evaluate) {
+    let all: Rc<[DeviceHandle]> = request.devices.iter().map(|device| DeviceHandle(Rc::new(device.clone()))).collect();
+    let named = all.clone();
+    engine.register_fn("device", move |name: &str| named.iter().find(|device| &*device.0.name == name).cloned().map_or(Dynamic::UNIT, Dynamic::from));
+    let every = all.clone();
+    engine.register_fn("devices", move || -> Array { every.iter().cloned().map(Dynamic::from).collect() });
+    engine.register_fn("devices", move |filter: RhaiMap| -> Raised<Array> { chosen(&all, &filter) });
+}
+
+/// `devices(#{ site: "attic", tag: "ap" })`: all that is given must hold.
+fn chosen(devices: &[DeviceHandle], filter: &RhaiMap) -> Raised<Array> {
+    let mut left: Vec<&DeviceHandle> = devices.iter().collect();
+    for (key, wanted) in filter {
+        let Ok(wanted) = wanted.clone().into_string() else { return Err(format!("`{key}` of `devices` is no text").into()) };
+        match key.as_str() {
+            "name" => left.retain(|device| *device.0.name == *wanted),
+            "site" => left.retain(|device| device.0.site.as_deref() == Some(&wanted)),
+            "tag" => left.retain(|device| device.0.tags.iter().any(|tag| **tag == *wanted)),
+            _ => return Err(unknown("devices", key, ["name", "site", "tag"]).into()),
+        }
+    }
+    Ok(left.into_iter().cloned().map(Dynamic::from).collect())
+}
+
+/// An action as a method: with its parameters in order, or one map of them.
+fn action(engine: &mut Engine, action: &Rc<ActionSignature>, session: &Shared) {
+    let any = TypeId::of::<Dynamic>();
+    for count in 0..=action.params.len().max(1) {
+        let types = |first| std::iter::once(first).chain(std::iter::repeat_n(any, count)).collect::<Vec<_>>();
+        let (called, shared) = (action.clone(), session.clone());
+        engine.register_raw_fn(&*action.name, types(TypeId::of::<DeviceHandle>()), move |context, args| call(&context, &called, &shared, args));
+        let name = action.name.clone();
+        engine.register_raw_fn(&*action.name, types(TypeId::of::<()>()), move |_, _| -> Raised<Dynamic> { Err(no_device(&name).into()) });
+    }
+}
+
+fn no_device(action: &str) -> String {
+    format!("`{action}` is called on (), which is no device: the finding or the inventory names none")
+}
+
+fn call(context: &NativeCallContext<'_>, action: &ActionSignature, session: &Shared, args: &mut [&mut Dynamic]) -> Raised<Dynamic> {
+    let mut args = args.iter();
+    let device = args.next().and_then(|device| device.read_lock::<DeviceHandle>().map(|device| device.0.name.clone()));
+    let device: Arc<str> = device.ok_or_else(|| no_device(&action.name))?;
+    let given: Vec<&Dynamic> = args.map(|arg| &**arg).collect();
+    let params = params(action, &given)?;
+    match session.borrow_mut().step(&device, action, params) {
+        Ok(answer) => Ok(outcome(answer)),
+        Err(Stop) => Err(EvalAltResult::ErrorTerminated(Dynamic::UNIT, context.call_position()).into()),
+    }
+}
+
+/// By name, in the catalogue's order, so that both ways of calling ask for the same.
+fn params(action: &ActionSignature, given: &[&Dynamic]) -> Result<Map<String, Value>, String> {
+    let named = given.first().filter(|_| given.len() == 1).and_then(|only| only.read_lock::<RhaiMap>());
+    if let Some(named) = &named {
+        let known = || action.params.iter().map(|param| &*param.name);
+        if let Some(key) = named.keys().find(|key| !known().any(|name| name == key.as_str())) {
+            return Err(unknown(&action.name, key, known()));
+        }
+    }
+    let mut params = Map::new();
+    for (index, param) in action.params.iter().enumerate() {
+        let value = match &named {
+            Some(named) => named.get(&*param.name),
+            None => given.get(index).copied(),
+        };
+        let json = value.map_or(Ok(Value::Null), to_json).map_err(|what| format!("`{}` of `{}` cannot be {what}", param.name, action.name))?;
+        match json {
+            Value::Null if param.required && value.is_some() => return Err(format!("`{}` of `{}` is (), which is no value", param.name, action.name)),
+            Value::Null if param.required => return Err(format!("`{}` needs `{}`", action.name, param.name)),
+            Value::Null => {}
+            json => drop(params.insert(param.name.to_string(), json)),
+        }
+    }
+    Ok(params)
+}
+
+fn unknown<'a>(function: &str, key: &str, known: impl IntoIterator<Item = &'a str>) -> String {
+    let known: Vec<&str> = known.into_iter().collect();
+    let help = nearest(key, known.iter().copied()).map_or_else(|| format!("known: {}", known.join(", ")), |word| format!("did you mean `{word}`?"));
+    format!("`{function}` knows no `{key}`; {help}")
+}
+
+/// `#{ state: "enforced", detail: "…", ok: true }`
+fn outcome(answer: Answer) -> Dynamic {
+    let state = match serde_json::to_value(answer.state) {
+        Ok(state) => from_json(&state),
+        Err(_) => Dynamic::UNIT,
+    };
+    let ok = matches!(answer.state, OutcomeState::Enforced | OutcomeState::Undone);
+    let entries = [("state", state), ("detail", answer.detail.into()), ("ok", ok.into())];
+    Dynamic::from_map(entries.into_iter().map(|(key, value)| (key.into(), value)).collect())
+}
+
+fn text_or_unit(text: Option<&Arc<str>>) -> Dynamic {
+    text.map_or(Dynamic::UNIT, |text| Dynamic::from(text.to_string()))
+}
+
+fn words(words: &[Arc<str>]) -> Dynamic {
+    words.iter().map(|word| Dynamic::from(word.to_string())).collect::<Array>().into()
+}

@@ -1,0 +1,92 @@
+//! The transition table: which ledger records may follow which. Everything else is refused, live and on replay.
+
+use crate::model::{OutcomeState, RunState};
+
+/// Where a step stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StepState {
+    /// The ledger has nothing of it.
+    Absent,
+    /// It is to be attempted, or was only planned.
+    Intended,
+    /// It has been attempted, and nothing came back yet: after a crash its effect is unknown.
+    Attempted,
+    /// It has been attempted, and its effect could not be found out.
+    Unknown,
+    /// It has ended.
+    Ended,
+}
+
+/// What a record does to a step.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StepMove {
+    /// `Intent`
+    Intend,
+    /// `Attempt`
+    Attempt,
+    /// `Outcome` of this state.
+    End(OutcomeState),
+}
+
+use OutcomeState::{Enforced, Failed, Partial, Planned, Refused, Undone, Unknown};
+
+/// All legal moves of a step, with where they lead.
+pub const STEP_MOVES: &[(StepState, StepMove, StepState)] = &[
+    (StepState::Absent, StepMove::Intend, StepState::Intended),
+    // Not carried out.
+    (StepState::Intended, StepMove::End(Planned), StepState::Ended),
+    (StepState::Intended, StepMove::End(Refused), StepState::Ended),
+    // Carried out.
+    (StepState::Intended, StepMove::Attempt, StepState::Attempted),
+    (StepState::Attempted, StepMove::Attempt, StepState::Attempted),
+    (StepState::Attempted, StepMove::End(Enforced), StepState::Ended),
+    (StepState::Attempted, StepMove::End(Partial), StepState::Ended),
+    (StepState::Attempted, StepMove::End(Undone), StepState::Ended),
+    (StepState::Attempted, StepMove::End(Failed), StepState::Ended),
+    // The executor guards again.
+    (StepState::Attempted, StepMove::End(Refused), StepState::Ended),
+    (StepState::Attempted, StepMove::End(Unknown), StepState::Unknown),
+    // Settled later: read back by a person or when the device can be reached again, or found absent and repeated.
+    (StepState::Unknown, StepMove::Attempt, StepState::Attempted),
+    (StepState::Unknown, StepMove::End(Enforced), StepState::Ended),
+    (StepState::Unknown, StepMove::End(Partial), StepState::Ended),
+    (StepState::Unknown, StepMove::End(Undone), StepState::Ended),
+    (StepState::Unknown, StepMove::End(Failed), StepState::Ended),
+];
+
+/// All legal moves of a run. What has ended stays ended.
+pub const RUN_MOVES: &[(RunState, RunState)] = &[
+    (RunState::Running, RunState::Done),
+    (RunState::Running, RunState::Failed),
+    (RunState::Running, RunState::Diverged),
+    (RunState::Running, RunState::Waiting),
+    (RunState::Waiting, RunState::Running),
+    (RunState::Waiting, RunState::Failed),
+];
+
+/// Which moves of steps a run allows where it stands.
+#[must_use]
+pub fn allows(run: RunState, step: StepMove) -> bool {
+    match (run, step) {
+        (RunState::Running, _) => true,
+        // A person or a read-back settles a step; a denial refuses it.
+        (RunState::Waiting, StepMove::End(_)) => true,
+        (RunState::Waiting | RunState::Done | RunState::Failed | RunState::Diverged, _) => false,
+    }
+}
+
+/// Where a step's move leads; `None` when it is not legal.
+#[must_use]
+pub fn step_after(from: StepState, by: StepMove) -> Option<StepState> {
+    STEP_MOVES.iter().find(|(state, step_move, _)| *state == from && *step_move == by).map(|(_, _, to)| *to)
+}
+
+/// Which steps a run may still have when it moves: nothing ends while an attempt is unaccounted for, and nothing is done with a step open.
+#[must_use]
+pub fn may_leave(to: RunState, step: StepState) -> bool {
+    match to {
+        RunState::Running | RunState::Waiting => true,
+        RunState::Failed | RunState::Diverged => step != StepState::Attempted,
+        RunState::Done => step == StepState::Ended,
+    }
+}

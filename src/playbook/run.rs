@@ -1,0 +1,303 @@
+//! One execution of a playbook: a state machine over the ledger. Pure; the engine does what [`Run::next`] says and records it.
+
+use std::sync::Arc;
+
+use super::evaluate::Recorded;
+use super::moves::{RUN_MOVES, StepMove, StepState, allows, may_leave, step_after};
+use crate::model::{Decided, FindingId, Outcome, OutcomeState, RunState, Step, Time, Verdict};
+
+/// A run as the ledger tells it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Run {
+    id: Arc<str>,
+    playbook: Arc<str>,
+    revision: Arc<str>,
+    finding: FindingId,
+    began: Time,
+    state: RunState,
+    reason: String,
+    /// In the order of their intents; at most as many as the evaluation's limit of steps.
+    steps: Vec<RunStep>,
+}
+
+/// One step of a run.
+#[derive(Clone, Debug, PartialEq)]
+pub struct RunStep {
+    /// What is asked for, with its verdict.
+    pub step: Step,
+    /// Where it stands.
+    pub state: StepState,
+    /// How often it has been attempted.
+    pub attempts: u32,
+    /// Whether a person has approved it.
+    pub approved: bool,
+    /// The newest outcome.
+    pub outcome: Option<Outcome>,
+}
+
+/// A record that cannot follow what the ledger has: the ledger or the engine is wrong, not the input.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum IllegalMove {
+    /// It is about something else.
+    #[error("a record that is not about run {run} was applied to it")]
+    NotOurs {
+        /// The run.
+        run: Arc<str>,
+    },
+    /// The run begins with `Run`, once.
+    #[error("run {run} has begun already")]
+    BegunTwice {
+        /// The run.
+        run: Arc<str>,
+    },
+    /// A run cannot move so.
+    #[error("run {run} cannot go from {from:?} to {to:?}: {why}")]
+    Run {
+        /// The run.
+        run: Arc<str>,
+        /// Where it stands.
+        from: RunState,
+        /// Where it was to go.
+        to: RunState,
+        /// Why not.
+        why: &'static str,
+    },
+    /// A step cannot move so.
+    #[error("step {key} of run {run} cannot take {by:?} when it is {from:?}: {why}")]
+    Step {
+        /// The run.
+        run: Arc<str>,
+        /// The step.
+        key: Arc<str>,
+        /// Where it stands.
+        from: StepState,
+        /// What was applied.
+        by: StepMove,
+        /// Why not.
+        why: &'static str,
+    },
+}
+
+/// What the engine does next for a run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum NextMove {
+    /// Evaluate the script with [`Run::history`]; record intents of what is ready, or how it ended.
+    Evaluate,
+    /// Record `Attempt` with this number, then carry the step out and record its outcome.
+    Attempt {
+        /// The step.
+        key: Arc<str>,
+        /// 1 for the first.
+        attempt: u32,
+    },
+    /// After recovery: it was attempted and nothing is known. Read the effect back; record the outcome, or `Unknown`, or (absent and safe) attempt again.
+    /// While this process carries the step out there is nothing to do but wait.
+    Settle {
+        /// The step.
+        key: Arc<str>,
+        /// The attempt that is unaccounted for.
+        attempt: u32,
+    },
+    /// It is not carried out: record an outcome of this state with the step's reason.
+    Answer {
+        /// The step.
+        key: Arc<str>,
+        /// `Planned` or `Refused`.
+        state: OutcomeState,
+    },
+    /// A person must look: record that the run is `Waiting`.
+    Hold {
+        /// The step.
+        key: Arc<str>,
+        /// For the person, one sentence.
+        reason: String,
+    },
+    /// It waits for a person.
+    Wait,
+    /// It has ended.
+    Finished,
+}
+
+impl Run {
+    /// Begins a run.
+    ///
+    /// # Errors
+    /// The record is not `Run`.
+    pub fn begin(decided: &Decided) -> Result<Run, IllegalMove> {
+        let Decided::Run { run, playbook, revision, finding, at } = decided else { return Err(IllegalMove::NotOurs { run: "".into() }) };
+        Ok(Run {
+            id: run.clone(),
+            playbook: playbook.clone(),
+            revision: revision.clone(),
+            finding: finding.clone(),
+            began: *at,
+            state: RunState::Running,
+            reason: String::new(),
+            steps: Vec::new(),
+        })
+    }
+
+    /// Takes a ledger record about this run, live or on replay. An illegal one changes nothing.
+    ///
+    /// # Errors
+    /// See [`IllegalMove`].
+    pub fn apply(&mut self, decided: &Decided) -> Result<(), IllegalMove> {
+        match decided {
+            Decided::Run { run, .. } if *run == self.id => Err(IllegalMove::BegunTwice { run: run.clone() }),
+            Decided::Intent { step, .. } if step.run == self.id => self.intend(step),
+            Decided::Attempt { run, key, attempt, .. } if *run == self.id => self.attempt(key, *attempt),
+            Decided::Outcome { run, key, outcome } if *run == self.id => self.end(key, outcome),
+            Decided::RunMoved { run, state, reason, .. } if *run == self.id => self.shift(*state, reason),
+            _ => Err(IllegalMove::NotOurs { run: self.id.clone() }),
+        }
+    }
+
+    /// What to do next.
+    #[must_use]
+    pub fn next(&self) -> NextMove {
+        match self.state {
+            RunState::Done | RunState::Failed | RunState::Diverged => NextMove::Finished,
+            RunState::Waiting => NextMove::Wait,
+            RunState::Running => self.steps.iter().find(|step| step.state != StepState::Ended).map_or(NextMove::Evaluate, RunStep::next),
+        }
+    }
+
+    /// The steps that have ended, for the next evaluation.
+    #[must_use]
+    pub fn history(&self) -> Vec<Recorded> {
+        let recorded = |step: &RunStep| {
+            let outcome = step.outcome.clone().filter(|_| step.state == StepState::Ended)?;
+            Some(Recorded { key: step.step.key.clone(), device: step.step.device.clone(), action: step.step.action.clone(), outcome })
+        };
+        self.steps.iter().filter_map(recorded).collect()
+    }
+
+    /// Its id.
+    #[must_use]
+    pub fn id(&self) -> &Arc<str> {
+        &self.id
+    }
+
+    /// The playbook's name.
+    #[must_use]
+    pub fn playbook(&self) -> &Arc<str> {
+        &self.playbook
+    }
+
+    /// The revision of the script that it is pinned to.
+    #[must_use]
+    pub fn revision(&self) -> &Arc<str> {
+        &self.revision
+    }
+
+    /// The finding that it is about.
+    #[must_use]
+    pub fn finding(&self) -> &FindingId {
+        &self.finding
+    }
+
+    /// When it began.
+    #[must_use]
+    pub fn began(&self) -> Time {
+        self.began
+    }
+
+    /// Where it stands, and why.
+    #[must_use]
+    pub fn state(&self) -> (RunState, &str) {
+        (self.state, &self.reason)
+    }
+
+    /// Its steps, in the order of their intents.
+    #[must_use]
+    pub fn steps(&self) -> &[RunStep] {
+        &self.steps
+    }
+
+    /// The step with this key.
+    #[must_use]
+    pub fn step(&self, key: &str) -> Option<&RunStep> {
+        self.steps.iter().find(|step| &*step.step.key == key)
+    }
+
+    fn intend(&mut self, step: &Step) -> Result<(), IllegalMove> {
+        let from = self.step(&step.key).map_or(StepState::Absent, |step| step.state);
+        let state = self.moved(&step.key, from, StepMove::Intend)?;
+        self.steps.push(RunStep { step: step.clone(), state, attempts: 0, approved: false, outcome: None });
+        Ok(())
+    }
+
+    fn attempt(&mut self, key: &Arc<str>, attempt: u32) -> Result<(), IllegalMove> {
+        let illegal = |from, why| IllegalMove::Step { run: self.id.clone(), key: key.clone(), from, by: StepMove::Attempt, why };
+        let Some(step) = self.step(key) else { return Err(illegal(StepState::Absent, "there is no intent")) };
+        if !step.may_be_attempted() {
+            return Err(illegal(step.state, "its verdict does not allow it"));
+        }
+        if attempt != step.attempts + 1 {
+            return Err(illegal(step.state, "attempts are counted one by one"));
+        }
+        let state = self.moved(key, step.state, StepMove::Attempt)?;
+        self.change(key, |step| (step.state, step.attempts) = (state, attempt));
+        Ok(())
+    }
+
+    fn end(&mut self, key: &Arc<str>, outcome: &Outcome) -> Result<(), IllegalMove> {
+        let from = self.step(key).map_or(StepState::Absent, |step| step.state);
+        let state = self.moved(key, from, StepMove::End(outcome.state))?;
+        self.change(key, |step| (step.state, step.outcome) = (state, Some(outcome.clone())));
+        Ok(())
+    }
+
+    fn shift(&mut self, to: RunState, reason: &str) -> Result<(), IllegalMove> {
+        let illegal = |why| IllegalMove::Run { run: self.id.clone(), from: self.state, to, why };
+        if !RUN_MOVES.contains(&(self.state, to)) {
+            return Err(illegal("there is no such way"));
+        }
+        if !self.steps.iter().all(|step| may_leave(to, step.state)) {
+            return Err(illegal("a step is still open"));
+        }
+        if (self.state, to) == (RunState::Waiting, RunState::Running) {
+            // What waited for a person has been looked at.
+            self.steps.iter_mut().filter(|step| step.state == StepState::Intended).for_each(|step| step.approved = true);
+        }
+        self.state = to;
+        reason.clone_into(&mut self.reason);
+        Ok(())
+    }
+
+    fn moved(&self, key: &Arc<str>, from: StepState, by: StepMove) -> Result<StepState, IllegalMove> {
+        let illegal = |why| IllegalMove::Step { run: self.id.clone(), key: key.clone(), from, by, why };
+        if !allows(self.state, by) {
+            return Err(illegal("the run does not go on"));
+        }
+        step_after(from, by).ok_or_else(|| illegal("there is no such way"))
+    }
+
+    fn change(&mut self, key: &Arc<str>, change: impl FnOnce(&mut RunStep)) {
+        if let Some(step) = self.steps.iter_mut().find(|step| step.step.key == *key) {
+            change(step);
+        }
+    }
+}
+
+impl RunStep {
+    fn may_be_attempted(&self) -> bool {
+        match self.step.decision {
+            Verdict::Auto => true,
+            Verdict::Approve => self.approved,
+            Verdict::Observe | Verdict::Refused => false,
+        }
+    }
+
+    fn next(&self) -> NextMove {
+        let key = self.step.key.clone();
+        match (self.state, self.step.decision) {
+            (StepState::Attempted, _) => NextMove::Settle { key, attempt: self.attempts },
+            (StepState::Unknown, _) => NextMove::Hold { key, reason: "its effect could not be found out; look at the device".to_owned() },
+            (_, Verdict::Observe) => NextMove::Answer { key, state: OutcomeState::Planned },
+            (_, Verdict::Refused) => NextMove::Answer { key, state: OutcomeState::Refused },
+            (_, Verdict::Approve) if !self.approved => NextMove::Hold { key, reason: self.step.reason.clone() },
+            (_, Verdict::Auto | Verdict::Approve) => NextMove::Attempt { key, attempt: self.attempts + 1 },
+        }
+    }
+}

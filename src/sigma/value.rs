@@ -1,0 +1,137 @@
+//! Values with their modifiers to tests.
+
+use std::net::IpAddr;
+use std::str::FromStr;
+use std::sync::Arc;
+
+use ipnet::IpNet;
+
+use super::ast::{Pattern, Piece, Test};
+use super::modifier::{Kind, Modifiers};
+use super::read::{self, Sink};
+use super::text;
+use super::yaml::{Node, Text};
+
+/// The tests of a field's values; with `keyword`, of values that are looked for anywhere in an event.
+/// `None` when the sink was told what is wrong.
+pub(super) fn tests(values: &[&Node], modifiers: &Modifiers, keyword: bool, sink: &mut Sink) -> Option<Vec<Test>> {
+    let found: Vec<Option<Test>> = values.iter().map(|node| test(node, modifiers, keyword, sink)).collect();
+    found.into_iter().collect()
+}
+
+fn test(node: &Node, modifiers: &Modifiers, keyword: bool, sink: &mut Sink) -> Option<Test> {
+    let Node::Text(value) = node else {
+        sink.error(node.place(), format!("a value cannot be {}", node.kind()), "write text, a number, true, false or null");
+        return None;
+    };
+    if value.is_null() {
+        return null(value, modifiers, keyword, sink);
+    }
+    match modifiers.kind {
+        Kind::Exists => exists(node, keyword, sink),
+        Kind::Regex => regex(value, &modifiers.flags, sink),
+        Kind::Cidr => cidr(value, sink),
+        Kind::FieldRef => field_ref(value, modifiers.cased, keyword, sink),
+        Kind::Compare(comparison) => read::number(node, "the value to compare with", sink).map(|number| Test::Compare(comparison, number)),
+        Kind::Whole if !keyword && !modifiers.windash && modifiers.encodings.is_empty() => Some(whole(value, modifiers.cased)),
+        Kind::Whole | Kind::Contains | Kind::StartsWith | Kind::EndsWith => written(value, modifiers, keyword, sink),
+    }
+}
+
+fn null(value: &Text, modifiers: &Modifiers, keyword: bool, sink: &mut Sink) -> Option<Test> {
+    let plain = modifiers.kind == Kind::Whole && !modifiers.windash && modifiers.encodings.is_empty();
+    if keyword || !plain {
+        let what = if keyword { "a keyword cannot be null" } else { "null cannot be modified" };
+        sink.error(value.place, what, "write a value, or `''` for empty text");
+        return None;
+    }
+    Some(Test::Null)
+}
+
+fn exists(node: &Node, keyword: bool, sink: &mut Sink) -> Option<Test> {
+    if keyword {
+        sink.error(node.place(), "`exists` needs a field", "write the field in front of it");
+        return None;
+    }
+    read::boolean(node, "the value of `exists`", sink).map(Test::Exists)
+}
+
+fn regex(value: &Text, flags: &str, sink: &mut Sink) -> Option<Test> {
+    let source = if flags.is_empty() { value.text.to_string() } else { format!("(?{flags}){}", value.text) };
+    match Pattern::new(&source) {
+        Ok(pattern) => Some(Test::Regex(pattern)),
+        Err(regex::Error::CompiledTooBig(_)) => {
+            let message = format!("this regular expression needs more than {} KiB", Pattern::MAX_BYTES >> 10);
+            sink.error(value.place, message, "use smaller repetitions");
+            None
+        }
+        Err(error) => {
+            // The crate draws the place in lines of its own; its last line says what is wrong.
+            let said = error.to_string();
+            let reason = said.lines().last().unwrap_or("").trim_start_matches("error: ").to_owned();
+            sink.error(value.place, format!("not a regular expression: {reason}"), "escape the character, or write it without look-around and back-references");
+            None
+        }
+    }
+}
+
+fn cidr(value: &Text, sink: &mut Sink) -> Option<Test> {
+    let net = IpNet::from_str(&value.text).ok().or_else(|| IpAddr::from_str(&value.text).ok().map(IpNet::from));
+    if net.is_none() {
+        sink.error(value.place, format!("`{}` is not a network", value.text), "write one such as `192.168.0.0/16` or `fd00::/8`");
+    }
+    net.map(Test::Cidr)
+}
+
+fn field_ref(value: &Text, cased: bool, keyword: bool, sink: &mut Sink) -> Option<Test> {
+    if keyword {
+        sink.error(value.place, "`fieldref` needs a field", "write the field in front of it");
+        return None;
+    }
+    Some(Test::FieldRef { field: Arc::clone(&value.text), cased })
+}
+
+fn whole(value: &Text, cased: bool) -> Test {
+    if let Some(number) = read::canonical_number(value) {
+        return Test::Number(number);
+    }
+    match value.boolean() {
+        Some(boolean) => Test::Bool(boolean),
+        None => Test::Text { pattern: text::pieces(&value.text), cased },
+    }
+}
+
+/// A text in all its writings.
+fn written(value: &Text, modifiers: &Modifiers, keyword: bool, sink: &mut Sink) -> Option<Test> {
+    let mut pieces = text::pieces(&value.text);
+    if modifiers.windash {
+        pieces = text::windash(pieces);
+    }
+    let mut writings = match text::encode(pieces, &modifiers.encodings) {
+        Ok(writings) => writings,
+        Err(error) => {
+            sink.error(value.place, error.to_string(), error.help());
+            return None;
+        }
+    };
+    let ends = match modifiers.kind {
+        Kind::Whole if keyword => (true, true),
+        Kind::Contains => (true, true),
+        Kind::StartsWith => (false, true),
+        Kind::EndsWith => (true, false),
+        _ => (false, false),
+    };
+    writings.iter_mut().for_each(|pattern| open(pattern, ends));
+    let mut tests: Vec<Test> = writings.into_iter().map(|pattern| Test::Text { pattern, cased: modifiers.cased }).collect();
+    if tests.len() == 1 { tests.pop() } else { Some(Test::AnyOf(tests)) }
+}
+
+/// Puts `*` before and behind a pattern.
+fn open(pattern: &mut Vec<Piece>, (before, behind): (bool, bool)) {
+    if before && pattern.first() != Some(&Piece::Any) {
+        pattern.insert(0, Piece::Any);
+    }
+    if behind && pattern.last() != Some(&Piece::Any) {
+        pattern.push(Piece::Any);
+    }
+}

@@ -1,0 +1,43 @@
+//! What a source counts. Labels are configured names only.
+
+use metrics::{Counter, Gauge, counter, gauge};
+
+use super::Batch;
+
+/// The counters of one source.
+#[derive(Clone)]
+pub(super) struct Meter {
+    records: Counter,
+    bytes: Counter,
+    /// Messages that were longer than the bound.
+    pub(super) truncated: Counter,
+    /// Open TCP connections.
+    pub(super) connections: Gauge,
+    /// TCP connections that were turned away because there are too many.
+    pub(super) refused: Counter,
+    /// Datagrams that the kernel dropped because they were not fetched in time.
+    pub(super) dropped: Counter,
+    /// Datagrams of senders beyond the bound on streams.
+    pub(super) crowded: Counter,
+}
+
+impl Meter {
+    /// To be made once the metrics recorder is installed.
+    pub(super) fn new(source: &str) -> Meter {
+        let label = || source.to_owned();
+        Meter {
+            records: counter!("opmas_source_records_total", "source" => label()),
+            bytes: counter!("opmas_source_bytes_total", "source" => label()),
+            truncated: counter!("opmas_source_truncated_total", "source" => label()),
+            connections: gauge!("opmas_source_connections", "source" => label()),
+            refused: counter!("opmas_source_refused_connections_total", "source" => label()),
+            dropped: counter!("opmas_source_kernel_drops_total", "source" => label()),
+            crowded: counter!("opmas_source_crowded_datagrams_total", "source" => label()),
+        }
+    }
+
+    pub(super) fn count(&self, batch: &Batch) {
+        self.records.increment(batch.records.len() as u64);
+        self.bytes.increment(batch.records.iter().map(|record| record.raw.len() as u64).sum());
+    }
+}

@@ -1,0 +1,133 @@
+//! Syslog over TCP: one task a connection.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::JoinSet;
+
+use super::framing::Framer;
+use super::syslog::Peers;
+use super::{Closed, Outlet};
+
+/// Connections at one time.
+const MAX_CONNECTIONS: usize = 1024;
+/// Beyond them, connections of managed devices only: others cannot lock them out.
+const RESERVED_FOR_DEVICES: usize = 256;
+/// A connection without a byte for so long is closed. Routers are silent for long, and connect again when closed.
+const IDLE: Duration = Duration::from_secs(6 * 3600);
+/// The kernel asks a silent peer whether it is still there.
+const KEEPALIVE: Duration = Duration::from_secs(60);
+/// Bytes of one read.
+const READ: usize = 16 * 1024;
+/// Reads that are still made when the source stops.
+const LAST_READS: usize = 64;
+/// How long to wait when no connection can be accepted (no file descriptors left, say).
+const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
+
+/// Accepts until it is stopped, then waits for the connections' tasks.
+pub(super) async fn run(listener: std::net::TcpListener, outlet: Outlet, peers: Peers) {
+    let listener = match TcpListener::from_std(listener) {
+        Ok(listener) => listener,
+        Err(error) => return tracing::error!(source = %outlet.source, %error, "the TCP socket cannot be read"),
+    };
+    let mut connections = JoinSet::new();
+    loop {
+        tokio::select! {
+            () = outlet.stopped() => break,
+            Some(_) = connections.join_next() => {}
+            accepted = listener.accept() => match accepted {
+                Ok((stream, from)) => admit(stream, from, &mut connections, &outlet, &peers),
+                Err(error) => {
+                    tracing::warn!(source = %outlet.source, %error, "a connection could not be accepted");
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                }
+            },
+        }
+    }
+    drop(listener);
+    while connections.join_next().await.is_some() {}
+}
+
+fn admit(stream: TcpStream, from: SocketAddr, connections: &mut JoinSet<()>, outlet: &Outlet, peers: &Peers) {
+    let peer = from.ip().to_canonical();
+    let room = if peers.knows(peer) { MAX_CONNECTIONS + RESERVED_FOR_DEVICES } else { MAX_CONNECTIONS };
+    if connections.len() >= room {
+        outlet.meter.refused.increment(1);
+        return tracing::warn!(source = %outlet.source, %peer, "a connection was refused: {room} are open");
+    }
+    // Without it a dead peer is only noticed after the idle time.
+    let alive = rustix::net::sockopt::set_socket_keepalive(&stream, true).and_then(|()| rustix::net::sockopt::set_tcp_keepidle(&stream, KEEPALIVE));
+    if let Err(error) = alive {
+        tracing::debug!(source = %outlet.source, %peer, %error, "no keep-alive");
+    }
+    let name = format!("{}/tcp/{}", outlet.source, SocketAddr::new(peer, from.port()));
+    let connection = Connection { stream, peer, name: name.into(), outlet: outlet.clone(), peers: peers.clone(), framer: Framer::default() };
+    connections.spawn(connection.run());
+}
+
+struct Connection {
+    stream: TcpStream,
+    peer: IpAddr,
+    name: Arc<str>,
+    outlet: Outlet,
+    peers: Peers,
+    framer: Framer,
+}
+
+impl Connection {
+    async fn run(mut self) {
+        self.outlet.meter.connections.increment(1.0);
+        let ended = self.read().await;
+        if let Ok(unfinished) = ended {
+            let mut messages = Vec::new();
+            self.framer.finish(unfinished, &mut messages);
+            // Nobody takes it: then there is nothing more to do.
+            let _ = self.hand_over(messages).await;
+        }
+        self.outlet.meter.connections.decrement(1.0);
+    }
+
+    /// Reads to the end; whether the sender had more to say.
+    async fn read(&mut self) -> Result<bool, Closed> {
+        let mut buffer = vec![0; READ];
+        let mut last_reads = LAST_READS;
+        let mut stopping = false;
+        loop {
+            if !stopping {
+                tokio::select! {
+                    biased;
+                    () = self.outlet.stopped() => stopping = true,
+                    ready = tokio::time::timeout(IDLE, self.stream.readable()) => if !matches!(ready, Ok(Ok(()))) { return Ok(true) },
+                }
+            }
+            // When stopping, what the kernel has already acknowledged is still taken.
+            match self.stream.try_read(&mut buffer) {
+                Ok(0) => return Ok(false),
+                Ok(length) => self.take(buffer.get(..length).unwrap_or_default()).await?,
+                Err(error) if error.kind() == std::io::ErrorKind::WouldBlock && stopping => return Ok(true),
+                Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {}
+                Err(_) => return Ok(true),
+            }
+            last_reads -= usize::from(stopping);
+            if last_reads == 0 {
+                return Ok(true);
+            }
+        }
+    }
+
+    async fn take(&mut self, bytes: &[u8]) -> Result<(), Closed> {
+        let mut messages = Vec::new();
+        self.framer.push(bytes, &mut messages);
+        self.hand_over(messages).await
+    }
+
+    async fn hand_over(&mut self, messages: Vec<Vec<u8>>) -> Result<(), Closed> {
+        self.outlet.meter.truncated.increment(self.framer.take_truncated());
+        // Asked each time: an inventory that loses the device ends its trust.
+        let trust = self.peers.of_connection(self.peer);
+        let records = messages.into_iter().map(|raw| self.outlet.record(&self.name, None, Some(self.peer), trust, raw)).collect();
+        self.outlet.send_all(records).await
+    }
+}

@@ -1,0 +1,173 @@
+//! What `nft -j` prints, judged. The real nft is asked in the live suite; here is what it printed, taken apart piece by piece.
+
+use opmas::action::{CommandResult, Op, Readback, ReadbackState, plan};
+use opmas::model::{OutcomeState, Platform, Span};
+use proptest::prelude::*;
+use serde_json::{Value, json};
+
+use super::{map, shipped};
+
+fn rule(chain: &str, protocol: &str, side: &str, set: &str) -> Value {
+    json!({"rule": {"family": "inet", "table": "opmas", "chain": chain, "handle": 11, "expr": [
+        {"match": {"op": "==", "left": {"payload": {"protocol": protocol, "field": side}}, "right": format!("@{set}")}},
+        {"counter": {"packets": 0, "bytes": 0}}, {"drop": null}]}})
+}
+
+fn chain(name: &str) -> Value {
+    json!({"chain": {"family": "inet", "table": "opmas", "name": name, "handle": 3, "type": "filter", "hook": name, "prio": -10, "policy": "accept"}})
+}
+
+fn set(name: &str, elements: Value) -> Value {
+    json!({"set": {"family": "inet", "name": name, "table": "opmas", "type": "ipv4_addr", "handle": 1, "flags": ["timeout"], "elem": elements}})
+}
+
+fn element(ip: &str, expires: i64) -> Value {
+    json!({"elem": {"val": ip, "timeout": 3600, "expires": expires}})
+}
+
+fn table() -> Value {
+    json!({"table": {"family": "inet", "name": "opmas", "handle": 1}})
+}
+
+/// The whole table as nft 1.0.6 prints it after a block of 203.0.113.9.
+fn whole() -> Vec<Value> {
+    let mut all = vec![table(), set("hosts4", json!([element("203.0.113.8", 10), element("203.0.113.9", 3599)])), chain("input"), chain("forward")];
+    for (protocol, name) in [("ip", "hosts4"), ("ip6", "hosts6")] {
+        all.extend([rule("input", protocol, "saddr", name), rule("forward", protocol, "saddr", name), rule("forward", protocol, "daddr", name)]);
+    }
+    all
+}
+
+fn listing(objects: &[Value]) -> CommandResult {
+    let mut items = vec![json!({"metainfo": {"version": "1.0.6", "json_schema_version": 1}})];
+    items.extend_from_slice(objects);
+    CommandResult { status: Some(0), stdout: json!({"nftables": items}).to_string().into_bytes(), stderr: Vec::new() }
+}
+
+fn judge(ip: &str, results: &[CommandResult]) -> Readback {
+    let catalogue = shipped();
+    let action = catalogue.get("block_ip").unwrap();
+    let params = action.params(&map(json!({"ip": ip, "duration": "1h"}))).unwrap();
+    action.check(Platform::OpenwrtFw4, &params, results).unwrap()
+}
+
+fn block(ip: &str, table: &[Value]) -> Readback {
+    judge(ip, &[listing(&[self::table()]), listing(table), listing(&[])])
+}
+
+#[test]
+fn a_whole_block_is_enforced() {
+    let read = block("203.0.113.9", &whole());
+    assert_eq!((read.state, read.expires_in), (ReadbackState::Enforced, Some(Span::secs(3599))));
+    assert_eq!(read.detail, "203.0.113.9 is in set hosts4, and the chains input and forward drop it");
+    assert_eq!(read.outcome(Op::Apply), OutcomeState::Enforced);
+    assert_eq!(read.outcome(Op::Undo), OutcomeState::Failed, "it should be gone");
+}
+
+#[test]
+fn an_address_is_the_same_in_every_spelling() {
+    let mut table = whole();
+    table.push(set("hosts6", json!(["2001:DB8:0::9", {"elem": {"val": "2001:db8::a", "timeout": 3600, "expires": 3590}}])));
+    assert_eq!((block("2001:db8::9", &table).state, block("2001:db8::9", &table).expires_in), (ReadbackState::Enforced, None), "one without end");
+    assert_eq!(block("2001:db8::a", &table).state, ReadbackState::Enforced);
+    assert_eq!(block("2001:db8::b", &table).state, ReadbackState::Absent);
+}
+
+#[test]
+fn absence_is_told_from_not_knowing() {
+    let failed = CommandResult { status: Some(1), stdout: Vec::new(), stderr: b"Error: No such file or directory\nlist table inet opmas\n".to_vec() };
+    let no_table = judge("203.0.113.9", &[listing(&[]), failed.clone(), listing(&[])]);
+    assert_eq!((no_table.state, no_table.outcome(Op::Undo), no_table.outcome(Op::Apply)), (ReadbackState::Absent, OutcomeState::Undone, OutcomeState::Failed));
+    let unreadable = judge("203.0.113.9", &[listing(&[table()]), failed.clone(), listing(&[])]);
+    assert_eq!(unreadable.state, ReadbackState::Unknown);
+    assert_eq!(unreadable.detail, "`nft -j list table inet opmas` ended with 1 on the device and said: Error: No such file or directory");
+    let other = json!({"table": {"family": "ip", "name": "opmas"}});
+    assert_eq!(judge("203.0.113.9", &[listing(&[other]), failed.clone(), listing(&[])]).state, ReadbackState::Absent, "another family's table is not ours");
+    let good = || vec![listing(&[table()]), listing(&whole()), listing(&[])];
+    for at in 0..3 {
+        for bad in [
+            CommandResult::default(),
+            failed.clone(),
+            CommandResult { status: Some(0), stdout: b"{\"nftables\": [".to_vec(), stderr: Vec::new() },
+            CommandResult { status: Some(0), stdout: b"[]".to_vec(), stderr: Vec::new() },
+        ] {
+            let mut results = good();
+            results[at] = bad;
+            assert_eq!(judge("203.0.113.9", &results).state, ReadbackState::Unknown, "{at}");
+        }
+    }
+    assert_eq!(judge("203.0.113.9", &good()[..2]).state, ReadbackState::Unknown);
+}
+
+#[test]
+fn each_missing_piece_makes_it_partial_and_is_named() {
+    let pieces = [
+        (2, "chain input is missing"),
+        (3, "chain forward is missing"),
+        (4, "chain input does not drop `ip saddr @hosts4`"),
+        (5, "chain forward does not drop `ip saddr @hosts4`"),
+        (6, "chain forward does not drop `ip daddr @hosts4`"),
+    ];
+    for (piece, wanted) in pieces {
+        let mut table = whole();
+        table.remove(piece);
+        let read = block("203.0.113.9", &table);
+        assert_eq!(read.state, ReadbackState::Partial, "{wanted}");
+        assert!(read.detail.contains(wanted), "{}", read.detail);
+    }
+    let mut without_v6 = whole();
+    without_v6.truncate(7);
+    assert_eq!(block("203.0.113.9", &without_v6).state, ReadbackState::Enforced, "the other family's rules do not matter");
+}
+
+#[test]
+fn whatever_weakens_a_block_makes_it_partial() {
+    let with = |piece: usize, path: &str, value: Value| {
+        let mut table = whole();
+        *table[piece].pointer_mut(path).unwrap() = value;
+        block("203.0.113.9", &table)
+    };
+    let reads = [
+        (with(2, "/chain/prio", json!(0)), "chain input is not a filter chain at hook input, priority -10"),
+        (with(3, "/chain/hook", json!("output")), "chain forward is not a filter chain at hook forward"),
+        (with(4, "/rule/expr/2", json!({"accept": null})), "chain input has a rule that opmas did not put there"),
+        (with(4, "/rule/expr/1", json!({"limit": {"rate": 1}})), "chain input does not drop"),
+        (with(4, "/rule/expr/0/match/op", json!("!=")), "chain input does not drop"),
+        (with(0, "/table", json!({"family": "inet", "name": "opmas", "flags": ["dormant"]})), "table inet opmas is dormant"),
+        (with(1, "/set/elem/1/elem/expires", json!(60)), "the device will end it earlier than asked"),
+    ];
+    for (read, wanted) in reads {
+        assert_eq!(read.state, ReadbackState::Partial, "{wanted}");
+        assert!(read.detail.contains(wanted), "{}", read.detail);
+    }
+    let flowtable =
+        json!({"flowtable": {"family": "inet", "name": "ft", "table": "fw4", "handle": 2, "hook": "ingress", "prio": 0, "dev": ["br-lan", "eth1"]}});
+    let read = judge("203.0.113.9", &[listing(&[table()]), listing(&whole()), listing(&[flowtable])]);
+    assert_eq!((read.state, read.outcome(Op::Apply)), (ReadbackState::Partial, OutcomeState::Partial));
+    assert!(read.detail.ends_with("but flow offloading is on, and packets of offloaded connections pass no forward chain"), "{}", read.detail);
+}
+
+#[test]
+fn a_plan_shows_the_exact_commands_and_how_they_are_undone() {
+    let catalogue = shipped();
+    let action = catalogue.get("block_ip").unwrap();
+    let params = action.params(&map(json!({"ip": "203.0.113.9", "duration": "1h"}))).unwrap();
+    let shown = plan(action, Platform::OpenwrtFw4, &params).unwrap();
+    assert_eq!(shown.commands, [["nft", "-f", "-"]]);
+    assert!(shown.stdin[0].as_ref().unwrap().contains("{ 203.0.113.9 timeout 3600s }"));
+    let undo = shown.undo.unwrap();
+    assert_eq!((undo.len(), undo[0].argv.as_slice()), (1, &["nft".to_owned(), "-f".to_owned(), "-".to_owned()][..]));
+    assert!(undo[0].stdin.as_ref().unwrap().ends_with("delete element inet opmas hosts4 { 203.0.113.9 }\n"));
+}
+
+proptest! {
+    #[test]
+    fn anything_that_a_device_prints_gets_an_answer(cut in 0usize..3000, junk in "\\PC{0,40}") {
+        let mut stdout = listing(&whole()).stdout;
+        stdout.truncate(cut);
+        stdout.extend_from_slice(junk.as_bytes());
+        let read = judge("203.0.113.9", &[listing(&[table()]), CommandResult { status: Some(0), stdout, stderr: Vec::new() }, listing(&[])]);
+        prop_assert!(!read.detail.is_empty());
+        prop_assert!(read.state == ReadbackState::Unknown || cut >= listing(&whole()).stdout.len());
+    }
+}
