@@ -41,6 +41,9 @@ fn x1_a_device_is_added_and_checked() {
     let text = fs::read_to_string(folder.join("devices.toml")).unwrap();
     assert!(text.starts_with(DEVICES) && text.contains("name = \"ap1\"") && text.contains("site = \"home\"") && text.contains("tags = [\"lab\"]"), "{text}");
 
+    // What was written is a data folder, which the engine takes for its own.
+    drop(opmas::journal::DataDir::open(&folder.join("opmas-data")).unwrap());
+
     let output = router.opmas(&folder, &["device", "check", "ap1"]);
     assert_eq!(output.status.code(), Some(4));
     assert!(stdout(&output).contains("does not accept the key"), "{}", stdout(&output));

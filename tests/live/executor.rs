@@ -28,6 +28,7 @@ impl Lab {
         fs::copy(format!("{REPO}/playbooks/actions/block_ip.toml"), base.join("playbooks/actions/block_ip.toml")).unwrap();
         fs::write(base.join("opmas.toml"), "[guard]\nprotect = [\"192.168.1.78\"]\n").unwrap();
         let paths = Paths::new(&base.join("opmas.toml"), &base.join("opmas-data")).unwrap();
+        drop(opmas::journal::DataDir::open(&paths.data).unwrap());
         let lab = Lab { router, base, paths };
         lab.devices(&[("ap1", ROUTER)]);
         let public = enroll::own_key(&lab.paths).unwrap();
