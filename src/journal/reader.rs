@@ -106,7 +106,7 @@ impl LogReader {
     fn ended(&mut self, tail: Tail) -> Result<bool, ReadError> {
         let Some((segment, _)) = &mut self.segment else { return Ok(false) };
         // A batch that has begun counts only as a whole; it is read again when there is more.
-        self.tail = if self.batch.is_empty() { tail } else { Tail::Short };
+        self.tail = if tail == Tail::Clean && !self.batch.is_empty() { Tail::Short } else { tail };
         if let Some(first) = self.batch.first() {
             segment.rewind(first);
             self.batch.clear();
