@@ -140,6 +140,9 @@ fn read_header(window: &mut Window, kind: Kind, path: &Path) -> Result<Header, H
         return Err(HeaderFault::Newer(version.into()));
     }
     let first = u64::from_le_bytes(take(body, 16));
+    if first == 0 {
+        return Err(HeaderFault::Damaged("its first record is 0, and places begin with 1"));
+    }
     if path.file_stem().and_then(|s| s.to_str()) != Some(&format!("{first:020}")) {
         return Err(HeaderFault::Damaged("its first record is not the one that the file's name says"));
     }
@@ -247,6 +250,11 @@ impl SegmentReader {
     /// The seq that is due.
     pub(super) fn expect(&self) -> u64 {
         self.expect
+    }
+
+    /// Reads anew what comes next, also where it was read ahead.
+    pub(super) fn forget(&mut self) {
+        self.window.filled = 0;
     }
 
     /// Goes back to a frame that was read.

@@ -3,7 +3,7 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 
-use opmas::journal::DataDir;
+use opmas::journal::{DataDir, Ledger, Spool, SpoolConfig};
 
 use super::{Folder, start};
 
@@ -32,7 +32,10 @@ fn a_second_opmas_is_told_who_holds_the_folder() {
     let error = refusal(&folder);
     assert!(error.contains(folder.path().to_str().unwrap()) && error.contains("held by another opmas"), "{error}");
     assert!(error.contains(&format!("process {}", std::process::id())), "{error}");
-    DataDir::open_read_only(&folder.path()).unwrap();
+    let read_only = DataDir::open_read_only(&folder.path()).unwrap();
+    let writing = Spool::open(&read_only, SpoolConfig::default()).err().unwrap().to_string();
+    assert!(writing.contains("opened for reading only"), "{writing}");
+    assert!(Ledger::open(&read_only).is_err());
     drop(held);
     folder.open();
 }

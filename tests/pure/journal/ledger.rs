@@ -1,9 +1,13 @@
 //! The ledger: batches, chain, recovery.
 
 use std::fs;
+use std::sync::Arc;
 
 use opmas::journal::{Content, DataDir, Ledger, LedgerHash, LedgerReader, verify_ledger};
-use opmas::model::{Decided, FindingId, LeaseChange, Outcome, OutcomeState, RunState, Step, Time, Verdict};
+use opmas::model::{
+    Decided, DeliveryState, Entity, EntityKind, Evidence, Finding, FindingId, FindingKind, LeaseChange, Outcome, OutcomeState, RuleRef, RunState, Severity,
+    Step, Time, Trust, Verdict, Window,
+};
 use proptest::prelude::*;
 
 use super::{Folder, filled_ledger, note};
@@ -18,6 +22,31 @@ fn texts(folder: &Folder, from: u64) -> Vec<(u64, String)> {
         Content::Erased { reason } => reason,
     };
     reader.map(|entry| entry.map(|e| (e.seq, text(e.content))).unwrap()).collect()
+}
+
+fn finding(rule: Arc<str>, raw: &str, at: Time, n: u64) -> Finding {
+    Finding {
+        id: FindingId::new(&[&rule]),
+        time: at,
+        kind: FindingKind::Correlation,
+        rule: RuleRef { id: rule.clone(), name: None, title: rule.clone(), revision: "0123456789ab".into() },
+        agent: "opmas".into(),
+        severity: Severity::Critical,
+        level: "critical".into(),
+        title: rule,
+        text: raw.to_owned(),
+        group: [("src_ip".to_owned(), "203.0.113.9".into())].into(),
+        entities: [("source".to_owned(), Entity { kind: EntityKind::Ip, value: "203.0.113.9".into() })].into(),
+        device: Some("r1".into()),
+        site: None,
+        window: Window { from: at, to: at },
+        value: Some(n.into()),
+        count: n,
+        evidence: vec![Evidence { seq: n, source: "router".into(), time: at, raw: raw.into() }],
+        tags: vec!["attack.t1110".into()],
+        trust: Trust::Verified,
+        remediation: None,
+    }
 }
 
 fn any_decided() -> impl Strategy<Value = Decided> {
@@ -52,6 +81,15 @@ fn any_decided() -> impl Strategy<Value = Decided> {
             findings: vec![finding],
             at
         }),
+        (word(), any::<u32>(), at()).prop_map(|(delivery, attempt, at)| Decided::DeliveryAttempt { delivery, attempt, at }),
+        (word(), "\\PC{0,40}", at(), proptest::option::of(at())).prop_map(|(delivery, detail, at, next)| Decided::DeliveryOutcome {
+            delivery,
+            state: DeliveryState::Retry,
+            detail,
+            at,
+            next
+        }),
+        (word(), "\\PC{0,60}", at(), any::<u64>()).prop_map(|(rule, raw, at, n)| Decided::Finding { finding: Box::new(finding(rule, &raw, at, n)) }),
         (word(), word(), any::<u64>(), at()).prop_map(|(name, hash, seq, at)| Decided::Checkpoint { name, hash, seq, at }),
         ("\\PC{0,300}", at()).prop_map(|(text, at)| Decided::Note { text, at }),
     ]
