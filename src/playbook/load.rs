@@ -6,8 +6,9 @@ use rhai::{AST, ASTNode, Expr, FnCallExpr, Position, Scope, Stmt};
 use sha2::{Digest, Sha256};
 
 use super::evaluate::ActionSignature;
-use super::header::{self, Budget, Header, Mode, Trigger};
+use super::header::{self, Header, Trigger};
 use super::script;
+use crate::action::{Budget, Mode};
 use crate::diag::{Diagnostic, Place, SourceFile, nearest};
 use crate::model::{Finding, Span, hex};
 
