@@ -9,7 +9,7 @@ fn main() -> ExitCode {
     let name = args.next().unwrap_or_default();
     match role(&name) {
         Some(Role::Worker) => opmas::playbook::worker::main(&args.collect::<Vec<_>>()),
-        Some(Role::Executor) => opmas::executor::main(&args.collect::<Vec<_>>(), &[]),
+        Some(Role::Executor) => opmas::executor::main(&args.collect::<Vec<_>>(), &opmas::config::shipped_actions()),
         None => opmas::cli::main(),
     }
 }

@@ -45,15 +45,20 @@ impl Channels {
         let mut loaded = Loaded::default();
         for file in files {
             let Some(name) = channel_name(&file.name) else { continue };
-            let read = if loaded.channels.by_name.len() + loaded.channels.broken.len() >= MAX_CHANNELS {
-                Err(vec![Diagnostic::new(file.name.clone(), Place::default(), format!("more than {MAX_CHANNELS} channels")).help("remove channel files")])
+            let whole = |message: String, help: &str| Err(vec![Diagnostic::new(file.name.clone(), Place::default(), message).help(help)]);
+            let read = if let Some(first) = loaded.channels.by_name.get(name) {
+                whole(format!("a second channel is named `{name}`, after {}", first.file), "rename one of the files")
+            } else if loaded.channels.by_name.len() + loaded.channels.broken.len() >= MAX_CHANNELS {
+                whole(format!("more than {MAX_CHANNELS} channels"), "remove channel files")
             } else {
                 channel(name, file, base)
             };
             match read {
                 Ok(channel) => drop(loaded.channels.by_name.insert(name.into(), channel)),
                 Err(diagnostics) => {
-                    loaded.channels.broken.insert(name.into());
+                    if !loaded.channels.by_name.contains_key(name) {
+                        loaded.channels.broken.insert(name.into());
+                    }
                     loaded.diagnostics.extend(diagnostics);
                 }
             }

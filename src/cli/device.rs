@@ -9,6 +9,7 @@ use serde::Deserialize;
 use super::{Done, Exit, Failure};
 use crate::executor::enroll::{self, EnrollError, HostKey};
 use crate::executor::{Client, Launch, Paths, Reply, Request, inventory};
+use crate::journal::DataDir;
 use crate::model::{Device, Inventory, OutcomeState, Platform};
 
 /// What to do.
@@ -84,6 +85,15 @@ fn paths(config: Option<&Path>) -> Result<Paths, Failure> {
     Paths::new(file, &base.join(data)).map_err(|e| invalid(e.to_string()))
 }
 
+/// Makes the data folder when it is not there, so that the engine finds its own; a running opmas may hold it.
+fn data_folder(paths: &Paths) -> Result<(), Failure> {
+    let opened = match paths.data.join("format").exists() {
+        true => DataDir::open_read_only(&paths.data),
+        false => DataDir::open(&paths.data),
+    };
+    opened.map(drop).map_err(|e| Failure::new(Exit::Invalid, e))
+}
+
 fn add(paths: &Paths, arguments: &AddArguments) -> Done {
     let device = device(arguments)?;
     let name = paths.devices.display().to_string();
@@ -95,6 +105,7 @@ fn add(paths: &Paths, arguments: &AddArguments) -> Done {
     println!("{} ({}:{}) shows the host key", device.name, device.host, device.port);
     println!("  {} {}", key.algorithm, key.fingerprint());
     confirm(arguments, &key)?;
+    data_folder(paths)?;
     let public = enroll::own_key(paths).map_err(|e| enroll_failure(&e))?;
     enroll::pin(paths, &device, &key).map_err(|e| enroll_failure(&e))?;
     enroll::replace(&paths.devices, &text, 0o644).map_err(|e| Failure::new(Exit::Invalid, format!("{name}: {e}")))?;
@@ -211,6 +222,7 @@ fn check(paths: &Paths, names: &[String], json: bool) -> Done {
         eprintln!("no devices in {}; add one with `opmas device add root@192.168.1.1`", paths.devices.display());
         return Ok(Exit::Done);
     }
+    data_folder(paths)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|e| Failure::new(Exit::Invalid, e))?;
     let replies = runtime.block_on(check_alone(paths, &chosen))?;
     print_checks(&replies, json)

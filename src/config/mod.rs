@@ -9,5 +9,5 @@ mod shipped;
 pub use files::{FilesError, MAX_FILE_BYTES, MAX_FILES, folder, is_action, is_extractor, is_rule, read, tree};
 pub use http::HttpConfig;
 pub use settings::{LeaseConfig, Settings};
-pub use setup::{Invalid, Paths, Setup, signatures};
-pub use shipped::Folder;
+pub use setup::{Invalid, Paths, Setup};
+pub use shipped::{Folder, shipped_actions};

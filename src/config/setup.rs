@@ -4,11 +4,11 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use super::{FilesError, Folder, Settings, files};
-use crate::action::{Action, Assumed, Catalogue, Param};
+use crate::action::Catalogue;
 use crate::alert::Channels;
 use crate::diag::{Diagnostic, Place, SourceFile};
-use crate::model::{Inventory, OutcomeState};
-use crate::playbook::{ActionSignature, ParamSignature, Playbooks};
+use crate::model::Inventory;
+use crate::playbook::{Playbooks, signatures};
 use crate::triage::Routes;
 
 /// Where a configuration is.
@@ -139,20 +139,6 @@ impl Setup {
             diagnostics,
         })
     }
-}
-
-/// The catalogue as scripts see it.
-#[must_use]
-pub fn signatures(catalogue: &Catalogue) -> Vec<ActionSignature> {
-    let param = |param: &Param| ParamSignature { name: param.name.as_str().into(), required: param.default.is_none() };
-    let assumed = |assumed| match assumed {
-        Assumed::Enforced => OutcomeState::Enforced,
-        Assumed::Partial => OutcomeState::Partial,
-        Assumed::Failed => OutcomeState::Failed,
-    };
-    let signature =
-        |action: &Action| ActionSignature { name: action.name.clone(), params: action.params.iter().map(param).collect(), assumed: assumed(action.assumed) };
-    catalogue.iter().map(signature).collect()
 }
 
 fn is_routes(file: &SourceFile) -> bool {

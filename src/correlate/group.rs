@@ -203,14 +203,22 @@ impl Group {
         time.passed(self.clock.plus(rule.reach()), self.waits_for.as_deref())
     }
 
-    /// Whether nothing of it matters any more: it is past, and so is its cooldown.
-    pub(super) fn is_over(&self, rule: &Compiled, time: &Timekeeper) -> bool {
-        let cooled = rule.cooldown.zip(self.fired).is_none_or(|(cooldown, fired)| time.passed(fired.plus(cooldown).plus(rule.reach()), None));
-        cooled && self.is_past(rule, time)
+    /// Whether its cooldown is past as well, also for what may still come late.
+    fn is_cool(&self, rule: &Compiled, time: &Timekeeper) -> bool {
+        rule.cooldown.zip(self.fired).is_none_or(|(cooldown, fired)| time.passed(fired.plus(cooldown).plus(rule.reach()), None))
     }
 
-    /// Empty and armed again; a cooldown goes on.
-    pub(super) fn forget(&mut self) {
-        *self = Group { fired: self.fired, clock: self.clock, waits_for: self.waits_for.take(), ..Group::default() };
+    /// Whether nothing of it matters any more.
+    pub(super) fn is_over(&self, rule: &Compiled, time: &Timekeeper) -> bool {
+        self.is_cool(rule, time) && self.is_past(rule, time)
+    }
+
+    /// As it is to be seen now: empty and armed when the watermark has passed it (C1); a cooldown goes on.
+    pub(super) fn seen(self, rule: &Compiled, time: &Timekeeper) -> Group {
+        if !self.is_past(rule, time) {
+            return self;
+        }
+        let fired = if self.is_cool(rule, time) { None } else { self.fired };
+        Group { fired, clock: self.clock, ..Group::default() }
     }
 }

@@ -23,21 +23,14 @@ impl Groups {
 
     /// A group as it stands, or a new one, emptied when the watermark has passed it (C1).
     pub(super) fn take(&mut self, text: &Arc<str>, rule: &Compiled, time: &Timekeeper) -> Group {
-        let Some(mut group) = self.by_text.remove(text) else { return Group::default() };
+        let Some(group) = self.by_text.remove(text) else { return Group::default() };
         self.by_clock.remove(&(group.clock, Arc::clone(text)));
-        if group.is_past(rule, time) {
-            group.forget();
-        }
-        group
+        group.seen(rule, time)
     }
 
     /// A copy of a group, to try something on.
     pub(super) fn copy(&self, text: &Arc<str>, rule: &Compiled, time: &Timekeeper) -> Group {
-        let mut group = self.by_text.get(text).cloned().unwrap_or_default();
-        if group.is_past(rule, time) {
-            group.forget();
-        }
-        group
+        self.by_text.get(text).cloned().unwrap_or_default().seen(rule, time)
     }
 
     /// Puts a group back where it was taken from. One that nothing entered is not kept.

@@ -25,10 +25,11 @@ use super::{deliveries, leases};
 use crate::action::{Leases, Posture};
 use crate::alert::{Channels, Outbox, SendError};
 use crate::clock;
-use crate::config::{Setup, signatures};
+use crate::config::Setup;
 use crate::executor::{self, Launch, Reply, Request};
 use crate::journal::{Checkpoints, DataDir, Ledger, LedgerHash, OpenError, ReadError, Revisions, Spool, SpoolHandle, SpoolReader};
 use crate::model::{Decided, EntryBody, Inventory, Revision, RevisionKind};
+use crate::playbook::signatures;
 use crate::source::{self, Batch, BindError, Bound};
 
 /// Findings and checkpoints between the detection thread and the decider.

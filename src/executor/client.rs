@@ -134,14 +134,13 @@ impl Client {
         answered.await.unwrap_or_else(|_| reply(OutcomeState::Unknown, "the executor was shut down while this was under way"))
     }
 
-    /// Ends the process; what is under way is answered as `unknown`.
+    /// Ends the process, for all clones; what is under way is answered as `unknown`.
     pub async fn shutdown(self) {
-        let Client { requests, status, task } = self;
+        let Client { requests, mut status, task } = self;
         drop(requests);
-        let mut status = status;
-        // The task ends with the last sender; then the process has been waited for.
+        // Without another clone the task ends by itself, once the process has been waited for.
         let _ = tokio::time::timeout(END, async { while status.changed().await.is_ok() {} }).await;
-        drop(task);
+        task.0.abort();
     }
 }
 

@@ -74,14 +74,14 @@ pub fn validate(device: &Device) -> Result<(), DeviceError> {
         let starts = text.chars().next().is_some_and(|c| c.is_ascii_alphanumeric() || first.contains(c));
         starts && text.len() <= most && text.chars().all(allowed)
     };
-    if !is(&device.name, MAX_NAME, "", &name) {
-        return Err(DeviceError::Name);
-    }
     if !is(&device.host, MAX_HOST, ":", &host) {
         return Err(DeviceError::Host);
     }
     if !is(&device.user, MAX_NAME, "_", &user) {
         return Err(DeviceError::User);
+    }
+    if !is(&device.name, MAX_NAME, "", &name) {
+        return Err(DeviceError::Name);
     }
     if device.port == 0 { Err(DeviceError::Port) } else { Ok(()) }
 }

@@ -143,10 +143,8 @@ impl Lane {
     /// What the guard must know of the device; read once a connection.
     async fn facts(&self, master: &Master) -> Result<GuardFacts, OpenError> {
         let wrong = |why: &dyn std::error::Error| OpenError::Facts(self.device.name.clone(), why.to_string());
-        let mut results = Vec::new();
-        for command in GuardFacts::commands() {
-            results.push(remote::run(master, &command, report::BOUNDS).await.map_err(|e| wrong(&e))?);
-        }
+        let answers = remote::run_all(master, &GuardFacts::commands(), report::BOUNDS).await;
+        let results = answers.into_iter().map(|(result, _)| result).collect::<Result<Vec<_>, _>>().map_err(|e| wrong(&e))?;
         GuardFacts::parse(&results).map_err(|e: FactsError| wrong(&e))
     }
 

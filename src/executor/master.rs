@@ -143,19 +143,23 @@ async fn listen(mut stderr: ChildStderr) -> String {
     String::from_utf8_lossy(&kept).into_owned()
 }
 
+/// A path as ssh's options take it: in quotes, with what is special inside them made plain.
+fn quoted(path: &Path) -> String {
+    format!("\"{}\"", path.display().to_string().replace('\\', r"\\").replace('"', r#"\""#).replace('%', "%%"))
+}
+
 fn command(device: &Device, paths: &Paths, socket: &Path) -> Command {
     let mut command = Command::new(super::sandbox::ssh());
-    let quoted = |path: PathBuf| format!("\"{}\"", path.display().to_string().replace('%', "%%"));
     command.args(["-M", "-N", "-T", "-F", "none", "-S"]).arg(socket);
     for option in [
         "BatchMode=yes".to_owned(),
         "StrictHostKeyChecking=yes".to_owned(),
-        format!("UserKnownHostsFile={}", quoted(paths.known_hosts())),
+        format!("UserKnownHostsFile={}", quoted(&paths.known_hosts())),
         "GlobalKnownHostsFile=/dev/null".to_owned(),
         "UpdateHostKeys=no".to_owned(),
         "CheckHostIP=no".to_owned(),
         "VerifyHostKeyDNS=no".to_owned(),
-        format!("IdentityFile={}", quoted(paths.key())),
+        format!("IdentityFile={}", quoted(&paths.key())),
         "IdentitiesOnly=yes".to_owned(),
         "IdentityAgent=none".to_owned(),
         "PreferredAuthentications=publickey".to_owned(),
@@ -237,4 +241,53 @@ pub(super) fn sweep(folder: &Path) -> io::Result<()> {
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::Platform;
+
+    fn explained(said: &str) -> String {
+        let device = Device {
+            name: "ap1".into(),
+            host: "192.168.1.1".into(),
+            port: 22,
+            user: "root".into(),
+            platform: Platform::default(),
+            site: None,
+            tags: Vec::new(),
+        };
+        let paths = Paths::new(Path::new("/c/opmas.toml"), Path::new("/d")).unwrap();
+        explain(said, &device, &paths).to_string()
+    }
+
+    #[test]
+    fn what_ssh_says_becomes_a_cause_and_a_remedy() {
+        for (said, words) in [
+            ("ssh: connect to host 192.168.1.1 port 22: No route to host\r\n", "ap1 (192.168.1.1:22) cannot be reached: No route to host"),
+            ("ssh: Could not resolve hostname ap1: Name or service not known", "cannot be reached: Name or service not known"),
+            (
+                "No ED25519 host key is known for 192.168.1.1 and you have requested strict checking.\nHost key verification failed.",
+                "is not pinned in /d/keys/known_hosts",
+            ),
+            ("root@192.168.1.1: Permission denied (publickey,password).", "does not accept the key /d/keys/id_ed25519; put the line"),
+            ("Load key \"/d/keys/id_ed25519\": error in libcrypto\nroot@h: Permission denied (publickey).", "cannot be used: error in libcrypto"),
+            ("no such identity: /d/keys/id_ed25519: No such file or directory\nPermission denied", "cannot be used: No such file or directory"),
+            (
+                "@ WARNING: REMOTE HOST IDENTIFICATION HAS CHANGED! @\nsent by the remote host is\nSHA256:abc.\nHost key verification failed.",
+                "it shows SHA256:abc;",
+            ),
+            ("Connection timed out during banner exchange", "cannot be reached: Connection timed out during banner exchange"),
+            ("", "ssh ended without a word"),
+        ] {
+            let told = explained(said);
+            assert!(told.contains(words), "{told}");
+        }
+    }
+
+    #[test]
+    fn paths_go_into_options_as_they_are() {
+        assert_eq!(quoted(Path::new(r#"/a b/100%/"q"/\"#)), r#""/a b/100%%/\"q\"/\\""#);
+    }
 }

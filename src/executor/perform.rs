@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use super::lane::{Connection, Lane};
 use super::protocol::{Ran, Reply, Request, Task};
-use super::remote::{self, Bounds, RunError};
+use super::remote::{self, Bounds, RunError, Timed};
 use super::report;
 use super::setup::Setup;
 use crate::action::{Action, CommandResult, GuardFacts, Op, Params, Readback, ReadbackState};
@@ -61,7 +61,7 @@ pub(super) async fn perform(lane: &mut Lane, request: &Request) -> Reply {
 /// The outcome of an end, bounded.
 pub(super) fn outcome(end: End, took: Duration) -> Outcome {
     let detail = end.detail.chars().filter(|c| !c.is_control()).take(MAX_DETAIL).collect();
-    Outcome { state: end.state, detail, at: clock::now(), took_ms: u64::try_from(took.as_millis()).unwrap_or(u64::MAX), until: end.until }
+    Outcome { state: end.state, detail, at: clock::now(), took_ms: millis(took), until: end.until }
 }
 
 async fn step(lane: &mut Lane, request: &Request, op: Op, task: &Task, ran: &mut Vec<Ran>) -> End {
@@ -129,10 +129,9 @@ async fn carry_out(connection: &Connection, plan: &Plan<'_>, platform: crate::mo
             break;
         }
     }
-    let mut results = Vec::with_capacity(plan.verify.len());
-    for command in &plan.verify {
-        results.push(send(connection, command, plan.bounds, ran).await?);
-    }
+    let answers = remote::run_all(&connection.master, &plan.verify, plan.bounds).await;
+    let results: Vec<_> = plan.verify.iter().zip(answers).map(|(command, answer)| note(command, answer, ran)).collect();
+    let results: Vec<CommandResult> = results.into_iter().collect::<Option<_>>()?;
     Some(match plan.action.check(platform, &plan.params, &results) {
         Ok(readback) => judged(plan, &readback, wrong),
         Err(error) => End::refused(error),
@@ -150,21 +149,27 @@ fn judged(plan: &Plan<'_>, readback: &Readback, wrong: Option<String>) -> End {
     End { until, ..End::new(readback.outcome(plan.op), detail) }
 }
 
-/// Sends one command and notes it; `None` when the connection was lost. One that the device ended at its limit has no status.
+/// Sends one command and notes it; `None` when the connection was lost.
 async fn send(connection: &Connection, command: &Command, bounds: Bounds, ran: &mut Vec<Ran>) -> Option<CommandResult> {
-    let started = Instant::now();
-    let result = remote::run(&connection.master, command, bounds).await;
-    let took_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
+    note(command, remote::timed(&connection.master, command, bounds).await, ran)
+}
+
+/// Notes a command that was sent; `None` when the connection was lost. One that the device ended at its limit has no status.
+fn note(command: &Command, (result, took): Timed, ran: &mut Vec<Ran>) -> Option<CommandResult> {
     let (exit, said) = match &result {
         Ok(result) => (result.status, first_line(&result.stderr)),
         Err(error) => (None, error.to_string()),
     };
-    ran.push(Ran { command: command.clone(), exit, said, took_ms });
+    ran.push(Ran { command: command.clone(), exit, said, took_ms: millis(took) });
     match result {
         Ok(result) => Some(result),
         Err(RunError::Limit(_) | RunError::Killed) => Some(CommandResult::default()),
         Err(RunError::Lost(_)) => None,
     }
+}
+
+fn millis(took: Duration) -> u64 {
+    u64::try_from(took.as_millis()).unwrap_or(u64::MAX)
 }
 
 fn first_line(bytes: &[u8]) -> String {

@@ -4,6 +4,8 @@
 //! dropped connection leaves it running, and OpenWrt has no `timeout`. Only applets of OpenWrt's default busybox are used:
 //! `setsid` makes the group (`set -m` needs a terminal there), `kill`, `sleep`.
 
+use std::future::poll_fn;
+use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use openssh::{Session, Stdio};
@@ -74,6 +76,33 @@ pub(super) async fn run(master: &Master, command: &Command, bounds: Bounds) -> R
         },
         result => result,
     }
+}
+
+/// Runs commands that only read, all at once, so that together they take one way there and back. The results stand in their order.
+pub(super) async fn run_all(master: &Master, commands: &[Command], bounds: Bounds) -> Vec<Timed> {
+    let mut running: Vec<_> = commands.iter().map(|command| Box::pin(timed(master, command, bounds))).collect();
+    let mut results: Vec<Option<Timed>> = running.iter().map(|_| None).collect();
+    poll_fn(|context| {
+        let open = running.iter_mut().zip(&mut results).filter(|(_, result)| result.is_none());
+        for (future, result) in open {
+            if let Poll::Ready(done) = future.as_mut().poll(context) {
+                *result = Some(done);
+            }
+        }
+        if results.iter().all(Option::is_some) { Poll::Ready(()) } else { Poll::Pending }
+    })
+    .await;
+    results.into_iter().flatten().collect()
+}
+
+/// A result and how long it took.
+pub(super) type Timed = (Result<CommandResult, RunError>, Duration);
+
+/// [`run`], with the time that it took.
+pub(super) async fn timed(master: &Master, command: &Command, bounds: Bounds) -> Timed {
+    let started = Instant::now();
+    let result = run(master, command, bounds).await;
+    (result, started.elapsed())
 }
 
 fn last_line(said: &str) -> String {

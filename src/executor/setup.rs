@@ -2,7 +2,8 @@
 
 use std::fs;
 use std::io;
-use std::sync::{Arc, Mutex};
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
 
 use serde::Deserialize;
 
@@ -59,38 +60,49 @@ impl Setup {
     }
 }
 
+/// Most files that are looked at for actions.
+const MAX_FILES: usize = 10_000;
+/// Deepest folder that is looked into below `playbooks/`.
+const MAX_DEPTH: usize = 8;
+
 /// The actions in `playbooks/`, or the shipped ones when there is no such folder. What does not load is not there: the engine tells
 /// the user about it, who reads the same files.
 fn catalogue(paths: &Paths, shipped: &[SourceFile]) -> Result<Catalogue, SetupError> {
     let folder = paths.base.join("playbooks");
-    let files = match fs::metadata(&folder) {
-        Ok(_) => actions(&paths.base, &folder.join("actions"))?,
-        Err(_) => shipped.to_vec(),
-    };
-    Ok(Catalogue::load(&files).0)
+    if !folder.exists() {
+        return Ok(Catalogue::load(shipped).0);
+    }
+    let mut found = Vec::new();
+    walk(&folder, MAX_DEPTH, &mut found)?;
+    found.sort();
+    let files: Result<Vec<_>, _> = found.iter().map(|path| read(path, &paths.base)).collect();
+    Ok(Catalogue::load(&files?).0)
 }
 
-/// The `.toml` files of one folder, by name.
-fn actions(base: &std::path::Path, folder: &std::path::Path) -> Result<Vec<SourceFile>, SetupError> {
-    let read = |path: &std::path::Path, cause| SetupError::Read { path: path.display().to_string(), cause };
-    let entries = match fs::read_dir(folder) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-        entries => entries.map_err(|e| read(folder, e))?,
-    };
-    let mut files = Vec::new();
-    for entry in entries.take(MAX_ACTIONS) {
-        let path = entry.map_err(|e| read(folder, e))?.path();
-        if path.extension().is_some_and(|e| e == "toml") {
-            let text: Arc<str> = fs::read_to_string(&path).map_err(|e| read(&path, e))?.into();
-            files.push(SourceFile { name: path.strip_prefix(base).unwrap_or(&path).display().to_string().into(), text });
+/// The `.toml` files in folders called `actions` and in those below them; hidden ones are left out.
+fn walk(folder: &Path, depth: usize, found: &mut Vec<PathBuf>) -> Result<(), SetupError> {
+    let fail = |cause| SetupError::Read { path: folder.display().to_string(), cause };
+    for entry in fs::read_dir(folder).map_err(fail)? {
+        let path = entry.map_err(fail)?.path();
+        let hidden = path.file_name().is_some_and(|name| name.to_string_lossy().starts_with('.'));
+        if hidden || found.len() >= MAX_FILES {
+            continue;
+        }
+        if path.is_dir() {
+            if depth > 0 {
+                walk(&path, depth - 1, found)?;
+            }
+        } else if path.extension().is_some_and(|e| e == "toml") && folder.iter().any(|part| part == "actions") {
+            found.push(path);
         }
     }
-    files.sort_by(|a, b| a.name.cmp(&b.name));
-    Ok(files)
+    Ok(())
 }
 
-/// Most files in a folder of actions.
-const MAX_ACTIONS: usize = 10_000;
+fn read(path: &Path, base: &Path) -> Result<SourceFile, SetupError> {
+    let text = fs::read_to_string(path).map_err(|cause| SetupError::Read { path: path.display().to_string(), cause })?;
+    Ok(SourceFile { name: path.strip_prefix(base).unwrap_or(path).display().to_string().into(), text: text.into() })
+}
 
 fn guard(paths: &Paths, inventory: &Inventory) -> Result<Guard, SetupError> {
     let name = paths.config.display().to_string();

@@ -1,10 +1,10 @@
 //! Group commit: one thread per log takes what waits, writes it, syncs once, and answers each append.
 
-use std::fs::File;
 use std::sync::Arc;
 
 use tokio::sync::{mpsc, oneshot, watch};
 
+use super::datadir::Lock;
 use super::error::{AppendError, OpenError};
 use super::log::{Group, Log};
 use crate::clock;
@@ -46,7 +46,7 @@ pub(super) trait Stage: Send + 'static {
     fn commit(&mut self, log: &Log);
     /// What was staged is not kept.
     fn rollback(&mut self);
-    /// After the answers: hands on, tidies up.
+    /// After the answers, good or bad: hands on what is durable, and tidies up, for which a full disk is the best reason.
     fn after(&mut self, log: &mut Log);
 }
 
@@ -69,7 +69,7 @@ impl<S: Stage> Clone for Appender<S> {
 
 impl<S: Stage> Appender<S> {
     /// Starts the thread, which holds `lock` for as long as it may write.
-    pub(super) fn start(log: Log, stage: S, lock: Option<Arc<File>>) -> Result<Appender<S>, OpenError> {
+    pub(super) fn start(log: Log, stage: S, lock: Arc<Lock>) -> Result<Appender<S>, OpenError> {
         let (requests, waiting) = mpsc::channel(MAX_WAITING);
         let (told, health) = watch::channel(Health::Good);
         let name = log.kind.name();
@@ -119,6 +119,7 @@ impl<S: Stage> Writer<'_, S> {
                 self.failing(&error);
                 // An answer that nobody waits for is none.
                 let _ = first.reply.send(Err(error));
+                self.stage.after(&mut self.log);
                 continue;
             }
             let (group, staged) = self.gather(first, &mut waiting);
@@ -126,7 +127,6 @@ impl<S: Stage> Writer<'_, S> {
                 Ok(()) => {
                     self.stage.commit(&self.log);
                     staged.into_iter().for_each(|(reply, place)| drop(reply.send(Ok(place))));
-                    self.stage.after(&mut self.log);
                 }
                 Err(error) => {
                     self.stage.rollback();
@@ -134,6 +134,7 @@ impl<S: Stage> Writer<'_, S> {
                     staged.into_iter().for_each(|(reply, _)| drop(reply.send(Err(error.clone()))));
                 }
             }
+            self.stage.after(&mut self.log);
         }
     }
 

@@ -22,12 +22,23 @@ const FOLDERS: [&str; 4] = ["spool", "ledger", "state", "revisions"];
 /// `format`, `node` and `lock` are shorter than this; more is not read.
 const MAX_SMALL_FILE: u64 = 256;
 
+/// The held lock. It is given up by name, not by closing: a child process between fork and exec has the same file open.
+#[derive(Debug)]
+pub(super) struct Lock(File);
+
+impl Drop for Lock {
+    fn drop(&mut self) {
+        // Closing the file follows, which is the second best.
+        let _ = flock(&self.0, FlockOperation::Unlock);
+    }
+}
+
 /// An open data folder. While a writable one lives, and while any log of it is still being written, no other process opens it.
 #[derive(Clone, Debug)]
 pub struct DataDir {
     path: PathBuf,
     node: NodeId,
-    lock: Option<Arc<File>>,
+    lock: Option<Arc<Lock>>,
 }
 
 impl DataDir {
@@ -107,8 +118,8 @@ impl DataDir {
     }
 
     /// What a writer keeps for as long as it writes.
-    pub(super) fn lock(&self) -> Option<Arc<File>> {
-        self.lock.clone()
+    pub(super) fn lock(&self) -> Result<Arc<Lock>, OpenError> {
+        self.lock.clone().ok_or_else(|| OpenError::ReadOnly(self.path.clone()))
     }
 }
 
@@ -133,7 +144,7 @@ fn refuse_foreign(path: &Path) -> Result<(), OpenError> {
 }
 
 /// Takes the lock, and writes our process id into it for the one who finds it held.
-fn hold(path: &Path) -> Result<File, OpenError> {
+fn hold(path: &Path) -> Result<Lock, OpenError> {
     let lock = path.join("lock");
     let mut file = OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(&lock).map_err(OpenError::io("open", &lock))?;
     match flock(&file, FlockOperation::NonBlockingLockExclusive) {
@@ -145,7 +156,7 @@ fn hold(path: &Path) -> Result<File, OpenError> {
         Err(error) => return Err(OpenError::io("lock", &lock)(error.into())),
     }
     let told = file.set_len(0).and_then(|()| writeln!(file, "{}", std::process::id()));
-    told.map_err(OpenError::io("write", &lock)).map(|()| file)
+    told.map_err(OpenError::io("write", &lock)).map(|()| Lock(file))
 }
 
 /// The first start: `node`, then `format`, so that a folder with a `format` file is complete.

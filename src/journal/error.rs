@@ -20,6 +20,9 @@ pub enum OpenError {
     /// There is no such folder (read-only opening does not make one).
     #[error("there is no data folder {}; name it with --data-dir", .0.display())]
     Absent(PathBuf),
+    /// The folder was opened for reading, so nothing holds it for us.
+    #[error("the data folder {} was opened for reading only", .0.display())]
+    ReadOnly(PathBuf),
     /// Another process holds the lock.
     #[error("the data folder {} is held by another opmas{by}; stop that one, or give this one a `data_dir` of its own", path.display())]
     Held {

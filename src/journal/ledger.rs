@@ -58,7 +58,7 @@ impl Ledger {
     /// Anything that does not verify and is no torn tail (the ledger is evidence: nothing of it is passed over), a newer version, or
     /// the file system says no.
     pub fn open(data: &DataDir) -> Result<(Ledger, LedgerRecovery), OpenError> {
-        let dir = data.ledger();
+        let (dir, lock) = (data.ledger(), data.lock()?);
         let limits = SegmentLimits { bytes: SEGMENT_BYTES, age: Span(i64::MAX) };
         let (log, recovery) = Log::open(&dir, Kind::Ledger, limits, &LedgerHash::default().0, &mut |_| {})?;
         let mut reader = LedgerReader::open(&dir, 1).map_err(|error| refused(Kind::Ledger, error))?;
@@ -66,7 +66,7 @@ impl Ledger {
         let hash = reader.head();
         let head = Arc::new(Mutex::new((recovery.last, hash)));
         let stage = LedgerStage { head: Arc::clone(&head), committed: hash, staged: hash };
-        let appender = Appender::start(log, stage, data.lock())?;
+        let appender = Appender::start(log, stage, lock)?;
         let recovery = LedgerRecovery { segments: recovery.segments, last: recovery.last, hash, torn: recovery.torn };
         Ok((Ledger { appender, head }, recovery))
     }
@@ -82,7 +82,7 @@ impl Ledger {
     /// The newest durable record and the chain hash up to and with it; 0 and zeros when there is none.
     #[must_use]
     pub fn head(&self) -> (u64, LedgerHash) {
-        *lock(&self.head)
+        *both(&self.head)
     }
 
     /// Whether the ledger can be written, since when not, and why.
@@ -97,7 +97,7 @@ impl Ledger {
     }
 }
 
-fn lock(head: &Mutex<(u64, LedgerHash)>) -> MutexGuard<'_, (u64, LedgerHash)> {
+fn both(head: &Mutex<(u64, LedgerHash)>) -> MutexGuard<'_, (u64, LedgerHash)> {
     // A pair that is written at once: there is no half-written one.
     head.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -141,7 +141,7 @@ impl Stage for LedgerStage {
 
     fn commit(&mut self, log: &Log) {
         self.committed = self.staged;
-        *lock(&self.head) = (log.next_seq() - 1, self.committed);
+        *both(&self.head) = (log.next_seq() - 1, self.committed);
     }
 
     fn rollback(&mut self) {

@@ -11,6 +11,9 @@ use super::segment::{Frame, Header, HeaderFault, Item, Kind, SegmentReader, Tail
 use crate::clock;
 use crate::model::{Span, Time};
 
+/// Memory that is kept between groups; a burst may take more.
+const MAX_SCRATCH: usize = 1 << 20;
+
 /// What was cut off at open: the end of a write that was never acknowledged.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Torn {
@@ -208,6 +211,7 @@ impl Log {
     /// Writes a group and makes it durable: one write, one `fdatasync`. On an error nothing of it is kept.
     pub(super) fn write(&mut self, group: &Group) -> Result<(), AppendError> {
         self.scratch.clear();
+        self.scratch.shrink_to(MAX_SCRATCH);
         for (seq, (left, payload)) in (self.next..).zip(&group.frames) {
             encode_frame(&mut self.scratch, self.current.salt, seq, *left, payload);
         }
@@ -285,7 +289,7 @@ fn recover_last(mut reader: SegmentReader, kind: Kind, recovery: &mut Recovery, 
             Item::Frame(frame) => {
                 visit(Visit::Frame(&frame));
                 if frame.left == 0 {
-                    (len, next) = (frame.end(), frame.seq + 1);
+                    (len, next) = (frame.end(), frame.seq.saturating_add(1));
                 }
             }
             Item::Broken { offset, from, to } => {

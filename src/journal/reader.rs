@@ -30,6 +30,8 @@ pub(super) struct LogReader {
     ready: VecDeque<Found>,
     tail: Tail,
     durable: Option<Arc<AtomicU64>>,
+    /// Frames up to here were durable before they were read from the file.
+    sure: u64,
     failed: bool,
 }
 
@@ -55,6 +57,7 @@ impl LogReader {
             ready: VecDeque::new(),
             tail: Tail::Clean,
             durable,
+            sure: 0,
             failed: false,
         })
     }
@@ -77,8 +80,13 @@ impl LogReader {
                 }
                 return Ok(());
             };
-            if self.durable.as_ref().is_some_and(|durable| segment.expect() > durable.load(Ordering::Acquire)) {
-                return Ok(());
+            if let Some(durable) = self.durable.as_ref().filter(|_| segment.expect() > self.sure) {
+                self.sure = durable.load(Ordering::Acquire);
+                if segment.expect() > self.sure {
+                    return Ok(());
+                }
+                // What was read ahead was not durable then, and may have been cut and written anew since.
+                segment.forget();
             }
             match segment.next().map_err(ReadError::io(&segment.path))? {
                 Item::Frame(frame) => {
@@ -106,7 +114,7 @@ impl LogReader {
     fn ended(&mut self, tail: Tail) -> Result<bool, ReadError> {
         let Some((segment, _)) = &mut self.segment else { return Ok(false) };
         // A batch that has begun counts only as a whole; it is read again when there is more.
-        self.tail = if self.batch.is_empty() { tail } else { Tail::Short };
+        self.tail = if tail == Tail::Clean && !self.batch.is_empty() { Tail::Short } else { tail };
         if let Some(first) = self.batch.first() {
             segment.rewind(first);
             self.batch.clear();

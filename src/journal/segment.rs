@@ -140,6 +140,9 @@ fn read_header(window: &mut Window, kind: Kind, path: &Path) -> Result<Header, H
         return Err(HeaderFault::Newer(version.into()));
     }
     let first = u64::from_le_bytes(take(body, 16));
+    if first == 0 {
+        return Err(HeaderFault::Damaged("its first record is 0, and places begin with 1"));
+    }
     if path.file_stem().and_then(|s| s.to_str()) != Some(&format!("{first:020}")) {
         return Err(HeaderFault::Damaged("its first record is not the one that the file's name says"));
     }
@@ -249,6 +252,11 @@ impl SegmentReader {
         self.expect
     }
 
+    /// Reads anew what comes next, also where it was read ahead.
+    pub(super) fn forget(&mut self) {
+        self.window.filled = 0;
+    }
+
     /// Goes back to a frame that was read.
     pub(super) fn rewind(&mut self, frame: &Frame) {
         (self.at, self.expect) = (frame.offset, frame.seq);
@@ -329,40 +337,39 @@ impl SegmentReader {
 struct Window {
     file: File,
     start: u64,
-    bytes: Vec<u8>,
+    /// The file's bytes from `start` on, and room behind them.
+    buffer: Vec<u8>,
+    filled: usize,
 }
 
 impl Window {
     fn new(file: File) -> Window {
-        Window { file, start: 0, bytes: Vec::new() }
+        Window { file, start: 0, buffer: Vec::new(), filled: 0 }
     }
 
     /// Up to `len` bytes from `offset`: fewer only where the file ends. The end is asked for anew each time, as files grow.
     fn at(&mut self, offset: u64, len: usize) -> io::Result<&[u8]> {
-        let have = offset.checked_sub(self.start).and_then(|d| usize::try_from(d).ok()).filter(|d| d + len <= self.bytes.len());
-        let from = match have {
-            Some(from) => from,
-            None => {
-                self.fill(offset, len.max(CHUNK))?;
-                0
-            }
-        };
-        Ok(self.bytes.get(from..self.bytes.len().min(from + len)).unwrap_or_default())
+        let have = offset.checked_sub(self.start).and_then(|d| usize::try_from(d).ok()).filter(|d| d + len <= self.filled);
+        if have.is_none() {
+            self.fill(offset, len.max(CHUNK))?;
+        }
+        let from = have.unwrap_or(0);
+        Ok(self.buffer.get(from..self.filled.min(from + len)).unwrap_or_default())
     }
 
     fn fill(&mut self, offset: u64, len: usize) -> io::Result<()> {
-        self.start = offset;
-        self.bytes.resize(len, 0);
-        let mut filled = 0;
-        while let Some(rest) = self.bytes.get_mut(filled..).filter(|rest| !rest.is_empty()) {
-            match self.file.read_at(rest, offset + filled as u64) {
+        if self.buffer.len() < len {
+            self.buffer = vec![0; len];
+        }
+        (self.start, self.filled) = (offset, 0);
+        while let Some(rest) = self.buffer.get_mut(self.filled..).filter(|rest| !rest.is_empty()) {
+            match self.file.read_at(rest, offset + self.filled as u64) {
                 Ok(0) => break,
-                Ok(n) => filled += n,
+                Ok(n) => self.filled += n,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => return Err(error),
             }
         }
-        self.bytes.truncate(filled);
         Ok(())
     }
 }

@@ -1,7 +1,6 @@
 //! The spool: every record, tick and revision, in the order of the system (semantics O1 to O4).
 
 use std::collections::HashMap;
-use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -10,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, watch};
 
 use super::commit::{Appender, Health, Stage};
-use super::datadir::DataDir;
+use super::datadir::{DataDir, Lock};
 use super::error::{AppendError, OpenError, ReadError};
 use super::log::{Group, Log, Recovery, SegmentLimits, Visit, refused};
 use super::positions::Positions;
@@ -85,7 +84,7 @@ pub struct Spool {
     log: Log,
     config: SpoolConfig,
     shared: Shared,
-    lock: Option<Arc<File>>,
+    lock: Arc<Lock>,
 }
 
 impl Spool {
@@ -94,7 +93,7 @@ impl Spool {
     /// # Errors
     /// The newest segment's header is damaged or of a newer version, or the file system says no.
     pub fn open(data: &DataDir, config: SpoolConfig) -> Result<(Spool, Recovery), OpenError> {
-        let dir = data.spool();
+        let (dir, lock) = (data.spool(), data.lock()?);
         let mut positions = Ok(Positions::default());
         let age = Span((config.keep.0 / SEGMENTS_PER_KEEP).max(1));
         let limits = SegmentLimits { bytes: config.segment_bytes, age };
@@ -111,7 +110,7 @@ impl Spool {
         let positions = positions.map_err(|what| refused(Kind::Spool, ReadError::Header { file: log.path().to_owned(), what }))?;
         let shared =
             Shared { dir, positions: Arc::new(Mutex::new(positions)), durable: Arc::new(AtomicU64::new(recovery.last)), needed: Arc::new(AtomicU64::new(0)) };
-        Ok((Spool { log, config, shared, lock: data.lock() }, recovery))
+        Ok((Spool { log, config, shared, lock }, recovery))
     }
 
     /// The newest entry's place, 0 when there is none.

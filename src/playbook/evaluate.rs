@@ -8,6 +8,7 @@ use serde_json::{Map, Value};
 
 use super::session::{End, Session};
 use super::{host, script};
+use crate::action::{Action, Assumed, Catalogue};
 use crate::diag::Place;
 use crate::model::{Device, Finding, Outcome, OutcomeState};
 
@@ -29,6 +30,21 @@ pub struct ParamSignature {
     pub name: Arc<str>,
     /// Whether a call without it is an error.
     pub required: bool,
+}
+
+/// Every action of the catalogue as scripts see it.
+#[must_use]
+pub fn signatures(catalogue: &Catalogue) -> Vec<ActionSignature> {
+    let signature = |action: &Action| ActionSignature {
+        name: action.name.clone(),
+        params: action.params.iter().map(|p| ParamSignature { name: p.name.as_str().into(), required: p.default.is_none() }).collect(),
+        assumed: match action.assumed {
+            Assumed::Enforced => OutcomeState::Enforced,
+            Assumed::Partial => OutcomeState::Partial,
+            Assumed::Failed => OutcomeState::Failed,
+        },
+    };
+    catalogue.iter().map(signature).collect()
 }
 
 /// A step that has ended, as the script's next evaluation is answered from it.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Deserializer, de};
 use toml::Spanned;
 
-use crate::action::{Budget, Mode};
+use crate::action::{Budget, MAX_PER_HOUR, Mode};
 use crate::diag::{Diagnostic, Place, SourceFile, from_toml};
 use crate::model::{Finding, Severity, Span};
 
@@ -24,7 +24,7 @@ pub(super) struct Header {
     pub(super) on: Spanned<Trigger>,
     pub(super) mode: Mode,
     pub(super) actions: Vec<Spanned<String>>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "budget")]
     pub(super) budget: Budget,
     #[serde(default = "default_timeout", deserialize_with = "timeout")]
     pub(super) timeout: Span,
@@ -135,6 +135,11 @@ fn default_timeout() -> Span {
 fn timeout<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Span, D::Error> {
     let span = Span::deserialize(deserializer)?;
     if span > Span::ZERO && span <= MAX_TIMEOUT { Ok(span) } else { Err(de::Error::custom(format!("a timeout is between 1ms and {MAX_TIMEOUT}"))) }
+}
+
+fn budget<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Budget, D::Error> {
+    let budget = Budget::deserialize(deserializer)?;
+    if budget.per_hour <= MAX_PER_HOUR { Ok(budget) } else { Err(de::Error::custom(format!("`per_hour` is at most {MAX_PER_HOUR}"))) }
 }
 
 /// Reads the header of a playbook file.

@@ -20,7 +20,7 @@ mod session;
 mod value;
 pub mod worker;
 
-pub use evaluate::{ActionSignature, Call, Evaluate, Evaluation, Limits, ParamSignature, Progress, Recorded, evaluate, plan};
+pub use evaluate::{ActionSignature, Call, Evaluate, Evaluation, Limits, ParamSignature, Progress, Recorded, evaluate, plan, signatures};
 pub use header::Trigger;
 pub use load::{Loaded, Playbook, Playbooks};
 pub use moves::{RUN_MOVES, STEP_MOVES, StepMove, StepState};

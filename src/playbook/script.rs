@@ -1,10 +1,12 @@
 //! The Rhai engine: what a script may do, how much, and how its failures read.
 
+use std::rc::Rc;
+
 use rhai::packages::{
     ArithmeticPackage, BasicArrayPackage, BasicFnPackage, BasicIteratorPackage, BasicMapPackage, BasicMathPackage, BasicStringPackage, LogicPackage,
     MoreStringPackage, Package,
 };
-use rhai::{Dynamic, Engine, EvalAltResult, OptimizationLevel, ParseError, Position};
+use rhai::{Dynamic, Engine, EvalAltResult, Module, OptimizationLevel, ParseError, Position};
 
 use super::evaluate::Limits;
 use super::session::{Shared, too_many_operations};
@@ -27,19 +29,30 @@ const MAX_FUNCTIONS: usize = 128;
 /// What would read code at run time.
 const FORBIDDEN: [&str; 3] = ["eval", "import", "export"];
 
+thread_local! {
+    /// Building the packages takes most of the time of an evaluation, and they never change.
+    static PACKAGES: [Rc<Module>; 9] = [
+        ArithmeticPackage::new().as_shared_module(),
+        LogicPackage::new().as_shared_module(),
+        BasicMathPackage::new().as_shared_module(),
+        BasicStringPackage::new().as_shared_module(),
+        MoreStringPackage::new().as_shared_module(),
+        BasicIteratorPackage::new().as_shared_module(),
+        BasicFnPackage::new().as_shared_module(),
+        BasicArrayPackage::new().as_shared_module(),
+        BasicMapPackage::new().as_shared_module(),
+    ];
+}
+
 /// The language without host functions, for checking and for running: no clock, no files, no modules, nothing to wait with.
+/// Of the packages the core language one is left out: it has `sleep` and `exit`.
 pub(super) fn language() -> Engine {
     let mut engine = Engine::new_raw();
-    // The core language package is left out: it has `sleep` and `exit`.
-    engine.register_global_module(ArithmeticPackage::new().as_shared_module());
-    engine.register_global_module(LogicPackage::new().as_shared_module());
-    engine.register_global_module(BasicMathPackage::new().as_shared_module());
-    engine.register_global_module(BasicStringPackage::new().as_shared_module());
-    engine.register_global_module(MoreStringPackage::new().as_shared_module());
-    engine.register_global_module(BasicIteratorPackage::new().as_shared_module());
-    engine.register_global_module(BasicFnPackage::new().as_shared_module());
-    engine.register_global_module(BasicArrayPackage::new().as_shared_module());
-    engine.register_global_module(BasicMapPackage::new().as_shared_module());
+    PACKAGES.with(|packages| {
+        packages.iter().for_each(|package| {
+            engine.register_global_module(package.clone());
+        })
+    });
     for symbol in FORBIDDEN {
         engine.disable_symbol(symbol);
     }

@@ -168,8 +168,9 @@ pub(super) fn too_many_operations(limits: &Limits) -> String {
     format!("the script takes more than {} operations; does a loop not end?", limits.operations)
 }
 
-/// `<place>-<the first 8 hexadecimal digits of the SHA-256 of [device, action, parameters] as JSON>`. Stable: the ledger has it.
+/// `<place>-<the first 8 hexadecimal digits of the SHA-256 of [device, action, parameters] as JSON, by name>`. Stable: the ledger has it.
 fn key(place: usize, device: &str, action: &str, params: &Map<String, Value>) -> Arc<str> {
+    let params: BTreeMap<_, _> = params.iter().collect();
     let asked = serde_json::json!([device, action, params]).to_string();
     let digest = hex(&Sha256::digest(asked.as_bytes()));
     format!("{place}-{}", digest.get(..8).unwrap_or(&digest)).into()

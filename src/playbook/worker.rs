@@ -9,7 +9,7 @@ use super::{Evaluate, evaluate};
 use crate::process::{self, Attempt, Channel, Confinement};
 
 /// Processor time for one evaluation; the kernel ends the process beyond it. Operations bound what scripts do long before.
-const CPU: Duration = Duration::from_secs(5);
+const CPU: Duration = Duration::from_secs(3);
 
 /// The worker's first message.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

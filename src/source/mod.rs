@@ -31,6 +31,9 @@ use meter::Meter;
 /// Records of one batch at most, so that a full channel has a bounded size.
 pub(super) const MAX_BATCH: usize = 1024;
 
+/// How long a source that stops waits for what has reached the kernel.
+const LAST_WAIT: std::time::Duration = std::time::Duration::from_millis(20);
+
 /// Records that came together.
 #[derive(Debug)]
 pub struct Batch {

@@ -9,7 +9,7 @@ use tokio::task::JoinSet;
 
 use super::framing::Framer;
 use super::syslog::Peers;
-use super::{Closed, Outlet};
+use super::{Closed, LAST_WAIT, Outlet};
 
 /// Connections at one time.
 const MAX_CONNECTIONS: usize = 1024;
@@ -45,6 +45,11 @@ pub(super) async fn run(listener: std::net::TcpListener, outlet: Outlet, peers: 
                 }
             },
         }
+    }
+    // Connections that the kernel has accepted for us may have sent something.
+    for _ in 0..MAX_CONNECTIONS {
+        let Ok(Ok((stream, from))) = tokio::time::timeout(LAST_WAIT, listener.accept()).await else { break };
+        admit(stream, from, &mut connections, &outlet, &peers);
     }
     drop(listener);
     while connections.join_next().await.is_some() {}
@@ -92,29 +97,40 @@ impl Connection {
     /// Reads to the end; whether the sender had more to say.
     async fn read(&mut self) -> Result<bool, Closed> {
         let mut buffer = vec![0; READ];
-        let mut last_reads = LAST_READS;
-        let mut stopping = false;
         loop {
-            if !stopping {
-                tokio::select! {
-                    biased;
-                    () = self.outlet.stopped() => stopping = true,
-                    ready = tokio::time::timeout(IDLE, self.stream.readable()) => if !matches!(ready, Ok(Ok(()))) { return Ok(true) },
-                }
+            tokio::select! {
+                biased;
+                () = self.outlet.stopped() => return self.read_last(&mut buffer).await,
+                ready = tokio::time::timeout(IDLE, self.stream.readable()) => if !matches!(ready, Ok(Ok(()))) { return Ok(true) },
             }
-            // When stopping, what the kernel has already acknowledged is still taken.
-            match self.stream.try_read(&mut buffer) {
-                Ok(0) => return Ok(false),
-                Ok(length) => self.take(buffer.get(..length).unwrap_or_default()).await?,
-                Err(error) if error.kind() == std::io::ErrorKind::WouldBlock && stopping => return Ok(true),
-                Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {}
-                Err(_) => return Ok(true),
-            }
-            last_reads -= usize::from(stopping);
-            if last_reads == 0 {
-                return Ok(true);
+            if let Some(unfinished) = self.read_once(&mut buffer).await? {
+                return Ok(unfinished);
             }
         }
+    }
+
+    /// What the kernel has already acknowledged to the sender is still taken.
+    async fn read_last(&mut self, buffer: &mut [u8]) -> Result<bool, Closed> {
+        for _ in 0..LAST_READS {
+            if tokio::time::timeout(LAST_WAIT, self.stream.readable()).await.is_err() {
+                break;
+            }
+            if let Some(unfinished) = self.read_once(buffer).await? {
+                return Ok(unfinished);
+            }
+        }
+        Ok(true)
+    }
+
+    /// `None` while the connection goes on.
+    async fn read_once(&mut self, buffer: &mut [u8]) -> Result<Option<bool>, Closed> {
+        match self.stream.try_read(buffer) {
+            Ok(0) => return Ok(Some(false)),
+            Ok(length) => self.take(buffer.get(..length).unwrap_or_default()).await?,
+            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {}
+            Err(_) => return Ok(Some(true)),
+        }
+        Ok(None)
     }
 
     async fn take(&mut self, bytes: &[u8]) -> Result<(), Closed> {

@@ -10,7 +10,7 @@ use tokio::net::UdpSocket;
 
 use super::framing::strip_trailer;
 use super::syslog::Peers;
-use super::{Closed, MAX_BATCH, Outlet};
+use super::{Closed, LAST_WAIT, MAX_BATCH, Outlet};
 use crate::clock;
 use crate::model::{Record, Span, Time};
 
@@ -86,8 +86,9 @@ pub(super) async fn run(socket: std::net::UdpSocket, outlet: Outlet, peers: Peer
     }
     // What has reached the kernel is not lost.
     for _ in 0..LAST_BATCHES {
+        let at_hand = tokio::time::timeout(LAST_WAIT, receiver.socket.readable()).await;
         let records = receiver.fetch();
-        if records.is_empty() || receiver.outlet.send(records, None).await.is_err() {
+        if at_hand.is_err() || receiver.outlet.send(records, None).await.is_err() {
             break;
         }
     }

@@ -1,1 +1,363 @@
-//! Against the real part.
+//! The executor against a real router: what it does there, what it refuses, and what it leaves behind.
+
+use std::fs;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use opmas::executor::{Client, Paths, Reply, Request, Task, enroll};
+use opmas::model::{OutcomeState, Verdict};
+use serde_json::{Map, Value, json};
+
+use crate::router::{ATTACKER, ATTACKER6, MANAGER, OTHER, ROUTER, Router, eventually};
+
+const REPO: &str = env!("CARGO_MANIFEST_DIR");
+
+/// A router that knows our key, and a configuration folder that knows the router as `ap1`.
+struct Lab {
+    router: Router,
+    base: PathBuf,
+    paths: Paths,
+}
+
+impl Lab {
+    fn new() -> Lab {
+        let router = Router::up();
+        // Longer than a socket's path may be, and with what shells and ssh's options take apart.
+        let base = router.dir.path().join(format!("a folder with 'quotes' and 100% \"spaces\" {}", "long ".repeat(20)));
+        fs::create_dir_all(base.join("playbooks/actions")).unwrap();
+        fs::copy(format!("{REPO}/playbooks/actions/block_ip.toml"), base.join("playbooks/actions/block_ip.toml")).unwrap();
+        fs::write(base.join("opmas.toml"), "[guard]\nprotect = [\"192.168.1.78\"]\n").unwrap();
+        let paths = Paths::new(&base.join("opmas.toml"), &base.join("opmas-data")).unwrap();
+        drop(opmas::journal::DataDir::open(&paths.data).unwrap());
+        let lab = Lab { router, base, paths };
+        lab.devices(&[("ap1", ROUTER)]);
+        let public = enroll::own_key(&lab.paths).unwrap();
+        lab.router.allow(&enroll::authorized_line(&public));
+        fs::write(lab.paths.known_hosts(), lab.router.host_key() + "\n").unwrap();
+        lab
+    }
+
+    fn devices(&self, devices: &[(&str, &str)]) {
+        let text: String = devices.iter().map(|(name, host)| format!("[[device]]\nname = \"{name}\"\nhost = \"{host}\"\n\n")).collect();
+        fs::write(self.base.join("devices.toml"), text).unwrap();
+    }
+
+    /// An action that takes its time on the device before it is read back as a block would be.
+    fn slow_action(&self, seconds: u32, limit: u32) {
+        let text = fs::read_to_string(self.base.join("playbooks/actions/block_ip.toml")).unwrap();
+        let (head, rest) = text.split_once("[[platform.openwrt-fw4.apply]]").unwrap();
+        let verify = rest.split_once("[[platform.openwrt-fw4.verify]]").unwrap().1;
+        let head = head.replace("time = \"10s\"", &format!("time = \"{limit}s\""));
+        let slow = format!("{head}[[platform.openwrt-fw4.apply]]\nargv = [\"sleep\", \"{seconds}\"]\n\n[[platform.openwrt-fw4.verify]]{verify}");
+        fs::write(self.base.join("playbooks/actions/slow.toml"), slow).unwrap();
+    }
+
+    async fn start(&self) -> Client {
+        let client = Client::start(self.router.launch(&self.paths));
+        client.ready().await.unwrap();
+        client
+    }
+}
+
+fn task(device: &str, action: &str, ip: &str) -> Task {
+    let params: Map<String, Value> = json!({"ip": ip, "duration": "1h"}).as_object().unwrap().clone();
+    Task { id: "test:1".into(), device: device.into(), action: action.into(), params, verdict: Verdict::Auto }
+}
+
+fn block(ip: &str) -> Task {
+    task("ap1", "block_ip", ip)
+}
+
+#[track_caller]
+fn is(reply: &Reply, state: OutcomeState, words: &str) {
+    assert_eq!(reply.outcome.state, state, "{reply:#?}");
+    assert!(reply.outcome.detail.contains(words), "`{words}` is not in: {}", reply.outcome.detail);
+}
+
+#[tokio::test]
+async fn a_block_is_applied_read_back_and_undone() {
+    let lab = Lab::new();
+    let client = lab.start().await;
+    assert!(lab.router.reaches("at", ROUTER));
+    for ip in [ATTACKER, ATTACKER6] {
+        let reply = client.perform(Request::Apply(block(ip))).await;
+        is(&reply, OutcomeState::Enforced, "");
+        let left = reply.outcome.until.unwrap().since(reply.outcome.at).as_secs();
+        assert!((3590..=3600).contains(&left), "{left} s");
+        assert_eq!(reply.commands[0].command.argv, ["nft", "-f", "-"]);
+        assert!(reply.commands[0].command.stdin.as_deref().unwrap().contains(ip));
+        assert!(lab.router.nft().contains(ip));
+    }
+    assert!(!lab.router.reaches("at", ROUTER) && !lab.router.reaches("at", "fd00:6f70::1"));
+    assert!(lab.router.reaches("ot", ROUTER) && lab.router.reaches("ot", "fd00:6f70::1"));
+
+    lab.router.device("fw4-reload");
+    is(&client.perform(Request::Verify(block(ATTACKER))).await, OutcomeState::Enforced, "");
+    lab.router.device("flush-ours");
+    is(&client.perform(Request::Verify(block(ATTACKER))).await, OutcomeState::Undone, "");
+    is(&client.perform(Request::Apply(block(ATTACKER))).await, OutcomeState::Enforced, "");
+    lab.router.device("fw4-stop");
+    is(&client.perform(Request::Verify(block(ATTACKER))).await, OutcomeState::Undone, "");
+    is(&client.perform(Request::Apply(block(ATTACKER))).await, OutcomeState::Enforced, "");
+    assert!(!lab.router.reaches("at", ROUTER));
+
+    is(&client.perform(Request::Undo(block(ATTACKER))).await, OutcomeState::Undone, "");
+    assert!(lab.router.reaches("at", ROUTER));
+    // Once more: nothing is there, and that is no error.
+    is(&client.perform(Request::Undo(block(ATTACKER))).await, OutcomeState::Undone, "");
+    client.shutdown().await;
+    lab.router.gone("mg", "-M", Duration::from_secs(2));
+}
+
+#[tokio::test]
+async fn the_guard_and_the_verdict_are_asked_again() {
+    let lab = Lab::new();
+    let client = lab.start().await;
+    for (ip, why) in [
+        (MANAGER, "must not be blocked"),
+        (ROUTER, "must not be blocked"),
+        ("198.51.100.2", "an address of"),
+        ("198.51.100.9", "a gateway of the device"),
+        ("192.168.1.78", "protected by"),
+        ("127.0.0.1", "loopback"),
+        ("fd00:6f70::1", "an address of"),
+        ("::ffff:192.168.1.2", "must not be blocked"),
+    ] {
+        is(&client.perform(Request::Apply(block(ip))).await, OutcomeState::Refused, why);
+    }
+    for verdict in [Verdict::Approve, Verdict::Observe, Verdict::Refused] {
+        let reply = client.perform(Request::Apply(Task { verdict, ..block(ATTACKER) })).await;
+        is(&reply, OutcomeState::Refused, "verdict");
+        let reply = client.perform(Request::Undo(Task { verdict, ..block(ATTACKER) })).await;
+        is(&reply, OutcomeState::Refused, "verdict");
+    }
+    is(&client.perform(Request::Apply(task("ap9", "block_ip", ATTACKER))).await, OutcomeState::Refused, "no device `ap9`");
+    is(&client.perform(Request::Apply(task("ap1", "blok_ip", ATTACKER))).await, OutcomeState::Refused, "did you mean `block_ip`?");
+    assert!(!lab.router.nft().contains("table inet opmas"), "nothing of this reached the device");
+}
+
+#[tokio::test]
+async fn hostile_values_are_refused_before_the_device_hears_of_them() {
+    let lab = Lab::new();
+    let client = lab.start().await;
+    for ip in [
+        "'; reboot; '",
+        "$(reboot)",
+        "`reboot`",
+        "root' from 8.8.8.8:22",
+        "192.168.1.66 } ; flush ruleset ; add element inet opmas hosts4 { 8.8.8.8",
+        "192.168.1.66\nflush ruleset",
+        "192.168.1.0/24",
+        "-f",
+        "",
+    ] {
+        let reply = client.perform(Request::Apply(block(ip))).await;
+        is(&reply, OutcomeState::Refused, "ip");
+        assert!(reply.commands.is_empty());
+    }
+    let mut extra = block(ATTACKER);
+    extra.params.insert("shell".into(), json!("reboot"));
+    is(&client.perform(Request::Apply(extra)).await, OutcomeState::Refused, "no parameter");
+    assert!(!lab.router.runs("mg", "-M"), "no connection was made for them");
+}
+
+#[tokio::test]
+async fn another_host_key_is_told_from_an_unknown_one_and_from_a_refused_login() {
+    let lab = Lab::new();
+    let key = lab.router.host_key();
+    let check = || Request::Check { device: "ap1".into() };
+    let client = lab.start().await;
+
+    let other = tempfile::tempdir().unwrap();
+    let made = lab.router.sh("mg", &format!("ssh-keygen -qt ed25519 -N '' -f {0}/k && cut -d' ' -f1,2 {0}/k.pub", other.path().display()));
+    fs::write(lab.paths.known_hosts(), format!("{ROUTER} {made}")).unwrap();
+    let reply = client.perform(check()).await;
+    is(&reply, OutcomeState::Failed, "host key of ap1 is not the pinned one");
+    let shown = enroll::HostKey { algorithm: "ssh-ed25519".into(), key: key.split(' ').nth(2).unwrap().into() };
+    assert!(reply.outcome.detail.contains(&shown.fingerprint()), "{}", reply.outcome.detail);
+
+    fs::write(lab.paths.known_hosts(), "").unwrap();
+    is(&client.perform(check()).await, OutcomeState::Failed, "is not pinned");
+    fs::write(lab.paths.known_hosts(), key + "\n").unwrap();
+
+    let authorized = lab.router.root().join("etc/dropbear/authorized_keys");
+    let lines = fs::read_to_string(&authorized).unwrap();
+    fs::write(&authorized, "").unwrap();
+    is(&client.perform(check()).await, OutcomeState::Failed, "does not accept the key");
+    fs::write(&authorized, lines).unwrap();
+    is(&client.perform(check()).await, OutcomeState::Enforced, "actions can run");
+
+    fs::set_permissions(lab.paths.key(), std::os::unix::fs::PermissionsExt::from_mode(0o644)).unwrap();
+    client.shutdown().await;
+    let client = lab.start().await;
+    is(&client.perform(check()).await, OutcomeState::Failed, "cannot be used: others may read it");
+}
+
+#[tokio::test]
+async fn a_dead_device_is_given_up_in_time_and_delays_no_other() {
+    let lab = Lab::new();
+    // The far host drops everything without a word; nobody has .250; .2 is alive and refuses.
+    lab.router.sh("fr", "nft add table inet t; nft add chain inet t i '{ type filter hook input priority 0; policy drop; }'");
+    lab.devices(&[("ap1", ROUTER), ("silent", "198.51.100.9"), ("nobody", "192.168.1.250"), ("closed", MANAGER), ("named", "localhost")]);
+    let client = lab.start().await;
+    let begun = Instant::now();
+    let dead = ["silent", "nobody", "closed", "named"].map(|name| {
+        let client = client.clone();
+        tokio::spawn(async move { (client.perform(Request::Check { device: name.into() }).await, begun.elapsed()) })
+    });
+    is(&client.perform(Request::Apply(block(ATTACKER))).await, OutcomeState::Enforced, "");
+    assert!(begun.elapsed() < Duration::from_secs(3), "{:?}", begun.elapsed());
+    for (task, why) in dead.into_iter().zip(["imed out", "No route to host", "Connection refused", "Connection refused"]) {
+        let (reply, took) = task.await.unwrap();
+        is(&reply, OutcomeState::Failed, "cannot be reached");
+        is(&reply, OutcomeState::Failed, why);
+        assert!(took < Duration::from_secs(9), "{took:?}");
+    }
+    // What comes soon after is answered at once, with the same reason.
+    let again = Instant::now();
+    is(&client.perform(Request::Apply(task("silent", "block_ip", ATTACKER))).await, OutcomeState::Failed, "");
+    is(&client.perform(Request::Apply(task("silent", "block_ip", ATTACKER))).await, OutcomeState::Failed, "tried again in");
+    assert!(again.elapsed() < Duration::from_secs(9));
+}
+
+#[tokio::test]
+async fn a_command_beyond_its_limit_is_ended_on_the_device() {
+    let lab = Lab::new();
+    lab.slow_action(611, 2);
+    let client = lab.start().await;
+    let begun = Instant::now();
+    let reply = client.perform(Request::Apply(task("ap1", "slow", ATTACKER))).await;
+    is(&reply, OutcomeState::Failed, "the device ended it after 2 s");
+    assert!(begun.elapsed() < Duration::from_secs(6), "{:?}", begun.elapsed());
+    lab.router.gone("rt", "611", Duration::from_secs(1));
+    // The connection is as good as before.
+    is(&client.perform(Request::Apply(block(ATTACKER))).await, OutcomeState::Enforced, "");
+}
+
+#[tokio::test]
+async fn a_lost_connection_leaves_an_unknown_outcome_and_nothing_running() {
+    let lab = Lab::new();
+    lab.slow_action(622, 60);
+    let client = lab.start().await;
+    let asking = client.clone();
+    let asked = tokio::spawn(async move { asking.perform(Request::Apply(task("ap1", "slow", ATTACKER))).await });
+    wait_for(&lab, "622").await;
+    let begun = Instant::now();
+    for ssh in lab.router.processes("mg").iter().filter(|p| p.words.iter().any(|w| w == "-M")) {
+        lab.router.sh("mg", &format!("kill -9 {}", ssh.pid));
+    }
+    is(&asked.await.unwrap(), OutcomeState::Unknown, "not known whether it was done");
+    assert!(begun.elapsed() < Duration::from_secs(2), "{:?}", begun.elapsed());
+    lab.router.gone("rt", "622", Duration::from_secs(4));
+    is(&client.perform(Request::Verify(block(ATTACKER))).await, OutcomeState::Undone, "");
+}
+
+#[tokio::test]
+async fn a_cut_cable_is_noticed_and_the_connection_comes_back() {
+    let lab = Lab::new();
+    lab.slow_action(633, 60);
+    let client = lab.start().await;
+    let asking = client.clone();
+    let asked = tokio::spawn(async move { asking.perform(Request::Apply(task("ap1", "slow", ATTACKER))).await });
+    wait_for(&lab, "633").await;
+    let begun = Instant::now();
+    lab.router.device("cut");
+    is(&asked.await.unwrap(), OutcomeState::Unknown, "not known whether it was done");
+    assert!(begun.elapsed() < Duration::from_secs(20), "{:?}", begun.elapsed());
+    lab.router.device("join");
+    lab.router.device("reboot");
+    is(&client.perform(Request::Apply(block(ATTACKER))).await, OutcomeState::Enforced, "");
+}
+
+async fn wait_for(lab: &Lab, word: &str) {
+    for _ in 0..200 {
+        if lab.router.runs("rt", word) {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(25)).await;
+    }
+    panic!("`{word}` does not run on the device");
+}
+
+#[tokio::test]
+async fn a_killed_executor_leaves_no_ssh_and_is_started_again() {
+    let lab = Lab::new();
+    lab.slow_action(644, 60);
+    let client = lab.start().await;
+    let asking = client.clone();
+    let asked = tokio::spawn(async move { asking.perform(Request::Apply(task("ap1", "slow", ATTACKER))).await });
+    wait_for(&lab, "644").await;
+    let process = client.status().borrow().process.unwrap();
+    lab.router.sh("mg", &format!("kill -9 {process}"));
+    is(&asked.await.unwrap(), OutcomeState::Unknown, "the executor ended");
+    lab.router.gone("mg", "-M", Duration::from_secs(2));
+    lab.router.gone("rt", "644", Duration::from_secs(4));
+    let mut status = client.status();
+    status.wait_for(|status| status.ready && status.process != Some(process)).await.unwrap();
+    is(&client.perform(Request::Apply(block(OTHER))).await, OutcomeState::Enforced, "");
+    assert_eq!(client.status().borrow().restarts, 1);
+    client.shutdown().await;
+    lab.router.gone("mg", "-M", Duration::from_secs(2));
+}
+
+#[test]
+fn a_killed_engine_leaves_no_executor_and_no_ssh() {
+    let lab = Lab::new();
+    lab.router.sh("fr", "nft add table inet t; nft add chain inet t i '{ type filter hook input priority 0; policy drop; }'");
+    lab.devices(&[("ap1", ROUTER), ("silent", "198.51.100.9")]);
+    // It waits for the silent device with a live connection to the other.
+    let mut engine = lab.router.command("mg", crate::router::OPMAS).args(["device", "check"]).current_dir(&lab.base).spawn().unwrap();
+    eventually(Duration::from_secs(4), "two ssh do not run", || lab.router.processes("mg").iter().filter(|p| p.words.iter().any(|w| w == "-M")).count() == 2);
+    engine.kill().unwrap();
+    engine.wait().unwrap();
+    eventually(Duration::from_secs(2), "something still runs", || lab.router.processes("mg").is_empty());
+}
+
+#[tokio::test]
+async fn the_process_is_confined_and_has_no_environment() {
+    let lab = Lab::new();
+    let client = lab.start().await;
+    is(&client.perform(Request::Check { device: "ap1".into() }).await, OutcomeState::Enforced, "");
+    let executor = client.status().borrow().process.unwrap() as i32;
+    let all = lab.router.processes("mg");
+    let ssh = all.iter().find(|p| p.words.iter().any(|w| w == "-M")).unwrap().pid;
+    for pid in [executor, ssh] {
+        let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+        assert!(status.contains("NoNewPrivs:\t1") && status.contains("Seccomp:\t2"), "{status}");
+    }
+    // bash, which puts it into the namespace here, leaves a few words of its own.
+    let environment = fs::read(format!("/proc/{executor}/environ")).unwrap();
+    let words: Vec<_> = environment.split(|b| *b == 0).filter_map(|w| std::str::from_utf8(w).ok()?.split('=').next()).collect();
+    assert!(words.iter().all(|w| ["", "PWD", "OLDPWD", "SHLVL", "_"].contains(w)), "{words:?}");
+    assert_eq!(fs::read(format!("/proc/{ssh}/environ")).unwrap(), b"");
+    let descriptors = fs::read_dir(format!("/proc/{ssh}/fd")).unwrap().count();
+    assert!(descriptors <= 8, "ssh has {descriptors} descriptors: it inherited some");
+}
+
+#[tokio::test]
+async fn broken_files_are_told_with_their_place() {
+    let lab = Lab::new();
+    fs::write(lab.base.join("devices.toml"), "[[device]]\nname = 'ap1'\nhots = '192.168.1.1'\n").unwrap();
+    let error = Client::start(lab.router.launch(&lab.paths)).ready().await.unwrap_err();
+    assert!(error.contains("devices.toml:3:1: unknown key `hots`; did you mean `host`?"), "{error}");
+    let reply = Client::start(lab.router.launch(&lab.paths)).perform(Request::Check { device: "ap1".into() }).await;
+    is(&reply, OutcomeState::Failed, "unknown key `hots`");
+}
+
+#[tokio::test]
+async fn requests_for_one_device_run_one_after_the_other() {
+    let lab = Lab::new();
+    let client = lab.start().await;
+    let asked: Vec<_> = (100..120)
+        .map(|n| {
+            let client = client.clone();
+            tokio::spawn(async move { client.perform(Request::Apply(block(&format!("192.168.1.{n}")))).await })
+        })
+        .collect();
+    for task in asked {
+        is(&task.await.unwrap(), OutcomeState::Enforced, "");
+    }
+    let rules = lab.router.nft();
+    assert!((100..120).all(|n| rules.contains(&format!("192.168.1.{n} "))), "{rules}");
+    assert_eq!(lab.router.processes("mg").iter().filter(|p| p.words.iter().any(|w| w == "-M")).count(), 1, "one connection");
+}

@@ -65,7 +65,7 @@ fn channels(port: u16, more: &str) -> Channels {
 
 async fn send(channels: &Channels, finding: Finding) -> Result<Answer, SendError> {
     let now = Time::parse_rfc3339("2026-11-21T13:09:00Z").unwrap();
-    let notice = Notice::of_finding(Arc::new(finding), "urgent", "mail", now, vec!["block_ip on router1: enforced".into()]);
+    let notice = Notice::of_findings(vec![Arc::new(finding)], "urgent", "mail", now, vec!["block_ip on router1: enforced".into()]);
     channels.get("mail").unwrap().prepare(&notice, "d1d1d1", now).await?.send().await
 }
 
@@ -257,7 +257,7 @@ async fn o7_a_mail_whose_answer_was_lost_is_ambiguous() {
 async fn o7_a_prepared_mail_is_not_sent() {
     let server = Server::start(&[]);
     let channels = channels(server.port, "tls = 'none'");
-    let notice = Notice::of_finding(Arc::new(finding()), "urgent", "mail", Time(0), vec![]);
+    let notice = Notice::of_findings(vec![Arc::new(finding())], "urgent", "mail", Time(0), vec![]);
     let prepared = channels.get("mail").unwrap().prepare(&notice, "d1", Time(0)).await.unwrap();
     drop(prepared);
     send(&channels, finding()).await.unwrap();

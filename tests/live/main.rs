@@ -5,4 +5,5 @@ mod certificates;
 mod device;
 mod executor;
 mod mail;
+mod router;
 mod webhook;

@@ -117,7 +117,7 @@ fn now() -> Time {
 }
 
 async fn send_to(channels: &Channels, finding: Finding, delivery: &str) -> Result<Answer, SendError> {
-    let notice = Notice::of_finding(Arc::new(finding), "urgent", "hook", now(), vec!["block_ip on router1: enforced".into()]);
+    let notice = Notice::of_findings(vec![Arc::new(finding)], "urgent", "hook", now(), vec!["block_ip on router1: enforced".into()]);
     channels.get("hook").unwrap().prepare(&notice, delivery, now()).await?.send().await
 }
 

@@ -42,27 +42,24 @@ impl Outbox {
     }
 
     /// Those of a queue that may go next: the ones that stepped aside before the first that keeps its place, and that one.
+    /// None while one of the queue is being worked on: one at a time.
     fn candidates(&self, queue: &VecDeque<Arc<str>>) -> Vec<(&Due, Time, u32)> {
+        if queue.iter().any(|id| self.is_busy(id)) {
+            return Vec::new();
+        }
         let mut found = Vec::new();
-        for id in queue {
-            let Some(delivery) = self.deliveries.get(id) else { continue };
-            match delivery.standing {
-                // One at a time.
-                _ if self.claimed.contains(id) => return Vec::new(),
-                Standing::Open { .. } => return Vec::new(),
-                Standing::Settled(_) => {}
-                Standing::Waiting { tries, from } => {
-                    found.push((&delivery.due, from, tries.saturating_add(1)));
-                    if tries < IN_ORDER_TRIES {
-                        // What is behind waits; but something open may stand there since before this one came back.
-                        let busy =
-                            |id: &Arc<str>| self.claimed.contains(id) || self.deliveries.get(id).is_some_and(|d| matches!(d.standing, Standing::Open { .. }));
-                        return if queue.iter().any(busy) { Vec::new() } else { found };
-                    }
-                }
+        for delivery in queue.iter().filter_map(|id| self.deliveries.get(id)) {
+            let Standing::Waiting { tries, from } = delivery.standing else { continue };
+            found.push((&delivery.due, from, tries.saturating_add(1)));
+            if tries < IN_ORDER_TRIES {
+                break;
             }
         }
         found
+    }
+
+    fn is_busy(&self, id: &str) -> bool {
+        self.claimed.contains(id) || matches!(self.standing(id), Some(Standing::Open { .. }))
     }
 }
 

@@ -58,7 +58,7 @@ impl Kind {
     pub(super) fn regex(self) -> &'static str {
         match self {
             Kind::Text | Kind::Trimmed => "(?s:.*)",
-            Kind::Word | Kind::Lower | Kind::Ether => r"\S*",
+            Kind::Word | Kind::Lower | Kind::Ether => r"[^\x00-\x20]*",
             Kind::Int => "[0-9]{1,18}",
             Kind::Ip => r"[0-9A-Fa-f:.]+(?:%[0-9A-Za-z_.@-]+)?",
             Kind::Port => "[0-9]{1,5}",

@@ -4,6 +4,8 @@ use opmas::alert::{Channels, Notice, Repeat};
 use opmas::diag::SourceFile;
 use opmas::model::Time;
 
+use proptest::prelude::*;
+
 use super::{HOOK, MAIL, finding, load};
 
 fn faults(text: &str) -> Vec<String> {
@@ -47,6 +49,9 @@ fn a_broken_file_costs_nothing_else_and_its_name_stays_known() {
     assert_eq!(loaded.channels.iter().map(|c| &*c.name).collect::<Vec<_>>(), ["a", "c"]);
     assert_eq!(loaded.channels.names().iter().map(|n| &**n).collect::<Vec<_>>(), ["a", "b", "c"]);
     assert_eq!(loaded.diagnostics[0].to_string(), "notifiers/b.toml:1:15: no integration is named `emial`; did you mean `email`?");
+    let twice = load(&[("a", MAIL), ("old/a", HOOK)]);
+    assert_eq!(twice.diagnostics[0].to_string(), "notifiers/old/a.toml: a second channel is named `a`, after notifiers/a.toml; rename one of the files");
+    assert_eq!(twice.channels.get("a").unwrap().integration.name(), "email");
 }
 
 #[test]
@@ -121,7 +126,7 @@ fn a_message_to_a_missing_secret_waits_for_the_owner() {
     let loaded = load(&[("x", HOOK)]);
     let channel = loaded.channels.get("x").unwrap();
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-    let notice = Notice::of_finding(finding().into(), "r", "x", Time(0), vec![]);
+    let notice = Notice::of_findings(vec![finding().into()], "r", "x", Time(0), vec![]);
     let error = runtime.block_on(channel.prepare(&notice, "id", Time(0))).unwrap_err();
     assert_eq!(error.kind, opmas::alert::Failure::Retryable { after: None });
 }
@@ -131,4 +136,12 @@ fn a_channel_prints_without_the_parts_of_its_url_that_may_be_secret() {
     let loaded = load(&[("x", &HOOK.replace("127.0.0.1:9/", "127.0.0.1:9/services/T0ken?key=K3y"))]);
     let printed = format!("{:?} {}", loaded.channels, loaded.channels.get("x").unwrap().integration.target());
     assert!(!printed.contains("T0ken") && !printed.contains("K3y"), "{printed}");
+}
+
+proptest! {
+    #[test]
+    fn no_text_makes_the_loader_panic(email in any::<bool>(), key in "host|url|to|from|tls|port|timeout|enabled|secret_file|x", value in "[^\u{0}]{0,40}") {
+        let base = if email { MAIL } else { HOOK };
+        load(&[("x", &format!("{base}\n{key} = {value}")), ("y", &value), ("z", &base.replacen("127.0.0.1", &value, 1))]);
+    }
 }

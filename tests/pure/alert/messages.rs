@@ -9,7 +9,7 @@ use proptest::prelude::*;
 use super::finding;
 
 fn notice(finding: Finding) -> Notice {
-    Notice::of_finding(Arc::new(finding), "urgent", "email", Time(0), vec!["block_ip on router1: enforced until 14:08".into()])
+    Notice::of_findings(vec![Arc::new(finding)], "urgent", "email", Time(0), vec!["block_ip on router1: enforced until 14:08".into()])
 }
 
 /// The finding with one hostile text in every field that a log line can reach.
@@ -119,7 +119,7 @@ fn long_values_are_bounded() {
     assert!(subject(&notice).chars().count() < 200);
     assert!(render_text(&notice, "d1").len() < 30_000);
     assert!(render_html(&notice, "d1").len() < 100_000);
-    let many = Notice { findings: vec![Arc::new(hostile(&"é".repeat(100_000))); 1_000], ..notice };
+    let many = Notice { findings: std::iter::repeat_n(Arc::new(hostile(&"é".repeat(100_000))), 1_000).collect(), ..notice };
     assert!(render_text(&many, "d1").contains("And 990 more findings"));
     assert!(render_html(&many, "d1").len() < 1_000_000);
 }

@@ -52,6 +52,9 @@ fn deliveries_of_a_channel_go_one_by_one_in_order() {
     outbox.claim(&"m2".into());
     outbox.release("m2");
     assert_eq!(ids(&outbox.due(START)), ["h1", "m2"]);
+    // Also when the ledger alone tells of the attempt.
+    let read = self::outbox(&[intent("m1", "mail", START), intent("m2", "mail", START), attempt("m1", 1)]);
+    assert_eq!((read.due(START), read.next_wake(START)), (vec![], None));
 }
 
 #[test]

@@ -1,0 +1,374 @@
+//! A second implementation, written from the sentences: it keeps every entry and computes every window anew.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use opmas::engine::pipeline::{Found, Pipeline, Settings};
+use opmas::model::Entry;
+use opmas::sigma::RuleSet;
+use proptest::prelude::*;
+use proptest::strategy::ValueTree;
+use serde_json::{Map, Value, json};
+
+use super::model::{Correlation, Sent, correlations, leaping, name, stream, yaml};
+use super::{PRELUDE, at, entry, line, pipeline, record, rule_set};
+
+/// Half seconds, so that equal times and exact distances happen.
+type When = i64;
+type Place = (When, usize);
+
+const LATENESS: When = 10;
+const SKEW: When = 1200;
+const SILENT: When = 60;
+
+#[derive(Clone, Default)]
+struct Stood {
+    /// Which rules stand here; a finding counts by itself in counts.
+    refs: BTreeSet<usize>,
+    event: bool,
+    findings: usize,
+}
+
+#[derive(Clone)]
+struct Group {
+    stood: BTreeMap<Place, Stood>,
+    /// All that ever entered since it was empty, for predecessors.
+    before: BTreeSet<Place>,
+    held: BTreeSet<Place>,
+    fired: BTreeSet<Place>,
+    armed: bool,
+    announced: Option<Place>,
+    cooling: Option<When>,
+    newest_ever: When,
+    host: Option<&'static str>,
+}
+
+impl Default for Group {
+    fn default() -> Group {
+        let (stood, before, held, fired) = (BTreeMap::new(), BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
+        Group { stood, before, held, fired, armed: true, announced: None, cooling: None, newest_ever: When::MIN, host: None }
+    }
+}
+
+type Key = (usize, Option<&'static str>);
+
+/// What a finding is: rule, x, group.
+pub type Said = (usize, Place, Option<&'static str>, Option<usize>);
+
+#[derive(Clone)]
+pub struct Oracle<'a> {
+    rules: &'a [Correlation],
+    events: &'a [Sent],
+    groups: BTreeMap<Key, Group>,
+    newest: Option<When>,
+    hosts: BTreeMap<&'static str, (When, When)>,
+    waiting: BTreeSet<usize>,
+    told: BTreeSet<(usize, usize, Option<&'static str>)>,
+    leaps: bool,
+}
+
+impl<'a> Oracle<'a> {
+    pub fn new(rules: &'a [Correlation], events: &'a [Sent], leaps: bool) -> Oracle<'a> {
+        let (groups, hosts) = (BTreeMap::new(), BTreeMap::new());
+        Oracle { rules, events, groups, newest: None, hosts, waiting: BTreeSet::new(), told: BTreeSet::new(), leaps }
+    }
+
+    fn watermark(&self) -> When {
+        self.newest.map_or(When::MIN, |newest| newest - LATENESS)
+    }
+
+    fn is_jump(&self, time: When) -> bool {
+        self.leaps && self.newest.is_none_or(|newest| time > newest + SKEW)
+    }
+
+    fn silent(&self, rule: usize) -> bool {
+        let above: Vec<&Correlation> = self.rules.iter().filter(|r| r.over.contains(&rule)).collect();
+        !above.is_empty() && !above.iter().any(|r| r.generate)
+    }
+
+    /// T3, then what is believed enters.
+    pub fn line(&mut self, seq: usize) -> Vec<Said> {
+        let time = self.events[seq].time;
+        // Whoever waits and is confirmed: the lesser of the two is believed, the other judged anew.
+        let mut enter = Vec::new();
+        let mut known = self.newest;
+        let confirmed: Vec<usize> = self.waiting.iter().rev().copied().filter(|w| time >= self.events[*w].time - SKEW).collect();
+        let jump = |known: Option<When>, t: When| self.leaps && known.is_none_or(|n| t > n + SKEW);
+        let mut mine = jump(known, time);
+        for w in confirmed {
+            let theirs = self.events[w].time;
+            known = known.max(Some(theirs.min(time)));
+            if theirs > time {
+                mine = false;
+            }
+            if !jump(known, theirs) {
+                known = known.max(Some(theirs));
+                enter.push(w);
+            }
+            mine = mine && jump(known, time);
+        }
+        enter.sort_unstable();
+        let mut said = Vec::new();
+        for w in enter {
+            self.waiting.remove(&w);
+            said.extend(self.enter(w));
+        }
+        if mine {
+            let mut copy = self.clone();
+            let trial = copy.correlate(seq, Some((time, seq)));
+            for (rule, _, group, _) in &trial {
+                self.told.insert((seq, *rule, *group));
+            }
+            self.waiting.insert(seq);
+            said.extend(trial);
+        } else {
+            said.extend(self.enter(seq));
+        }
+        said.retain(|(rule, ..)| !self.silent(*rule));
+        said
+    }
+
+    fn enter(&mut self, seq: usize) -> Vec<Said> {
+        let event = &self.events[seq];
+        self.newest = self.newest.max(Some(event.time));
+        if let Some(host) = event.host {
+            let clock = if self.leaps { self.newest.unwrap() } else { 0 };
+            let newest = self.hosts.get(host).map_or(event.time, |(newest, _)| event.time.max(*newest));
+            self.hosts.insert(host, (newest, clock));
+        }
+        let all = self.correlate(seq, None);
+        // Told at its own line already, and never twice.
+        all.into_iter().filter(|(rule, x, group, _)| self.told.insert((x.1, *rule, *group))).collect()
+    }
+
+    fn host_time(&self, host: &str) -> Option<When> {
+        let (newest, heard) = self.hosts.get(host)?;
+        let clock = if self.leaps { self.newest? } else { 0 };
+        Some(if clock - heard > SILENT { newest + clock - heard } else { *newest })
+    }
+
+    fn correlate(&mut self, seq: usize, only: Option<Place>) -> Vec<Said> {
+        let mut present: BTreeMap<usize, BTreeSet<(Place, Option<&'static str>)>> = BTreeMap::new();
+        let mut findings: BTreeMap<usize, Vec<Said>> = BTreeMap::new();
+        let event = &self.events[seq];
+        let mut said = Vec::new();
+        for (index, rule) in self.rules.iter().enumerate() {
+            let own = index + 3;
+            // place, group → which references stand there, and how many findings.
+            let mut inputs: BTreeMap<Option<&'static str>, BTreeMap<Place, Stood>> = BTreeMap::new();
+            for of in rule.over.iter().copied().collect::<BTreeSet<_>>() {
+                let mut add = |place: Place, src: Option<&'static str>, finding: bool| {
+                    let group = if rule.grouped { src } else { None };
+                    if rule.grouped && src.is_none() {
+                        return;
+                    }
+                    let stood = inputs.entry(group).or_default().entry(place).or_default();
+                    stood.refs.insert(of);
+                    stood.event |= !finding;
+                    stood.findings += usize::from(finding);
+                };
+                if of < 3 && event.letters.contains(&of) {
+                    add((event.time, seq), event.src, false);
+                } else if of >= 3 && rule.ordered {
+                    for (place, _) in present.get(&of).into_iter().flatten() {
+                        add(*place, self.events[place.1].src, false);
+                    }
+                } else if of >= 3 {
+                    for (_, place, ..) in findings.get(&of).into_iter().flatten() {
+                        add(*place, self.events[place.1].src, true);
+                    }
+                }
+            }
+            for (group, places) in inputs {
+                let (holds, fires) = self.group(index, group, places, only);
+                present.entry(own).or_default().extend(holds.into_iter().map(|place| (place, group)));
+                said.extend(fires.iter().copied());
+                findings.entry(own).or_default().extend(fires);
+            }
+        }
+        said
+    }
+
+    fn group(&mut self, index: usize, key: Option<&'static str>, places: BTreeMap<Place, Stood>, only: Option<Place>) -> (Vec<Place>, Vec<Said>) {
+        let rule = &self.rules[index];
+        let (span, late) = (rule.span * 2, rule.lateness.map_or(LATENESS, |s| s * 2));
+        let mut group = self.groups.get(&(index, key)).cloned().unwrap_or_default();
+        // C1, last sentence.
+        let past = |end: When, host: Option<&str>| self.watermark() > end && host.and_then(|h| self.host_time(h)).is_none_or(|t| t > end);
+        if group.newest_ever > When::MIN && past(group.newest_ever + span + late, group.host) {
+            let cooling = group.cooling.filter(|f| !past(f + rule.cooldown.unwrap_or(0) * 2 + span + late, None));
+            group = Group { cooling, newest_ever: group.newest_ever, ..Group::default() };
+        }
+        let newest = group.stood.keys().chain(places.keys()).max().copied().unwrap();
+        let horizon = newest.0 - span - late;
+        let mut fresh = BTreeSet::new();
+        let mut first: Option<Place> = None;
+        for (place, stood) in places.into_iter().filter(|(place, _)| place.0 > horizon) {
+            if !group.stood.contains_key(&place) {
+                fresh.insert(place);
+                group.newest_ever = group.newest_ever.max(place.0);
+                if group.stood.keys().all(|p| *p < place) {
+                    group.host = if place.0 < self.watermark() { self.events[place.1].host } else { None };
+                }
+            }
+            let known = group.stood.entry(place).or_default();
+            known.refs.extend(stood.refs);
+            known.event |= stood.event;
+            known.findings += stood.findings;
+            group.before.insert(place);
+            first = Some(first.map_or(place, |f| f.min(place)));
+        }
+        group.stood.retain(|place, _| place.0 > horizon);
+        let (mut holds, mut fires) = (Vec::new(), Vec::new());
+        if let Some(first) = first {
+            for x in group.stood.keys().copied().filter(|x| *x >= first).collect::<Vec<_>>() {
+                if !group.stood.contains_key(&x) {
+                    break;
+                }
+                if fresh.contains(&x) {
+                    let pred = group.before.range(..x).next_back();
+                    if pred.is_none_or(|p| x.0 - p.0 >= span) && !group.announced.is_some_and(|a| a > x) {
+                        group.armed = true;
+                    }
+                }
+                if only.is_some_and(|only| only != x) {
+                    continue;
+                }
+                let window: Vec<(&Place, &Stood)> = group.stood.iter().filter(|(p, _)| p.0 > x.0 - span && **p <= x).collect();
+                let count: usize = window.iter().map(|(_, s)| usize::from(s.event) + s.findings).sum();
+                let test = if rule.ordered { subsequence(&rule.over, &window) } else { count as u64 >= rule.at_least };
+                if !(test && count as u64 >= rule.min_events.unwrap_or(1)) {
+                    if group.stood.keys().next_back() == Some(&x) {
+                        group.armed = true;
+                    }
+                    continue;
+                }
+                if group.held.insert(x) {
+                    holds.push(x);
+                }
+                let refire = rule.refire.unwrap_or(if rule.cooldown.is_some() { "every" } else { "edge" });
+                let cooling = rule.cooldown.zip(group.cooling).is_some_and(|(c, f)| x.0 < f + c * 2);
+                let says = refire == "every" || (group.armed && group.announced.is_none_or(|a| x > a));
+                if !says || cooling || !group.fired.insert(x) {
+                    continue;
+                }
+                fires.push((index + 3, x, key, (!rule.ordered).then_some(count)));
+                group.announced = group.announced.max(Some(x));
+                group.cooling = group.cooling.max(Some(x.0));
+                match refire {
+                    "edge" => group.armed = false,
+                    "reset" => group.stood.clear(),
+                    _ => {}
+                }
+            }
+        }
+        self.groups.insert((index, key), group);
+        (holds, fires)
+    }
+}
+
+/// Whether the last of the window fills the last place of a subsequence: tried from the front, every way.
+fn subsequence(order: &[usize], window: &[(&Place, &Stood)]) -> bool {
+    fn fills(order: &[usize], window: &[(&Place, &Stood)]) -> bool {
+        let Some((want, rest)) = order.split_last() else { return true };
+        (0..window.len()).any(|at| window[at].1.refs.contains(want) && fills(rest, &window[..at]))
+    }
+    let Some((last, before)) = window.split_last() else { return false };
+    last.1.refs.contains(order.last().unwrap()) && fills(&order[..order.len() - 1], before)
+}
+
+fn sent(seq: usize, event: &Sent, leaps: bool) -> Entry {
+    let letters: Vec<String> = event.letters.iter().map(|l| name(*l)).collect();
+    let mut fields = Map::new();
+    fields.insert("time".into(), json!(at(event.time as f64 / 2.0).to_string()));
+    fields.insert("k".into(), json!(letters));
+    for (key, value) in [("src", event.src), ("host", event.host)] {
+        if let Some(value) = value {
+            fields.insert(key.into(), json!(value));
+        }
+    }
+    // With an arrival far behind all of it, every stamp is believed at once, and no host is ever silent for long.
+    let arrival = (!leaps).then(|| at(100_000.0));
+    entry(seq as u64, record("one", arrival, &Value::Object(fields).to_string()))
+}
+
+fn expected(rules: &[Correlation], said: &[Said]) -> Vec<String> {
+    let one = |(rule, x, group, value): &Said| {
+        let group = if rules[rule - 3].grouped { format!(" src={}", group.unwrap()) } else { String::new() };
+        let value = value.map(|value| format!(" value={value}")).unwrap_or_default();
+        format!("{} x={} t={}{group}{value}", name(*rule), x.1, x.0 as f64 / 2.0)
+    };
+    let mut lines: Vec<String> = said.iter().map(one).collect();
+    lines.sort();
+    lines
+}
+
+fn lines(found: &[Found], rules: &RuleSet) -> Vec<String> {
+    let mut lines: Vec<String> = found.iter().filter(|found| found.group.is_some()).map(|found| line(found, rules)).collect();
+    lines.sort();
+    lines
+}
+
+fn agree(rules: &[Correlation], events: &[Sent], leaps: bool, restart: bool) -> Result<(), TestCaseError> {
+    let text = yaml(rules);
+    let set = rule_set(&[&format!("{PRELUDE}{text}")]);
+    let mut real: Pipeline = pipeline(&set, Settings::default());
+    let mut second = Oracle::new(rules, events, leaps);
+    let mut ids = BTreeSet::new();
+    for (seq, event) in events.iter().enumerate() {
+        let found = real.entry(&sent(seq, event, leaps));
+        let wanted = second.line(seq);
+        prop_assert_eq!(lines(&found, &set), expected(rules, &wanted), "at line {} with\n{}", seq, text);
+        for found in found {
+            prop_assert!(ids.insert(found.id()), "the finding {} of line {} was said before", line(&found, &set), seq);
+        }
+        if restart {
+            let bytes = real.snapshot().unwrap();
+            real = pipeline(&set, Settings::default());
+            real.restore(&bytes).unwrap();
+        }
+    }
+    Ok(())
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 400, ..ProptestConfig::default() })]
+
+    #[test]
+    fn c1_c2_c3_c7_c8_a_second_implementation_agrees(rules in correlations(), events in stream()) {
+        agree(&rules, &events, false, false)?;
+    }
+
+    #[test]
+    fn t3_a_second_implementation_agrees_where_stamps_leap(rules in correlations(), events in leaping()) {
+        agree(&rules, &events, true, false)?;
+    }
+}
+
+proptest! {
+    // A pipeline is made anew at every line.
+    #![proptest_config(ProptestConfig { cases: 40, ..ProptestConfig::default() })]
+
+    #[test]
+    fn o2_a_restart_at_every_point_changes_nothing(rules in correlations(), events in leaping()) {
+        agree(&rules, &events, true, true)?;
+    }
+}
+
+#[test]
+fn o2_threads_and_batches_change_nothing() {
+    let mut runner = proptest::test_runner::TestRunner::deterministic();
+    for _ in 0..20 {
+        let rules = correlations().new_tree(&mut runner).unwrap().current();
+        let events = leaping().new_tree(&mut runner).unwrap().current();
+        let set = rule_set(&[&format!("{PRELUDE}{}", yaml(&rules))]);
+        let entries: Vec<Entry> = events.iter().enumerate().map(|(seq, event)| sent(seq, event, true)).collect();
+        let on = |threads: usize, batch: usize| {
+            let mut pipeline = pipeline(&set, Settings { threads, ..Settings::default() });
+            let found: Vec<Found> = entries.chunks(batch).flat_map(|entries| pipeline.entries(entries)).collect();
+            found.iter().map(|found| (found.id(), line(found, &set))).collect::<Vec<_>>()
+        };
+        let one = on(1, 1);
+        assert_eq!(one, on(4, 7));
+        assert_eq!(one, on(3, 1000));
+    }
+}

@@ -1,0 +1,242 @@
+//! The run's state machine: every record in every state, and what is next after a crash.
+
+use opmas::model::{Decided, FindingId, RunState, Step, Verdict};
+use opmas::playbook::{NextMove, RUN_MOVES, Run, STEP_MOVES, StepMove, StepState};
+
+use super::*;
+
+const RUN_STATES: [RunState; 5] = [RunState::Running, RunState::Done, RunState::Failed, RunState::Diverged, RunState::Waiting];
+const OUTCOMES: [OutcomeState; 7] = [
+    OutcomeState::Enforced,
+    OutcomeState::Partial,
+    OutcomeState::Undone,
+    OutcomeState::Refused,
+    OutcomeState::Failed,
+    OutcomeState::Unknown,
+    OutcomeState::Planned,
+];
+
+fn begin() -> Decided {
+    Decided::Run { run: "r".into(), playbook: "p".into(), revision: "0".into(), finding: FindingId("f".into()), at: Time(0) }
+}
+
+fn intent(key: &str, decision: Verdict) -> Decided {
+    let step = Step {
+        run: "r".into(),
+        key: key.into(),
+        playbook: "p".into(),
+        device: "gate".into(),
+        action: "block_ip".into(),
+        params: Default::default(),
+        commands: Vec::new(),
+        stdin: Vec::new(),
+        decision,
+        reason: "because".into(),
+    };
+    Decided::Intent { step: Box::new(step), at: Time(0) }
+}
+
+fn attempt(key: &str, attempt: u32) -> Decided {
+    Decided::Attempt { run: "r".into(), key: key.into(), attempt, at: Time(0) }
+}
+
+fn end(key: &str, state: OutcomeState) -> Decided {
+    Decided::Outcome { run: "r".into(), key: key.into(), outcome: outcome(state) }
+}
+
+fn moved(state: RunState) -> Decided {
+    Decided::RunMoved { run: "r".into(), state, reason: "so".into(), at: Time(0) }
+}
+
+fn after(records: &[Decided]) -> Run {
+    let mut run = Run::begin(&begin()).unwrap();
+    for record in records {
+        run.apply(record).unwrap();
+    }
+    run
+}
+
+fn next(records: &[Decided]) -> NextMove {
+    after(records).next()
+}
+
+/// Runs in every combination of the run's state and its one step's state that can be reached, with what leads there.
+fn reachable() -> Vec<(RunState, StepState, Vec<Decided>)> {
+    let steps = [
+        (StepState::Absent, vec![]),
+        (StepState::Intended, vec![intent("1", Verdict::Auto)]),
+        (StepState::Attempted, vec![intent("1", Verdict::Auto), attempt("1", 1)]),
+        (StepState::Unknown, vec![intent("1", Verdict::Auto), attempt("1", 1), end("1", OutcomeState::Unknown)]),
+        (StepState::Ended, vec![intent("1", Verdict::Auto), attempt("1", 1), end("1", OutcomeState::Enforced)]),
+    ];
+    let mut found = Vec::new();
+    for (step, records) in steps {
+        for state in RUN_STATES {
+            let mut records = records.clone();
+            records.extend((state != RunState::Running).then(|| moved(state)));
+            let mut run = Run::begin(&begin()).unwrap();
+            if records.iter().all(|record| run.apply(record).is_ok()) {
+                found.push((state, step, records));
+            }
+        }
+    }
+    found
+}
+
+/// Written down a second time, from the meaning: what may follow what.
+fn expected(run: RunState, step: StepState, record: &Decided) -> bool {
+    use OutcomeState as O;
+    use StepState as S;
+    let running = run == RunState::Running;
+    match record {
+        Decided::Intent { .. } => running && step == S::Absent,
+        Decided::Attempt { .. } => running && matches!(step, S::Intended | S::Attempted | S::Unknown),
+        Decided::Outcome { outcome, .. } if running || run == RunState::Waiting => match (step, outcome.state) {
+            (S::Intended, O::Planned | O::Refused) => true,
+            (S::Attempted, state) => state != O::Planned,
+            (S::Unknown, state) => !matches!(state, O::Planned | O::Refused | O::Unknown),
+            _ => false,
+        },
+        Decided::RunMoved { state, .. } => match (run, state) {
+            (RunState::Running, RunState::Done) => matches!(step, S::Absent | S::Ended),
+            (RunState::Running, RunState::Diverged) | (RunState::Running | RunState::Waiting, RunState::Failed) => step != S::Attempted,
+            (RunState::Running, RunState::Waiting) | (RunState::Waiting, RunState::Running) => true,
+            _ => false,
+        },
+        _ => false,
+    }
+}
+
+#[test]
+fn every_record_in_every_state_is_taken_or_refused_as_it_means() {
+    let reachable = reachable();
+    assert_eq!(reachable.len(), 5 + 4 + 2 + 4 + 5, "{:?}", reachable.iter().map(|r| (r.0, r.1)).collect::<Vec<_>>());
+    let (mut taken, mut refused) = (0, 0);
+    for (state, step, records) in reachable {
+        let attempts = records.iter().filter(|record| matches!(record, Decided::Attempt { .. })).count();
+        let mut candidates = vec![begin(), intent("1", Verdict::Auto), attempt("1", u32::try_from(attempts).unwrap() + 1)];
+        candidates.extend(OUTCOMES.map(|outcome| end("1", outcome)));
+        candidates.extend(RUN_STATES.map(moved));
+        candidates.push(Decided::Note { text: "x".into(), at: Time(0) });
+        for record in candidates {
+            let mut run = after(&records);
+            let before = run.clone();
+            let result = run.apply(&record);
+            assert_eq!(result.is_ok(), expected(state, step, &record), "{state:?} {step:?} {record:?}: {result:?}");
+            if result.is_err() {
+                assert_eq!(run, before, "a refused record changed something");
+                refused += 1;
+            } else {
+                taken += 1;
+            }
+        }
+    }
+    assert!(taken > 40 && refused > 200, "{taken} {refused}");
+}
+
+#[test]
+fn the_tables_have_no_move_twice_and_leave_nothing_that_has_ended() {
+    for (index, (from, by, _)) in STEP_MOVES.iter().enumerate() {
+        assert!(!STEP_MOVES[..index].iter().any(|(f, b, _)| (f, b) == (from, by)));
+        assert!(*from != StepState::Ended && (*from == StepState::Absent) == (*by == StepMove::Intend));
+    }
+    assert!(RUN_MOVES.iter().all(|(from, to)| from != to && !matches!(from, RunState::Done | RunState::Failed | RunState::Diverged)));
+}
+
+#[test]
+fn records_of_another_run_and_uncounted_attempts_are_refused() {
+    let mut other =
+        Run::begin(&Decided::Run { run: "q".into(), playbook: "p".into(), revision: "0".into(), finding: FindingId("f".into()), at: Time(0) }).unwrap();
+    for record in [intent("1", Verdict::Auto), attempt("1", 1), end("1", OutcomeState::Enforced), moved(RunState::Done), begin()] {
+        assert_eq!(other.apply(&record).unwrap_err().to_string(), "a record that is not about run q was applied to it");
+    }
+    let mut run = after(&[intent("1", Verdict::Auto)]);
+    assert!(run.apply(&attempt("1", 2)).is_err() && run.apply(&attempt("2", 1)).is_err());
+    run.apply(&attempt("1", 1)).unwrap();
+    assert!(run.apply(&attempt("1", 1)).is_err());
+    assert!(Run::begin(&moved(RunState::Done)).is_err());
+}
+
+#[test]
+fn what_was_not_allowed_is_never_attempted() {
+    for verdict in [Verdict::Observe, Verdict::Refused, Verdict::Approve] {
+        let mut run = after(&[intent("1", verdict)]);
+        assert!(run.apply(&attempt("1", 1)).is_err(), "{verdict:?}");
+    }
+    // A person's word, which is the way back from waiting, allows what waits for it, and nothing that comes later.
+    let approved = [intent("1", Verdict::Approve), moved(RunState::Waiting), moved(RunState::Running)];
+    assert_eq!(next(&approved), NextMove::Attempt { key: "1".into(), attempt: 1 });
+    let mut run = after(&approved);
+    run.apply(&intent("2", Verdict::Approve)).unwrap();
+    assert!(run.apply(&attempt("2", 1)).is_err());
+    run.apply(&attempt("1", 1)).unwrap();
+}
+
+#[test]
+fn o7_an_attempt_without_an_outcome_is_settled_first() {
+    let key = || "1".into();
+    assert_eq!(next(&[]), NextMove::Evaluate);
+    assert_eq!(next(&[intent("1", Verdict::Auto)]), NextMove::Attempt { key: key(), attempt: 1 });
+    let attempted = vec![intent("1", Verdict::Auto), attempt("1", 1)];
+    assert_eq!(next(&attempted), NextMove::Settle { key: key(), attempt: 1 });
+    let with = |more: &[Decided]| next(&[attempted.as_slice(), more].concat());
+    assert_eq!(with(&[attempt("1", 2)]), NextMove::Settle { key: key(), attempt: 2 });
+    assert_eq!(with(&[end("1", OutcomeState::Enforced)]), NextMove::Evaluate);
+    assert_eq!(with(&[end("1", OutcomeState::Failed)]), NextMove::Evaluate);
+    assert!(matches!(with(&[end("1", OutcomeState::Unknown)]), NextMove::Hold { .. }));
+    assert_eq!(with(&[end("1", OutcomeState::Unknown), moved(RunState::Waiting)]), NextMove::Wait);
+    assert_eq!(
+        with(&[end("1", OutcomeState::Unknown), moved(RunState::Waiting), end("1", OutcomeState::Enforced), moved(RunState::Running)]),
+        NextMove::Evaluate
+    );
+    assert_eq!(with(&[end("1", OutcomeState::Enforced), moved(RunState::Done)]), NextMove::Finished);
+}
+
+#[test]
+fn what_is_not_carried_out_is_answered_or_held() {
+    let key = || "1".into();
+    assert_eq!(next(&[intent("1", Verdict::Observe)]), NextMove::Answer { key: key(), state: OutcomeState::Planned });
+    assert_eq!(next(&[intent("1", Verdict::Refused)]), NextMove::Answer { key: key(), state: OutcomeState::Refused });
+    assert_eq!(next(&[intent("1", Verdict::Approve)]), NextMove::Hold { key: key(), reason: "because".into() });
+}
+
+/// A script and the run together, the engine's part played with every verdict, crashing (forgetting all but the ledger) after each record.
+#[test]
+fn a_run_that_is_rebuilt_from_the_ledger_after_every_record_takes_each_step_once() {
+    let script = r#"if finding.device.block_ip("203.0.113.9").ok { device("attic").collect_log(); } device("barn").collect_log();"#;
+    let mut ledger = vec![begin()];
+    let mut carried_out = Vec::new();
+    for _ in 0..50 {
+        let mut run = Run::begin(&ledger[0]).unwrap();
+        ledger[1..].iter().for_each(|record| run.apply(record).unwrap());
+        let record = match run.next() {
+            NextMove::Evaluate => match evaluate(&Evaluate { history: run.history(), ..request(script) }).progress {
+                Progress::Ready(calls) => intent(&calls[0].key, Verdict::Auto).with(&calls[0]),
+                Progress::Done => moved(RunState::Done),
+                other => panic!("{other:?}"),
+            },
+            NextMove::Attempt { key, attempt: n } => {
+                carried_out.push(key.to_string());
+                attempt(&key, n)
+            }
+            NextMove::Settle { key, .. } => end(&key, OutcomeState::Enforced),
+            NextMove::Finished => break,
+            other => panic!("{other:?}"),
+        };
+        ledger.push(record);
+    }
+    assert_eq!(carried_out.iter().map(|key| &key[..2]).collect::<Vec<_>>(), ["1-", "2-", "3-"]);
+    assert_eq!(ledger.len(), 1 + 3 * 3 + 1);
+}
+
+trait WithCall {
+    fn with(self, call: &Call) -> Decided;
+}
+
+impl WithCall for Decided {
+    fn with(self, call: &Call) -> Decided {
+        let Decided::Intent { mut step, at } = self else { panic!("an intent") };
+        (step.device, step.action, step.params) = (call.device.clone(), call.action.clone(), call.params.clone());
+        Decided::Intent { step, at }
+    }
+}
