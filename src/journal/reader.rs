@@ -100,11 +100,8 @@ impl LogReader {
                     self.ready.extend(self.batch.drain(..).map(|frame| Ok((frame, Arc::clone(file)))));
                     self.ready.push_back(Err(ReadError::Broken { file: segment.path.clone(), offset, from, to }));
                 }
-                Item::End(tail) => {
-                    if !self.ended(tail)? {
-                        return Ok(());
-                    }
-                }
+                Item::End(tail) if self.ended(tail)? => {}
+                Item::End(_) => return Ok(()),
             }
         }
         Ok(())

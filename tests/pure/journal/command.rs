@@ -14,7 +14,7 @@ fn opmas(arguments: &[&str], data_dir: &Path) -> (i32, String) {
     let output = Command::new(env!("CARGO_BIN_EXE_opmas")).args(arguments).arg("--data-dir").arg(data_dir).output().unwrap();
     let errors = String::from_utf8(output.stderr).unwrap();
     assert!(errors.lines().count() <= 1, "{errors}");
-    (output.status.code().unwrap(), String::from_utf8(output.stdout).unwrap() + &errors)
+    (output.status.code().unwrap(), format!("{}{errors}", String::from_utf8(output.stdout).unwrap()))
 }
 
 #[tokio::test]
