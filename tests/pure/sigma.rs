@@ -342,7 +342,7 @@ fn correlations_are_a_closed_table() {
 
 #[test]
 fn the_condition_of_a_correlation_is_a_closed_table() {
-    let with = |condition: &str| count("c", "a", "").replace("{gte: 2}", condition) + "---\n" + &rule("a");
+    let with = |condition: &str| count("c", "a", "").replace("{gte: 2}", condition) + "---\n" + rule("a").as_str();
     let table = [
         ("{gtee: 2}", "7:15: unknown key `gtee`; did you mean `gte`?"),
         ("{gte: two}", "7:20: `gte`: `two` is not a number; write a whole number or a decimal such as `0.5`"),
@@ -385,7 +385,7 @@ fn our_attributes_are_a_closed_table() {
         ("{params: {a-b: 1}}", "8:18: `a-b` cannot be the name of a parameter; use letters, digits and `_`"),
     ];
     for (written, expected) in table {
-        let loaded = loaded(&(count("c", "a", &format!("opmas: {written}\n")) + "---\n" + &rule("a")));
+        let loaded = loaded(&(count("c", "a", &format!("opmas: {written}\n")) + "---\n" + rule("a").as_str()));
         assert_eq!(said(&loaded), [format!("r.yml:{expected}")]);
     }
 }
@@ -440,7 +440,7 @@ fn c13_a_file_is_refused_whole_and_then_what_refers_to_its_rules() {
 
 #[test]
 fn an_unknown_reference_is_told_the_nearest_rule() {
-    let text = rule("failed_login") + "---\n" + &count("guessing", "faild_login", "");
+    let text = rule("failed_login") + "---\n" + count("guessing", "faild_login", "").as_str();
     refused(&text, &["r.yml:10:11: no loaded rule has the id or name `faild_login`; did you mean `failed_login`?"]);
 }
 
@@ -511,7 +511,7 @@ fn c11_generate_is_read_in_both_places() {
     for (text, silent) in
         [(count("c", "a", ""), true), (count("c", "a", "generate: true\n"), false), (count("c", "a", "generate: false\n"), true), (inside, false)]
     {
-        let loaded = loaded(&(rule("a") + "---\n" + &text));
+        let loaded = loaded(&(rule("a") + "---\n" + text.as_str()));
         assert_eq!(said(&loaded), [""; 0]);
         assert_eq!((loaded.set.is_silent(0), loaded.set.is_silent(1)), (silent, false), "{text}");
     }
@@ -526,7 +526,7 @@ fn filter(rules: &str) -> String {
 
 #[test]
 fn c11_filters_are_anded_to_the_rules_that_they_name() {
-    let loaded = load(&files(&[("f.yml", &filter("[a]")), ("r.yml", &(rule("a") + "---\n" + &rule("b")))]));
+    let loaded = load(&files(&[("f.yml", &filter("[a]")), ("r.yml", &(rule("a") + "---\n" + rule("b").as_str()))]));
     assert_eq!(said(&loaded), [""; 0]);
     let Body::Detection(a) = &loaded.set.rules[0].body else { panic!() };
     assert_eq!(a.condition, Condition::And(vec![Condition::Search(0), Condition::Not(Box::new(Condition::Search(1)))]));
@@ -573,7 +573,7 @@ fn bombs_are_refused() {
         writeln!(ladder, "a{i}: &a{i} [*a{}]", i - 1).unwrap();
     }
     assert!(said(&loaded(&ladder))[0].contains("nested deeper than 32 levels; nest less"));
-    for deep in ["[".repeat(100_000), "- ".repeat(100_000), "{a: ".repeat(100_000), "a: &a ".to_owned() + &"[".repeat(40)] {
+    for deep in ["[".repeat(100_000), "- ".repeat(100_000), "{a: ".repeat(100_000), "a: &a ".to_owned() + "[".repeat(40).as_str()] {
         assert_eq!(loaded(&deep).diagnostics.len(), 1);
     }
     let stairs: String = (0..2_000).fold(String::new(), |mut text, i| {
