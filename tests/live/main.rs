@@ -6,4 +6,6 @@ mod device;
 mod executor;
 mod mail;
 mod router;
+mod site;
 mod webhook;
+mod whole;

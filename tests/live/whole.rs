@@ -1,0 +1,194 @@
+//! The main job, whole: a router's own log lines, an attacker who guesses a password, a block that is read back, two messages.
+
+use std::fs;
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream, UdpSocket};
+use std::time::{Duration, Instant};
+
+use crate::router::{ATTACKER, MANAGER, OTHER, ROUTER, Router, eventually};
+use crate::site::Site;
+
+const SYSLOG: &str = "[source.routers]\ntype = 'syslog'\nlisten = '192.168.1.2:1514'\ntrusted = true";
+const FAR: &str = "198.51.100.9";
+
+/// An echo server in a namespace.
+fn echo(router: &Router, at: &str, address: &str) {
+    let listener = router.inside(at, || TcpListener::bind((address, 7000)).unwrap());
+    std::thread::spawn(move || {
+        for mut stream in listener.incoming().flatten() {
+            std::thread::spawn(move || {
+                let mut byte = [0];
+                while stream.read_exact(&mut byte).is_ok() && stream.write_all(&byte).is_ok() {}
+            });
+        }
+    });
+}
+
+fn connect(router: &Router, at: &str, address: &str) -> TcpStream {
+    let stream = router.inside(at, || TcpStream::connect_timeout(&format!("{address}:7000").parse().unwrap(), Duration::from_secs(3)).unwrap());
+    stream.set_read_timeout(Some(Duration::from_millis(1_500))).unwrap();
+    stream
+}
+
+/// Whether a byte comes back.
+fn lives(mut stream: &TcpStream) -> bool {
+    stream.write_all(b"x").is_ok() && stream.read_exact(&mut [0]).is_ok()
+}
+
+fn attack(router: &Router, from: &str, failures: usize) {
+    for _ in 0..failures {
+        assert!(!router.login(from, "wrong", "true"));
+    }
+    assert!(router.login(from, "secret", "true"));
+}
+
+#[test]
+fn the_whole_loop() {
+    let mut site = Site::new(SYSLOG, "25s");
+    site.start();
+    let (code, said) = site.command(&["device", "check"]);
+    assert_eq!(code, Some(0), "{said}");
+    echo(&site.router, "rt", ROUTER);
+    echo(&site.router, "fr", FAR);
+    let streams = |at| [connect(&site.router, at, ROUTER), connect(&site.router, at, FAR)];
+    let (attackers, others) = (streams("at"), streams("ot"));
+    assert!(attackers.iter().chain(&others).all(lives), "everybody is connected before");
+
+    // Five failures and a login: nothing.
+    attack(&site.router, "ot", 5);
+    std::thread::sleep(Duration::from_secs(2));
+    assert!(site.metric("opmas_source_records_total") >= 6.0, "the router's lines arrive: {}", site.log());
+    assert_eq!(site.metric("opmas_findings_total"), 0.0, "{}", site.log());
+
+    // Six failures and a login: found, blocked, told.
+    attack(&site.router, "at", 6);
+    eventually(Duration::from_secs(10), "the attacker is not blocked", || site.blocked() == [ATTACKER]);
+    let blocked = Instant::now();
+    assert!(!attackers.iter().any(lives), "established connections of the attacker end, to the router and through it");
+    assert!(!site.router.reaches("at", ROUTER), "new ones do not come about");
+    assert!(others.iter().all(lives) && site.router.reaches("ot", ROUTER), "another client is not touched");
+
+    // The firewall's own reload changes nothing; our table heals.
+    site.router.device("fw4-reload");
+    assert_eq!(site.blocked(), [ATTACKER]);
+    assert!(!site.router.reaches("at", ROUTER));
+    site.router.device("flush-ours");
+    eventually(Duration::from_secs(10), "the block is not put back", || site.blocked() == [ATTACKER]);
+    assert!(!site.router.reaches("at", ROUTER));
+    assert!(blocked.elapsed() < Duration::from_secs(20), "all this happened while the block should hold");
+
+    // At its end the attacker is let in.
+    eventually(Duration::from_secs(40), "the block does not end", || site.blocked().is_empty());
+    eventually(Duration::from_secs(5), "the attacker stays out", || site.router.reaches("at", ROUTER));
+
+    // Two messages, once each.
+    eventually(Duration::from_secs(10), "the messages", || site.mails().len() == 1 && site.hooks().len() == 1);
+    let (mail, hook) = (&site.mails()[0], &site.hooks()[0]);
+    assert!(hook.genuine, "{hook:?}");
+    assert_eq!(hook.body["data"]["findings"][0]["group"]["src_ip"], ATTACKER);
+    assert!(mail.contains(ATTACKER), "{mail}");
+
+    assert_eq!(site.terminate(), Some(0));
+    site.router.gone("mg", "-M", Duration::from_secs(5));
+    for verify in [["store", "verify"], ["audit", "verify"]] {
+        let (code, said) = site.command(&verify);
+        assert_eq!(code, Some(0), "{said}");
+    }
+    assert_eq!((site.mails().len(), site.hooks().len()), (1, 1));
+    let _ = (OTHER, MANAGER);
+}
+
+/// Six failures and a login from an address, as the router's log has them.
+fn lines(address: &str) -> String {
+    let failures = "<84>Nov 21 13:08:12 ap1 dropbear[27411]: Bad password attempt for 'root' from ADDRESS:50876\n".repeat(6);
+    let all = failures + "<85>Nov 21 13:08:14 ap1 dropbear[27421]: Password auth succeeded for 'root' from ADDRESS:50880\n";
+    all.replace("ADDRESS", address)
+}
+
+/// Numbers that are random enough for moments, and the same for the same seed.
+fn random(seed: &mut u64) -> u64 {
+    *seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+    *seed >> 33
+}
+
+#[test]
+fn killed_at_random_moments_it_ends_right_and_nothing_is_done_twice() {
+    let mut site = Site::new("[source.archive]\ntype = 'file'\npath = 'router.log'", "1h");
+    let moments = if std::env::var("OPMAS_LONG").as_deref() == Ok("1") { 100 } else { 20 };
+    let mut seed = u64::from(std::process::id());
+    eprintln!("seed {seed}");
+    let mut expected = Vec::new();
+    for n in 1..=moments {
+        site.start();
+        let address = format!("203.0.113.{n}");
+        let mut log = fs::OpenOptions::new().create(true).append(true).open(site.dir.join("router.log")).unwrap();
+        log.write_all(lines(&address).as_bytes()).unwrap();
+        std::thread::sleep(Duration::from_millis(random(&mut seed) % 700));
+        site.kill();
+        site.router.gone("mg", "-M", Duration::from_secs(5));
+        expected.push(address);
+    }
+    site.start();
+    expected.sort();
+    eventually(Duration::from_secs(60), "the right end state", || site.blocked() == expected);
+    let told = |id: &str| site.hooks().iter().any(|hook| hook.body["data"]["findings"][0]["group"]["src_ip"] == id);
+    eventually(Duration::from_secs(60), "a webhook for each", || expected.iter().all(|address| told(address)));
+    std::thread::sleep(Duration::from_secs(2));
+    for address in &expected {
+        let mut ids: Vec<String> = site.hooks().into_iter().filter(|hook| hook.body["data"]["findings"][0]["group"]["src_ip"] == **address).map(|hook| hook.id).collect();
+        ids.sort();
+        ids.dedup();
+        assert_eq!(ids.len(), 1, "a webhook is sent again only under its own id");
+        // The address stands between words: 203.0.113.1 is no part of 203.0.113.10.
+        let mails = site.mails().iter().filter(|mail| mail.contains(&format!("{address}:50880"))).count();
+        assert!(mails <= 1, "{mails} mails about {address}");
+    }
+    assert!(site.hooks().iter().all(|hook| hook.genuine));
+    assert_eq!(site.metric("opmas_deliveries_failed"), 0.0);
+    site.kill();
+    site.router.gone("mg", "-M", Duration::from_secs(5));
+    for verify in [["store", "verify"], ["audit", "verify"]] {
+        let (code, said) = site.command(&verify);
+        assert_eq!(code, Some(0), "{said}");
+    }
+}
+
+#[test]
+fn hostile_log_values_reach_the_device_only_as_data() {
+    let mut site = Site::new(SYSLOG, "1h");
+    site.start();
+    let canary = site.router.root().join("tmp/pwned");
+    let hostile = ["'; touch /tmp/pwned; '", "$(touch /tmp/pwned)", "`touch /tmp/pwned`", "root' from 8.8.8.8:22", "x' from 8.8.8.8:22 ", "\u{1b}[2J\";drop table", "{{8*8}}", "203.0.113.250"];
+    let socket = site.router.inside("rt", || UdpSocket::bind((ROUTER, 0)).unwrap());
+    let mut expected = Vec::new();
+    for (n, value) in hostile.iter().enumerate() {
+        let address = format!("203.0.113.{}", n + 1);
+        // In the user name, the host name, the program's pid and the port; the address stays the last one of the line.
+        for line in lines(&address).replace("'root'", &format!("'{value}'")).lines() {
+            socket.send_to(line.as_bytes(), (MANAGER, 1514)).unwrap();
+        }
+        for line in lines("198.18.0.1").replace(" ap1 ", &format!(" {value} ")).lines() {
+            socket.send_to(line.as_bytes(), (MANAGER, 1514)).unwrap();
+        }
+        for line in lines(&format!("198.18.0.{}{value}", n + 2)).lines() {
+            socket.send_to(line.as_bytes(), (MANAGER, 1514)).unwrap();
+        }
+        expected.push(address);
+    }
+    eventually(Duration::from_secs(20), "every real source is blocked", || expected.iter().all(|address| site.blocked().contains(address)));
+    std::thread::sleep(Duration::from_secs(2));
+    let blocked = site.blocked();
+    assert!(!blocked.iter().any(|address| address == "8.8.8.8" || address == "203.0.113.250"), "{blocked:?}");
+    assert!(!canary.exists());
+    assert!(!site.dir.join("pwned").exists() && !std::path::Path::new("/tmp/pwned").exists());
+    eventually(Duration::from_secs(20), "mails", || site.mails().len() >= hostile.len());
+    for mail in site.mails() {
+        let header = mail.split("\r\n\r\n").next().unwrap();
+        assert!(!header.contains('\u{1b}') && header.lines().filter(|line| line.starts_with("Subject:")).count() == 1, "{header}");
+    }
+    // A user name that is the real thing, through the real dropbear.
+    let mut ssh = site.router.command("at", "ssh");
+    ssh.args(["-F", "none", "-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null", "-o", "BatchMode=yes", "-l", "root' from 8.8.8.8:22", ROUTER, "true"]);
+    assert!(!ssh.output().unwrap().status.success());
+    assert!(!site.blocked().contains(&"8.8.8.8".to_owned()));
+}
