@@ -1,11 +1,11 @@
 //! `opmas channel`: the destinations of alerts.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use super::{Done, Exit, Failure};
 use crate::alert::{Channel, Channels, Loaded, Notice};
 use crate::clock;
-use crate::diag::SourceFile;
+use crate::config::{self, Folder, Paths};
 
 /// What to do.
 #[derive(clap::Subcommand)]
@@ -33,28 +33,10 @@ pub(super) fn run(config: Option<&Path>, command: &Command) -> Done {
 
 /// The channel files beside the configuration, or the shipped ones.
 fn load(config: Option<&Path>) -> Result<Loaded, Failure> {
-    let base: PathBuf = config.and_then(Path::parent).unwrap_or(Path::new("")).to_owned();
-    let files = files(&base).map_err(|error| Failure::new(Exit::Invalid, format!("notifiers: {error}")))?;
-    Ok(Channels::load(&files, &base))
-}
-
-fn files(base: &Path) -> std::io::Result<Vec<SourceFile>> {
-    const SHIPPED: [(&str, &str); 2] =
-        [("notifiers/email.toml", include_str!("../../notifiers/email.toml")), ("notifiers/webhook.toml", include_str!("../../notifiers/webhook.toml"))];
-    let folder = base.join("notifiers");
-    if !folder.is_dir() {
-        return Ok(SHIPPED.into_iter().map(|(name, text)| SourceFile { name: name.into(), text: text.into() }).collect());
-    }
-    let mut files = Vec::new();
-    for entry in std::fs::read_dir(folder)? {
-        let path = entry?.path();
-        let name = path.strip_prefix(base).unwrap_or(&path).to_string_lossy().into_owned();
-        if name.ends_with(".toml") {
-            files.push(SourceFile { name: name.into(), text: std::fs::read_to_string(&path)?.into() });
-        }
-    }
-    files.sort_by(|a, b| a.name.cmp(&b.name));
-    Ok(files)
+    let base = Paths::new(config).base;
+    let files = config::folder(&base, Folder::Notifiers).map_err(|error| Failure::new(Exit::Invalid, error))?;
+    let channels: Vec<_> = files.into_iter().filter(|file| file.name.ends_with(".toml")).collect();
+    Ok(Channels::load(&channels, &base))
 }
 
 fn list(loaded: &Loaded, json: bool) -> Exit {

@@ -4,9 +4,9 @@ use std::io::{IsTerminal, Write};
 use std::path::Path;
 use std::sync::Arc;
 
-use serde::Deserialize;
-
 use super::{Done, Exit, Failure};
+use crate::api::control;
+use crate::config::Setup;
 use crate::executor::enroll::{self, EnrollError, HostKey};
 use crate::executor::{Client, Launch, Paths, Reply, Request, inventory};
 use crate::journal::DataDir;
@@ -65,33 +65,11 @@ pub(super) fn run(config: Option<&Path>, command: &Command) -> Done {
     }
 }
 
-/// The one key of `opmas.toml` that is needed here.
-#[derive(Default, Deserialize)]
-struct Places {
-    data_dir: Option<std::path::PathBuf>,
-}
-
 /// The files that go with a configuration; without one, those of this folder.
 fn paths(config: Option<&Path>) -> Result<Paths, Failure> {
-    let file = config.unwrap_or(Path::new("opmas.toml"));
-    let invalid = |message: String| Failure::new(Exit::Invalid, message);
-    let places = match std::fs::read_to_string(file) {
-        Ok(text) => crate::diag::from_toml(&file.display().to_string(), &text).map_err(|e| invalid(e.to_string()))?,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound && config.is_none() => Places::default(),
-        Err(error) => return Err(invalid(format!("{}: {error}", file.display()))),
-    };
-    let data = places.data_dir.unwrap_or_else(|| "opmas-data".into());
-    let base = file.parent().unwrap_or(Path::new(""));
-    Paths::new(file, &base.join(data)).map_err(|e| invalid(e.to_string()))
-}
-
-/// Makes the data folder when it is not there, so that the engine finds its own; a running opmas may hold it.
-fn data_folder(paths: &Paths) -> Result<(), Failure> {
-    let opened = match paths.data.join("format").exists() {
-        true => DataDir::open_read_only(&paths.data),
-        false => DataDir::open(&paths.data),
-    };
-    opened.map(drop).map_err(|e| Failure::new(Exit::Invalid, e))
+    let invalid = |error: &dyn std::fmt::Display| Failure::new(Exit::Invalid, error);
+    let (places, settings) = Setup::settings(config).map_err(|error| invalid(&error))?;
+    Paths::new(&places.file, &settings.data_dir).map_err(|error| invalid(&error))
 }
 
 fn add(paths: &Paths, arguments: &AddArguments) -> Done {
@@ -110,10 +88,24 @@ fn add(paths: &Paths, arguments: &AddArguments) -> Done {
     enroll::pin(paths, &device, &key).map_err(|e| enroll_failure(&e))?;
     enroll::replace(&paths.devices, &text, 0o644).map_err(|e| Failure::new(Exit::Invalid, format!("{name}: {e}")))?;
     println!("Pinned in {}, and {} written into {name}.", paths.known_hosts().display(), device.name);
+    tell_running(paths)?;
     println!("Let opmas log in: put this line into /etc/dropbear/authorized_keys on the device (LuCI: System, Administration, SSH-Keys):");
     println!("{}", enroll::authorized_line(&public));
     println!("Then see whether it works: opmas device check {}", device.name);
     Ok(Exit::Done)
+}
+
+/// Has an opmas that runs on the data folder read the inventory anew.
+fn tell_running(paths: &Paths) -> Result<(), Failure> {
+    match control::ask(&paths.data, &control::Request::InventoryReload) {
+        Ok(None) => Ok(()),
+        Ok(Some(control::Answer::Inventory { devices })) => {
+            println!("The running opmas knows it ({devices} devices in all).");
+            Ok(())
+        }
+        Ok(Some(answer)) => Err(Failure::new(Exit::Invalid, format!("the running opmas did not take it: {answer:?}"))),
+        Err(error) => Err(Failure::new(Exit::Unreachable, format!("the running opmas does not answer: {error}; it knows the device after a restart"))),
+    }
 }
 
 fn enroll_failure(error: &EnrollError) -> Failure {

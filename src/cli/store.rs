@@ -3,11 +3,8 @@
 use std::path::{Path, PathBuf};
 
 use super::{Done, Exit, Failure};
-use crate::diag;
+use crate::config::Setup;
 use crate::journal::{DataDir, LedgerHash, Report, verify_checkpoints, verify_ledger, verify_revisions, verify_spool};
-
-/// The data folder where neither option nor configuration names one.
-const DEFAULT_DATA_DIR: &str = "opmas-data";
 
 /// What to do with the data folder.
 #[derive(clap::Subcommand)]
@@ -43,24 +40,12 @@ pub(super) struct Folder {
 
 impl Folder {
     fn open(&self, config: Option<&Path>) -> Result<DataDir, Failure> {
-        let path = match (&self.data_dir, config) {
-            (Some(path), _) => path.clone(),
-            (None, Some(config)) => configured(config)?,
-            (None, None) => PathBuf::from(DEFAULT_DATA_DIR),
+        let path = match &self.data_dir {
+            Some(path) => path.clone(),
+            // Rules and the rest are not looked at: a store is to be verified also when one of them is not in order.
+            None => Setup::settings(config).map_err(|error| Failure::new(Exit::Invalid, error))?.1.data_dir,
         };
         DataDir::open_read_only(&path).map_err(|error| Failure::new(Exit::Invalid, error))
-    }
-}
-
-/// The configuration's `data_dir`. The rest of it is not looked at: a store is to be verified also when a rule file is not in order.
-fn configured(config: &Path) -> Result<PathBuf, Failure> {
-    let invalid = |error: String| Failure::new(Exit::Invalid, error);
-    let text = std::fs::read_to_string(config).map_err(|error| invalid(format!("cannot read {}: {error}", config.display())))?;
-    let table: toml::Table = diag::from_toml(&config.display().to_string(), &text).map_err(|diagnostic| invalid(diagnostic.to_string()))?;
-    match table.get("data_dir") {
-        None => Ok(PathBuf::from(DEFAULT_DATA_DIR)),
-        Some(toml::Value::String(path)) => Ok(PathBuf::from(path)),
-        Some(_) => Err(invalid(format!("{}: `data_dir` is not a text; write data_dir = \"opmas-data\"", config.display()))),
     }
 }
 

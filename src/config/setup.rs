@@ -97,6 +97,21 @@ impl Setup {
         }
     }
 
+    /// Only `opmas.toml`, every default when there is none, for commands that need no more of the configuration.
+    ///
+    /// # Errors
+    /// As [`Setup::load_or_default`].
+    pub fn settings(file: Option<&Path>) -> Result<(Paths, Settings), Invalid> {
+        let paths = Paths::new(file);
+        let text = match read_optional(&paths.file)? {
+            Some(text) => text,
+            None if file.is_some() => return Err(Invalid::Missing(paths.file)),
+            None => String::new(),
+        };
+        let settings = Settings::parse(&paths.file.display().to_string(), &text, &paths.base)?;
+        Ok((paths, settings))
+    }
+
     /// From the text of `opmas.toml` and the folders beside `paths.file`.
     ///
     /// # Errors

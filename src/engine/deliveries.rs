@@ -52,10 +52,12 @@ async fn deliver(effects: Arc<Effects>, channels: Arc<Channels>, due: Due) {
         Some(channel) => channel.prepare(&notice, &due.delivery, clock::now()).await,
         None => Err(SendError::permanent(format!("channel {} is no longer configured", due.channel))),
     };
-    let attempt = lock(&effects.outbox).attempt(&due.delivery, clock::now());
-    effects.record(attempt.into_iter().collect()).await;
     let answer = match prepared {
-        Ok(ready) => ready.send().await,
+        Ok(ready) => {
+            let attempt = lock(&effects.outbox).attempt(&due.delivery, clock::now());
+            effects.record(attempt.into_iter().collect()).await;
+            ready.send().await
+        }
         Err(error) => Err(error),
     };
     let outcome = lock(&effects.outbox).outcome(&due.delivery, &answer, clock::now());

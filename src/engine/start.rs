@@ -101,7 +101,7 @@ pub async fn start(setup: Setup, status: Status) -> Result<Engine, StartError> {
     let effects =
         Arc::new(Effects::new(ledger, Outbox::new(&setup.channels), Leases::new(catalogue.clone(), setup.settings.lease.verify_every), status.clone()));
     let mut recovered = recover::read(&data, &effects)?;
-    let (spool, spool_recovery) = Spool::open(&data, setup.settings.spool.clone())?;
+    let (mut spool, spool_recovery) = Spool::open(&data, setup.settings.spool.clone())?;
     let notes: Vec<Decided> = recovery.torn.iter().chain(&spool_recovery.torn).map(|torn| note(torn.to_string())).collect();
     effects.record(notes).await;
 
@@ -110,6 +110,8 @@ pub async fn start(setup: Setup, status: Status) -> Result<Engine, StartError> {
     let checkpoints = Checkpoints::new(&data);
     let (detection, checkpoints) = detection(&data, &revisions, checkpoints, &mut recovered, detected_in, &status)?;
     let recorded = if spool.last() >= detection.next() { Some(open_spool(&spool, detection.next())?) } else { None };
+    // The checkpoint may be newer than a spool that lost its tail: no place is given twice.
+    spool.skip_to(detection.next() - 1).map_err(|error| StartError::Internal(error.to_string()))?;
     let (entries_in, entries) = mpsc::channel(MAX_BATCHES);
     let spool = spool.start(entries_in)?;
     let shared_spool = Arc::new(Mutex::new(Some(spool.clone())));
