@@ -164,6 +164,7 @@ impl Correlator {
                 inbox.entry(*consumer).or_default().push(input);
             }
         }
+        let entered = !inbox.is_empty();
         let (mut fired, mut says) = (Vec::new(), Vec::new());
         while let Some((at, inputs)) = inbox.pop_first() {
             for (text, inputs) in self.by_group(at, inputs) {
@@ -175,7 +176,7 @@ impl Correlator {
                 }
             }
         }
-        if !attempt {
+        if entered && !attempt {
             self.evict();
         }
         (fired, says)
