@@ -54,6 +54,8 @@ pub(super) struct Fire {
     pub count: u64,
     pub from: Time,
     pub evidence: Vec<Arc<Event>>,
+    /// The least trust of the window.
+    pub trust: Trust,
 }
 
 /// What came of inputs.
@@ -164,13 +166,14 @@ impl Group {
         let new = !entry.held;
         let entry = self.entries.get_mut(at)?;
         entry.held = true;
-        if !fires && !(new && rule.watched) {
+        let asked = new && rule.watched;
+        if !fires && !asked {
             return None;
         }
         entry.fired |= fires;
         let entry = entry.clone();
         let trust = entry.trust.min(tally.trust(after));
-        let fire = fires.then(|| self.fire(rule, window, entry.place));
+        let fire = fires.then(|| self.fire(rule, window, entry.place, trust));
         Some(Held { entry, new, trust, fire })
     }
 
@@ -185,9 +188,9 @@ impl Group {
         speaks && !silent && !entry.fired
     }
 
-    fn fire(&mut self, rule: &Compiled, window: Window, place: Place) -> Fire {
+    fn fire(&mut self, rule: &Compiled, window: Window, place: Place, trust: Trust) -> Fire {
         let from = self.entries.get(window.first).map_or(place.time, |first| first.place.time);
-        let fire = Fire { count: window.count, from, evidence: self.entries.evidence(window) };
+        let fire = Fire { count: window.count, from, evidence: self.entries.evidence(window), trust };
         self.announced = self.announced.max(Some(place));
         self.fired = self.fired.max(Some(place.time));
         match rule.refire {
