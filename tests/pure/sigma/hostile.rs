@@ -21,7 +21,7 @@ fn bombs_are_refused() {
         writeln!(ladder, "a{i}: &a{i} [*a{}]", i - 1).unwrap();
     }
     assert!(said(&loaded(&ladder))[0].contains("nested deeper than 32 levels; nest less"));
-    for deep in ["[".repeat(100_000), "- ".repeat(100_000), "{a: ".repeat(100_000), "a: &a ".to_owned() + &"[".repeat(40)] {
+    for deep in ["[".repeat(100_000), "- ".repeat(100_000), "{a: ".repeat(100_000), format!("a: &a {}", "[".repeat(40))] {
         assert_eq!(loaded(&deep).diagnostics.len(), 1);
     }
     let stairs: String = (0..2_000).fold(String::new(), |mut text, i| {

@@ -28,7 +28,7 @@ fn c13_a_file_is_refused_whole_and_then_what_refers_to_its_rules() {
 
 #[test]
 fn an_unknown_reference_is_told_the_nearest_rule() {
-    let text = rule("failed_login") + "---\n" + &count("guessing", "faild_login", "");
+    let text = [rule("failed_login"), count("guessing", "faild_login", "")].join("---\n");
     refused(&text, &["r.yml:10:11: no loaded rule has the id or name `faild_login`; did you mean `failed_login`?"]);
 }
 
@@ -92,7 +92,7 @@ fn c11_generate_is_read_in_both_places() {
     for (text, silent) in
         [(count("c", "a", ""), true), (count("c", "a", "generate: true\n"), false), (count("c", "a", "generate: false\n"), true), (inside, false)]
     {
-        let loaded = loaded(&(rule("a") + "---\n" + &text));
+        let loaded = loaded(&[rule("a"), text.clone()].join("---\n"));
         assert_eq!(said(&loaded), [""; 0]);
         assert_eq!((loaded.set.is_silent(0), loaded.set.is_silent(1)), (silent, false), "{text}");
     }
@@ -107,7 +107,7 @@ fn filter(rules: &str) -> String {
 
 #[test]
 fn c11_filters_are_anded_to_the_rules_that_they_name() {
-    let loaded = load(&files(&[("f.yml", &filter("[a]")), ("r.yml", &(rule("a") + "---\n" + &rule("b")))]));
+    let loaded = load(&files(&[("f.yml", &filter("[a]")), ("r.yml", &[rule("a"), rule("b")].join("---\n"))]));
     assert_eq!(said(&loaded), [""; 0]);
     let Body::Detection(a) = &loaded.set.rules[0].body else { panic!() };
     assert_eq!(a.condition, Condition::And(vec![Condition::Search(0), Condition::Not(Box::new(Condition::Search(1)))]));

@@ -148,7 +148,7 @@ fn correlations_are_a_closed_table() {
 
 #[test]
 fn the_condition_of_a_correlation_is_a_closed_table() {
-    let with = |condition: &str| count("c", "a", "").replace("{gte: 2}", condition) + "---\n" + &rule("a");
+    let with = |condition: &str| [count("c", "a", "").replace("{gte: 2}", condition), rule("a")].join("---\n");
     let table = [
         ("{gtee: 2}", "7:15: unknown key `gtee`; did you mean `gte`?"),
         ("{gte: two}", "7:20: `gte`: `two` is not a number; write a whole number or a decimal such as `0.5`"),
@@ -191,7 +191,7 @@ fn our_attributes_are_a_closed_table() {
         ("{params: {a-b: 1}}", "8:18: `a-b` cannot be the name of a parameter; use letters, digits and `_`"),
     ];
     for (written, expected) in table {
-        let loaded = loaded(&(count("c", "a", &format!("opmas: {written}\n")) + "---\n" + &rule("a")));
+        let loaded = loaded(&[count("c", "a", &format!("opmas: {written}\n")), rule("a")].join("---\n"));
         assert_eq!(said(&loaded), [format!("r.yml:{expected}")]);
     }
 }
