@@ -222,7 +222,7 @@ impl<'a> Oracle<'a> {
                 }
                 if fresh.contains(&x) {
                     let pred = group.before.range(..x).next_back();
-                    if pred.is_none_or(|p| x.0 - p.0 >= span) && !group.announced.is_some_and(|a| a > x) {
+                    if pred.is_none_or(|p| x.0 - p.0 >= span) && group.announced.is_none_or(|a| a <= x) {
                         group.armed = true;
                     }
                 }
