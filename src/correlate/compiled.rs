@@ -24,6 +24,9 @@ pub(super) enum Test {
     Ordered(Vec<usize>),
 }
 
+/// Per slot, the field that an alias names, if it does.
+type FieldBySlot = Vec<Option<Arc<str>>>;
+
 /// A correlation, ready to run.
 #[derive(Clone, Debug)]
 pub(super) struct Compiled {
@@ -43,7 +46,7 @@ pub(super) struct Compiled {
     /// Per slot, the field of each group-by name.
     fields: Vec<Vec<Arc<str>>>,
     /// Aliases that are no group-by names: name and, per slot, the field.
-    aliases: Vec<(Arc<str>, Vec<Option<Arc<str>>>)>,
+    aliases: Vec<(Arc<str>, FieldBySlot)>,
     /// Whether it is not reported (C11).
     pub silent: bool,
     /// Whether a temporal rule asks at which events it holds (C8).

@@ -12,7 +12,7 @@ use super::timekeeper::{LATENESS, Timekeeper};
 use super::value::Overlay;
 use super::window::{Entry, Input};
 use crate::diag::Diagnostic;
-use crate::model::{Event, Span, Time, Trust};
+use crate::model::{Event, Span, Time};
 use crate::sigma::RuleSet;
 
 /// How often, in event time, past groups are looked for.
@@ -164,6 +164,7 @@ impl Correlator {
                 inbox.entry(*consumer).or_default().push(input);
             }
         }
+        let entered = !inbox.is_empty();
         let (mut fired, mut says) = (Vec::new(), Vec::new());
         while let Some((at, inputs)) = inbox.pop_first() {
             for (text, inputs) in self.by_group(at, inputs) {
@@ -175,7 +176,7 @@ impl Correlator {
                 }
             }
         }
-        if !attempt {
+        if entered && !attempt {
             self.evict();
         }
         (fired, says)
@@ -237,7 +238,7 @@ impl Correlator {
         }
         let said = speaks.then(|| (rule.rule, Arc::clone(text)));
         let fire = fire.filter(|_| speaks && !entry.told);
-        (fire.map(|fire| fired(rule, self.key(rule.rule), Arc::clone(text), &entry, fire, overlay, trust)), said)
+        (fire.map(|fire| fired(rule, self.key(rule.rule), Arc::clone(text), &entry, fire, overlay)), said)
     }
 
     /// Keeps the number of groups within its bounds (C12).
@@ -273,7 +274,7 @@ fn consumers(rules: &mut [Compiled], len: usize) -> Vec<Vec<(usize, usize)>> {
     consumers
 }
 
-fn fired(rule: &Compiled, key: Arc<str>, group_text: Arc<str>, entry: &Entry, fire: Fire, overlay: Arc<Overlay>, trust: Trust) -> Fired {
+fn fired(rule: &Compiled, key: Arc<str>, group_text: Arc<str>, entry: &Entry, fire: Fire, overlay: Arc<Overlay>) -> Fired {
     Fired {
         rule: rule.rule,
         key,
@@ -286,7 +287,7 @@ fn fired(rule: &Compiled, key: Arc<str>, group_text: Arc<str>, entry: &Entry, fi
         count: fire.count,
         from: fire.from,
         evidence: fire.evidence,
-        trust,
+        trust: fire.trust,
         end: false,
     }
 }

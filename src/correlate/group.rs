@@ -20,7 +20,7 @@ pub(super) struct Group {
     pub fired: Option<Time>,
     /// The newest entry that is no longer kept: a predecessor too.
     pub pruned: Option<Time>,
-    /// The newest event time that entered.
+    /// The newest event time that entered since it was empty and armed.
     pub clock: Time,
     /// The host of the newest entry, when that came behind the watermark.
     pub waits_for: Option<Arc<str>>,
@@ -54,6 +54,8 @@ pub(super) struct Fire {
     pub count: u64,
     pub from: Time,
     pub evidence: Vec<Arc<Event>>,
+    /// The least trust of the window.
+    pub trust: Trust,
 }
 
 /// What came of inputs.
@@ -164,13 +166,14 @@ impl Group {
         let new = !entry.held;
         let entry = self.entries.get_mut(at)?;
         entry.held = true;
-        if !fires && !(new && rule.watched) {
+        let asked = new && rule.watched;
+        if !fires && !asked {
             return None;
         }
         entry.fired |= fires;
         let entry = entry.clone();
         let trust = entry.trust.min(tally.trust(after));
-        let fire = fires.then(|| self.fire(rule, window, entry.place));
+        let fire = fires.then(|| self.fire(rule, window, entry.place, trust));
         Some(Held { entry, new, trust, fire })
     }
 
@@ -185,9 +188,9 @@ impl Group {
         speaks && !silent && !entry.fired
     }
 
-    fn fire(&mut self, rule: &Compiled, window: Window, place: Place) -> Fire {
+    fn fire(&mut self, rule: &Compiled, window: Window, place: Place, trust: Trust) -> Fire {
         let from = self.entries.get(window.first).map_or(place.time, |first| first.place.time);
-        let fire = Fire { count: window.count, from, evidence: self.entries.evidence(window) };
+        let fire = Fire { count: window.count, from, evidence: self.entries.evidence(window), trust };
         self.announced = self.announced.max(Some(place));
         self.fired = self.fired.max(Some(place.time));
         match rule.refire {
@@ -198,7 +201,7 @@ impl Group {
         fire
     }
 
-    /// Whether the group is to be taken for empty and armed (C1).
+    /// Whether the group is to be taken for empty and armed (C1). Asked when something enters: a host's time that ran on can go back.
     pub(super) fn is_past(&self, rule: &Compiled, time: &Timekeeper) -> bool {
         time.passed(self.clock.plus(rule.reach()), self.waits_for.as_deref())
     }
@@ -208,9 +211,9 @@ impl Group {
         rule.cooldown.zip(self.fired).is_none_or(|(cooldown, fired)| time.passed(fired.plus(cooldown).plus(rule.reach()), None))
     }
 
-    /// Whether nothing of it matters any more.
+    /// Whether nothing of it matters any more, and never will: to free it changes nothing.
     pub(super) fn is_over(&self, rule: &Compiled, time: &Timekeeper) -> bool {
-        self.is_cool(rule, time) && self.is_past(rule, time)
+        self.is_cool(rule, time) && time.passed_for_good(self.clock.plus(rule.reach()), self.waits_for.as_deref())
     }
 
     /// As it is to be seen now: empty and armed when the watermark has passed it (C1); a cooldown goes on.
@@ -219,6 +222,6 @@ impl Group {
             return self;
         }
         let fired = if self.is_cool(rule, time) { None } else { self.fired };
-        Group { fired, clock: self.clock, ..Group::default() }
+        Group { fired, ..Group::default() }
     }
 }

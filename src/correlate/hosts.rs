@@ -41,6 +41,11 @@ impl Hosts {
         self.by_name.insert(name, Host { newest: time, heard: clock });
     }
 
+    /// The newest stamp of its events.
+    pub(super) fn newest(&self, name: &str) -> Option<Time> {
+        self.by_name.get(name.to_lowercase().as_str()).map(|host| host.newest)
+    }
+
     /// The host's time; `None` for one that is not known.
     pub(super) fn time(&self, name: &str, clock: Time) -> Option<Time> {
         let host = self.by_name.get(name.to_lowercase().as_str())?;

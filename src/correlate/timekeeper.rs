@@ -139,6 +139,12 @@ impl Timekeeper {
         self.watermark > deadline && host.and_then(|host| self.hosts.time(host, self.clock)).is_none_or(|time| time > deadline)
     }
 
+    /// As [`Timekeeper::passed`], and no later event of the host can take it back, as one can while its time only runs on.
+    #[must_use]
+    pub fn passed_for_good(&self, deadline: Time, host: Option<&str>) -> bool {
+        self.watermark > deadline && host.and_then(|host| self.hosts.newest(host)).is_none_or(|time| time > deadline)
+    }
+
     /// Whether an entry of this time comes behind the watermark.
     #[must_use]
     pub fn is_behind(&self, time: Time) -> bool {
