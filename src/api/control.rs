@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 use crate::engine::{Engine, Reason};
 use crate::executor::{Reply, inventory};
 
-/// Longest request, in bytes: they name a device or a channel.
+/// Longest request, in bytes: they name a device.
 const MAX_REQUEST: u64 = 64 << 10;
 /// Longest answer that is read, in bytes.
 const MAX_ANSWER: u64 = 16 << 20;
@@ -35,11 +35,6 @@ pub enum Request {
     DeviceCheck {
         /// Its inventory name.
         device: Arc<str>,
-    },
-    /// Send a test message.
-    ChannelTest {
-        /// The channel's name.
-        channel: Arc<str>,
     },
     /// Read `devices.toml` anew.
     InventoryReload,
@@ -62,11 +57,6 @@ pub enum Answer {
     Device {
         /// As the executor says it.
         reply: Box<Reply>,
-    },
-    /// The message was taken.
-    Sent {
-        /// What the other side answered.
-        said: String,
     },
     /// Done; how many devices there are.
     Inventory {
@@ -158,11 +148,6 @@ impl Control {
         match request {
             Request::Status => self.status(),
             Request::DeviceCheck { device } => Answer::Device { reply: Box::new(self.engine.check_device(&device).await) },
-            Request::ChannelTest { channel } => match self.engine.test_channel(&channel).await {
-                Some(Ok(said)) => Answer::Sent { said },
-                Some(Err(error)) => Answer::Failed { why: error.to_string() },
-                None => Answer::Failed { why: format!("there is no channel {channel}") },
-            },
             Request::InventoryReload => match self.reload().await {
                 Ok(devices) => Answer::Inventory { devices },
                 Err(why) => Answer::Failed { why },

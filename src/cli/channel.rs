@@ -65,6 +65,7 @@ fn row(channel: &Channel) -> serde_json::Value {
     })
 }
 
+/// Sends by itself, as the file stands now: a running opmas has read it when it started.
 fn test(loaded: &Loaded, name: &str) -> Done {
     let channel = usable(loaded, name)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|error| Failure::new(Exit::Unreachable, error))?;

@@ -72,6 +72,15 @@ fn paths(config: Option<&Path>) -> Result<Paths, Failure> {
     Paths::new(&places.file, &settings.data_dir).map_err(|error| invalid(&error))
 }
 
+/// Makes the data folder when it is not there, so that the engine finds its own; a running opmas may hold it.
+fn data_folder(paths: &Paths) -> Result<(), Failure> {
+    let opened = match paths.data.join("format").exists() {
+        true => DataDir::open_read_only(&paths.data),
+        false => DataDir::open(&paths.data),
+    };
+    opened.map(drop).map_err(|e| Failure::new(Exit::Invalid, e))
+}
+
 fn add(paths: &Paths, arguments: &AddArguments) -> Done {
     let device = device(arguments)?;
     let name = paths.devices.display().to_string();
@@ -214,14 +223,36 @@ fn check(paths: &Paths, names: &[String], json: bool) -> Done {
         eprintln!("no devices in {}; add one with `opmas device add root@192.168.1.1`", paths.devices.display());
         return Ok(Exit::Done);
     }
-    data_folder(paths)?;
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|e| Failure::new(Exit::Invalid, e))?;
-    let replies = runtime.block_on(check_alone(paths, &chosen))?;
+    let replies = match check_by_running(paths, &chosen)? {
+        Some(replies) => replies,
+        None => {
+            data_folder(paths)?;
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|e| Failure::new(Exit::Invalid, e))?;
+            runtime.block_on(check_alone(paths, &chosen))?
+        }
+    };
     print_checks(&replies, json)
 }
 
+/// Devices and what came of checking them, in the order asked for.
+type Checked = Vec<(Arc<str>, Reply)>;
+
+/// Has the running opmas check them, through the connections that it would act on; `None` when none runs.
+fn check_by_running(paths: &Paths, names: &[Arc<str>]) -> Result<Option<Checked>, Failure> {
+    let unreachable = |error: &dyn std::fmt::Display| Failure::new(Exit::Unreachable, format!("the running opmas does not answer: {error}"));
+    let mut replies = Vec::new();
+    for name in names {
+        match control::ask(&paths.data, &control::Request::DeviceCheck { device: name.clone() }).map_err(|error| unreachable(&error))? {
+            None => return Ok(None),
+            Some(control::Answer::Device { reply }) => replies.push((name.clone(), *reply)),
+            Some(other) => return Err(unreachable(&format!("{other:?}"))),
+        }
+    }
+    Ok(Some(replies))
+}
+
 /// Checks devices through an executor process of our own, all at once.
-async fn check_alone(paths: &Paths, names: &[Arc<str>]) -> Result<Vec<(Arc<str>, Reply)>, Failure> {
+async fn check_alone(paths: &Paths, names: &[Arc<str>]) -> Result<Checked, Failure> {
     let client = Client::start(Launch::own(paths));
     let status = client.ready().await.map_err(|e| Failure::new(Exit::Invalid, e))?;
     for weakness in status.weaknesses {
@@ -233,7 +264,7 @@ async fn check_alone(paths: &Paths, names: &[Arc<str>]) -> Result<Vec<(Arc<str>,
 }
 
 /// Checks devices, all at once; the answers stand in the order of the names.
-pub(crate) async fn check_devices(client: &Client, names: &[Arc<str>]) -> Vec<(Arc<str>, Reply)> {
+async fn check_devices(client: &Client, names: &[Arc<str>]) -> Checked {
     let ask = |name: &Arc<str>| {
         let (client, name) = (client.clone(), name.clone());
         tokio::spawn(async move { (name.clone(), client.perform(Request::Check { device: name }).await) })
@@ -247,7 +278,7 @@ pub(crate) async fn check_devices(client: &Client, names: &[Arc<str>]) -> Vec<(A
 }
 
 /// Prints the answers; exit 0 when actions can run on all, 1 when something is wrong on one, 4 when one cannot be reached.
-pub(crate) fn print_checks(replies: &[(Arc<str>, Reply)], json: bool) -> Done {
+fn print_checks(replies: &[(Arc<str>, Reply)], json: bool) -> Done {
     let mut exit = Exit::Done;
     for (name, reply) in replies {
         if json {

@@ -118,6 +118,12 @@ impl Timekeeper {
         self.raise();
     }
 
+    /// The streams that are not idle.
+    #[must_use]
+    pub fn streams(&self) -> Vec<Arc<str>> {
+        self.active.iter().map(|(_, stream)| stream.clone()).collect()
+    }
+
     /// Leaves idle streams out. When all are, time runs on with the tick.
     pub fn tick(&mut self, tick: &Tick) {
         self.clock = self.clock.max(tick.at);

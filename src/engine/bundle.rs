@@ -3,15 +3,16 @@
 use std::io;
 use std::sync::Arc;
 
+use super::detection::{Live, kind_key};
 use crate::diag::SourceFile;
 use crate::journal::Revisions;
-use crate::model::{Inventory, Revision, RevisionKind};
+use crate::model::{EntryBody, Inventory, Revision, RevisionKind};
 
 /// Files as the kept copy of a revision has them: JSON, a list of name and text (stable).
 ///
 /// # Errors
 /// As [`Revisions::keep`].
-pub(super) fn keep_files(revisions: &Revisions, kind: RevisionKind, files: &[SourceFile]) -> io::Result<Revision> {
+fn keep_files(revisions: &Revisions, kind: RevisionKind, files: &[SourceFile]) -> io::Result<Revision> {
     let pairs: Vec<(&str, &str)> = files.iter().map(|file| (&*file.name, &*file.text)).collect();
     keep(revisions, kind, &serde_json::to_vec(&pairs)?)
 }
@@ -53,4 +54,30 @@ pub(super) fn read(revisions: &Revisions, revision: &Revision) -> io::Result<Con
         RevisionKind::Extractors => Content::Extractors(files()?),
         RevisionKind::Inventory => Content::Inventory(serde_json::from_slice(&bytes)?),
     })
+}
+
+/// What is configured now goes live where it differs from what the spool has.
+pub(super) struct Configured<'a> {
+    pub(super) rules: &'a [SourceFile],
+    pub(super) extractors: &'a [SourceFile],
+    pub(super) inventory: &'a Inventory,
+}
+
+impl Configured<'_> {
+    fn revisions(&self, kept: &Revisions) -> io::Result<[Revision; 3]> {
+        Ok([
+            keep_files(kept, RevisionKind::Extractors, self.extractors)?,
+            keep_inventory(kept, self.inventory)?,
+            keep_files(kept, RevisionKind::Rules, self.rules)?,
+        ])
+    }
+
+    /// Keeps copies, and gives the revisions that differ from what is live, in the order in which they go live.
+    ///
+    /// # Errors
+    /// As [`Revisions::keep`].
+    pub(super) fn new_revisions(&self, kept: &Revisions, live: &Live) -> io::Result<Vec<EntryBody>> {
+        let new = self.revisions(kept)?.into_iter().filter(|revision| live.get(&kind_key(revision.kind)) != Some(revision));
+        Ok(new.map(EntryBody::Revision).collect())
+    }
 }

@@ -7,7 +7,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::effects::{Effects, lock};
-use crate::alert::{Channel, Channels, Due, Notice, SendError};
+use crate::alert::{Channels, Due, Notice, SendError};
 use crate::clock;
 use crate::model::Decided;
 
@@ -75,16 +75,4 @@ fn notice(effects: &Effects, due: &Due) -> Notice {
     let findings: Vec<_> = due.findings.iter().filter_map(|id| open.get(id)).collect();
     let done = due.findings.iter().flat_map(|id| open.done(id)).collect();
     Notice::of_findings(findings, &due.route, &due.channel, due.at, done)
-}
-
-/// Sends a message that says that it is a test, and records nothing.
-///
-/// # Errors
-/// What the channel, or the way to it, says.
-pub async fn test(channel: &Channel) -> Result<String, SendError> {
-    let now = clock::now();
-    let notice = Notice::test(&channel.name, now);
-    let id = clock::random_hex::<8>().unwrap_or_default();
-    let ready = channel.prepare(&notice, &format!("test-{id}"), now).await?;
-    ready.send().await.map(|answer| answer.to_string())
 }

@@ -35,6 +35,8 @@ struct Checkpoint {
 pub(super) struct CaughtUp {
     /// The revisions that are live, by kind.
     pub(super) live: Live,
+    /// Streams that its watermark knows.
+    pub(super) streams: Vec<Arc<str>>,
     /// How many entries were computed again.
     pub(super) entries: u64,
     /// What could not be read; the rest was.
@@ -107,7 +109,7 @@ impl Detection {
 
     /// The thread: first what the spool held at the start, then what comes.
     pub(super) fn run(mut self, recorded: Option<SpoolReader>, caught_up: oneshot::Sender<CaughtUp>, mut entries: mpsc::Receiver<Arc<[Entry]>>) {
-        let mut report = CaughtUp { live: Live::new(), entries: 0, damage: Vec::new() };
+        let mut report = CaughtUp { live: Live::new(), streams: Vec::new(), entries: 0, damage: Vec::new() };
         for read in recorded.into_iter().flatten() {
             match read {
                 Ok(entry) if self.entry(&entry).is_ok() => report.entries += 1,
@@ -117,6 +119,7 @@ impl Detection {
         }
         self.known = HashSet::new();
         report.live = self.live.clone();
+        report.streams = self.pipeline.streams();
         // The start may have been given up meanwhile.
         let _ = caught_up.send(report);
         while let Some(batch) = entries.blocking_recv() {

@@ -13,6 +13,7 @@ mod decide;
 mod deliveries;
 mod detection;
 mod effects;
+mod handle;
 mod hands;
 mod intake;
 mod leases;
@@ -25,7 +26,7 @@ mod start;
 mod status;
 mod worker;
 
-pub use deliveries::test as test_channel;
+pub use handle::Engine;
 pub use pipeline::{Found, Pipeline};
-pub use start::{Engine, StartError, start};
+pub use start::{StartError, start};
 pub use status::{Gravity, Reason, Status};

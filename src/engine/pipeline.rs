@@ -122,6 +122,12 @@ impl Pipeline {
         self.correlator.len()
     }
 
+    /// The streams that the watermark knows, for those that look for idle ones.
+    #[must_use]
+    pub fn streams(&self) -> Vec<Arc<str>> {
+        self.timekeeper.streams()
+    }
+
     /// The watermark (T3).
     #[must_use]
     pub fn watermark(&self) -> Time {

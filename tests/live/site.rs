@@ -77,7 +77,9 @@ impl Site {
         let mut command = self.router.command("mg", OPMAS);
         command.arg("run").current_dir(&self.dir).stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
         self.opmas = Some(command.spawn().unwrap());
-        eventually(Duration::from_secs(30), &format!("opmas is not ready; see {}", self.log()), || self.ready().is_some_and(|ready| ready["status"] != "not_ready"));
+        eventually(Duration::from_secs(30), &format!("opmas is not ready; see {}", self.log()), || {
+            self.ready().is_some_and(|ready| ready["status"] != "not_ready")
+        });
     }
 
     /// What `/readyz` says.

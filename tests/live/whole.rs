@@ -135,7 +135,8 @@ fn killed_at_random_moments_it_ends_right_and_nothing_is_done_twice() {
     eventually(Duration::from_secs(60), "a webhook for each", || expected.iter().all(|address| told(address)));
     std::thread::sleep(Duration::from_secs(2));
     for address in &expected {
-        let mut ids: Vec<String> = site.hooks().into_iter().filter(|hook| hook.body["data"]["findings"][0]["group"]["src_ip"] == **address).map(|hook| hook.id).collect();
+        let mut ids: Vec<String> =
+            site.hooks().into_iter().filter(|hook| hook.body["data"]["findings"][0]["group"]["src_ip"] == **address).map(|hook| hook.id).collect();
         ids.sort();
         ids.dedup();
         assert_eq!(ids.len(), 1, "a webhook is sent again only under its own id");
@@ -158,7 +159,16 @@ fn hostile_log_values_reach_the_device_only_as_data() {
     let mut site = Site::new(SYSLOG, "1h");
     site.start();
     let canary = site.router.root().join("tmp/pwned");
-    let hostile = ["'; touch /tmp/pwned; '", "$(touch /tmp/pwned)", "`touch /tmp/pwned`", "root' from 8.8.8.8:22", "x' from 8.8.8.8:22 ", "\u{1b}[2J\";drop table", "{{8*8}}", "203.0.113.250"];
+    let hostile = [
+        "'; touch /tmp/pwned; '",
+        "$(touch /tmp/pwned)",
+        "`touch /tmp/pwned`",
+        "root' from 8.8.8.8:22",
+        "x' from 8.8.8.8:22 ",
+        "\u{1b}[2J\";drop table",
+        "{{8*8}}",
+        "203.0.113.250",
+    ];
     let socket = site.router.inside("rt", || UdpSocket::bind((ROUTER, 0)).unwrap());
     let mut expected = Vec::new();
     for (n, value) in hostile.iter().enumerate() {
@@ -188,7 +198,20 @@ fn hostile_log_values_reach_the_device_only_as_data() {
     }
     // A user name that is the real thing, through the real dropbear.
     let mut ssh = site.router.command("at", "ssh");
-    ssh.args(["-F", "none", "-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null", "-o", "BatchMode=yes", "-l", "root' from 8.8.8.8:22", ROUTER, "true"]);
+    ssh.args([
+        "-F",
+        "none",
+        "-o",
+        "StrictHostKeyChecking=no",
+        "-o",
+        "UserKnownHostsFile=/dev/null",
+        "-o",
+        "BatchMode=yes",
+        "-l",
+        "root' from 8.8.8.8:22",
+        ROUTER,
+        "true",
+    ]);
     assert!(!ssh.output().unwrap().status.success());
     assert!(!site.blocked().contains(&"8.8.8.8".to_owned()));
 }

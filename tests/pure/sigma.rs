@@ -57,7 +57,10 @@ fn the_shipped_rules_load() {
     let loaded = loaded(SHIPPED);
     assert_eq!(said(&loaded), [""; 0]);
     let set = &loaded.set;
-    assert_eq!(names(&loaded), ["openwrt_ssh_login_failed", "openwrt_ssh_login", "openwrt_ssh_bruteforce", "openwrt_ssh_login_after_failures", "openwrt_ssh_bruteforce_distributed"]);
+    assert_eq!(
+        names(&loaded),
+        ["openwrt_ssh_login_failed", "openwrt_ssh_login", "openwrt_ssh_bruteforce", "openwrt_ssh_login_after_failures", "openwrt_ssh_bruteforce_distributed"]
+    );
     assert_eq!(set.order(), [2, 3, 4]);
     let silent: Vec<bool> = (0..5).map(|rule| set.is_silent(rule)).collect();
     assert_eq!(silent, [true, true, false, false, false], "guessing is reported, single logins are not");
