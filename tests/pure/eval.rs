@@ -40,7 +40,6 @@ fn login(minute: u32, second: u32) -> String {
     format!("Nov 21 {:02}:{:02}:{second:02} ap1 dropbear[4321]: Password auth succeeded for 'root' from 203.0.113.9:48630\n", 10 + minute / 60, minute % 60)
 }
 
-const LOGIN: &str = "Successful ssh login on OpenWrt";
 const GUESSING: &str = "Guessing of ssh passwords on OpenWrt";
 const AFTER: &str = "ssh login after failed logins on OpenWrt";
 
@@ -48,7 +47,7 @@ const AFTER: &str = "ssh login after failed logins on OpenWrt";
 fn five_failures_and_a_login_are_nothing() {
     let input: String = (0..5).map(|n| failure(0, n)).chain([login(0, 9)]).collect();
     let output = eval(shipped(), &["--now", "2026-11-21T12:00:00Z"], &input);
-    assert_eq!(rules_said(&output), [(5, LOGIN.to_owned())]);
+    assert_eq!(rules_said(&output), []);
     assert!(output.status.success());
 }
 
@@ -56,14 +55,14 @@ fn five_failures_and_a_login_are_nothing() {
 fn six_failures_then_a_login_are_found() {
     let input: String = (0..6).map(|n| failure(0, n)).chain([login(0, 9)]).collect();
     let output = eval(shipped(), &["--now", "2026-11-21T12:00:00Z"], &input);
-    assert_eq!(rules_said(&output), [(5, GUESSING.to_owned()), (6, LOGIN.to_owned()), (6, AFTER.to_owned())]);
+    assert_eq!(rules_said(&output), [(5, GUESSING.to_owned()), (6, AFTER.to_owned())]);
 }
 
 #[test]
 fn c8_two_hours_of_failures_at_one_a_minute_then_a_login_are_found() {
     let input: String = (0..120).map(|n| failure(n, 0)).chain([login(120, 0)]).collect();
     let output = eval(shipped(), &["--now", "2026-11-21T12:00:00Z"], &input);
-    assert_eq!(rules_said(&output), [(5, GUESSING.to_owned()), (120, LOGIN.to_owned()), (120, AFTER.to_owned())]);
+    assert_eq!(rules_said(&output), [(5, GUESSING.to_owned()), (120, AFTER.to_owned())]);
 }
 
 const RULES: &str = "title: Two\nid: b-two\nlevel: high\ncorrelation: {type: event_count, rules: [one], group-by: [src], timespan: 10s, condition: {gte: 2}}\ngenerate: true\n\
