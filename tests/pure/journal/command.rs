@@ -105,7 +105,11 @@ async fn the_configuration_names_the_folder_where_the_command_line_does_not() {
     };
     let (exit, text) = with(&format!("data_dir = '{}'", folder.path().display()));
     assert!(exit == 0 && text.contains("1 entries"), "{text}");
-    for (bad, want) in [("data_dir = 3", "opmas.toml:1:12: invalid type: integer `3`, expected path string"), ("data_dir", "opmas.toml:1:"), ("data_dir = '/nowhere'", "no data folder /nowhere")] {
+    for (bad, want) in [
+        ("data_dir = 3", "opmas.toml:1:12: invalid type: integer `3`, expected path string"),
+        ("data_dir", "opmas.toml:1:"),
+        ("data_dir = '/nowhere'", "no data folder /nowhere"),
+    ] {
         let (exit, text) = with(bad);
         assert!(exit == 3 && text.contains(want), "{text}");
     }
