@@ -76,7 +76,8 @@ fn of_finding(finding: &Finding) -> Vec<Section> {
     let severity = u8::from(finding.severity);
     let title = visible(&finding.title, MAX_VALUE);
     let mut sections = vec![Section { heading: format!("{} ({severity} of 5): {title}", finding.severity), lines: facts(finding) }];
-    let evidence: Vec<Line> = finding.evidence.iter().take(MAX_LINES).map(|e| Line::Raw(format!("{} {}", e.time, visible(&e.raw, MAX_RAW)))).collect();
+    let evidence: Vec<Line> =
+        finding.evidence.iter().take(MAX_LINES).map(|e| Line::Raw(format!("{} {}", e.time.time_of_day(), visible(&e.raw, MAX_RAW)))).collect();
     let shown = evidence.len();
     let heading = if finding.count > shown as u64 { format!("Evidence: {shown} of {} events", finding.count) } else { "Evidence".to_owned() };
     sections.push(Section { heading, lines: evidence });
@@ -89,7 +90,7 @@ fn of_finding(finding: &Finding) -> Vec<Section> {
 fn facts(finding: &Finding) -> Vec<Line> {
     // One line: it holds values of log lines, whose line ends would look like ours.
     let mut lines = vec![Line::Prose(visible(finding.text.trim(), MAX_PARAGRAPH))];
-    lines.push(Line::Pair("When", format!("{} (events from {} to {})", finding.time, finding.window.from, finding.window.to)));
+    lines.push(Line::Pair("When", format!("{} (events from {} to {})", finding.time.brief(), finding.window.from.brief(), finding.window.to.brief())));
     if let Some(device) = &finding.device {
         let site = finding.site.as_ref().map_or(String::new(), |site| format!(", site {}", visible(site, MAX_VALUE)));
         lines.push(Line::Pair("Device", format!("{}{site}", visible(device, MAX_VALUE))));

@@ -112,7 +112,7 @@ fn text(fired: &Fired, rule: &Rule, set: &RuleSet) -> String {
         None => titles.join(", then "),
     };
     let group: String = fired.group.iter().flatten().map(|(name, value)| format!(" {} {}", preposition(name), plain(value))).collect();
-    format!("{what}{group}{on} within {} (first {}, last {})", correlation.timespan, fired.from, fired.place.time)
+    format!("{what}{group}{on} within {} (first {}, last {})", correlation.timespan, fired.from.brief(), fired.place.time.brief())
 }
 
 fn in_group(fired: &Fired, names: &[&str]) -> bool {

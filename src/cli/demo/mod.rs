@@ -131,7 +131,13 @@ impl Screen {
                 println!("▶ PLAN  {}", show::step(step));
                 self.done.push(format!("{} on {}: {}", step.action, step.device, step.reason));
             }
-            Decided::RunMoved { .. } => self.messages(None),
+            Decided::RunMoved { reason, .. } => {
+                if self.done.is_empty() {
+                    println!("▶ NO PLAN  {}\n", visible(reason, 400));
+                    self.done.push(reason.clone());
+                }
+                self.messages(None);
+            }
             Decided::Triaged { finding, reason } if reason.starts_with("no playbook") => self.messages(Some(finding)),
             _ => {}
         }

@@ -40,7 +40,7 @@ fn the_text_says_what_happened_to_what_and_what_to_do() {
     let expected = "\
 critical (5 of 5): SSH login after repeated failures
   203.0.113.9 failed 6 times and then logged in as root.
-  When      2026-11-21T13:08:12Z (events from 2026-11-21T13:01:02Z to 2026-11-21T13:08:12Z)
+  When      2026-11-21 13:08:12 UTC (events from 2026-11-21 13:01:02 UTC to 2026-11-21 13:08:12 UTC)
   Device    router1, site home
   About     source: address 203.0.113.9
   About     user: user root
@@ -52,8 +52,8 @@ critical (5 of 5): SSH login after repeated failures
   Finding   0f4b5d2c7a1e4c3f9b8a6d5e4f3c2b1a
 
 Evidence: 2 of 7 events
-    | 2026-11-21T13:01:02Z <36>Nov 21 13:01:02 router1 dropbear[812]: Bad password attempt for 'root' from 203.0.113.9:48629
-    | 2026-11-21T13:08:12Z <37>Nov 21 13:08:12 router1 dropbear[830]: Password auth succeeded for 'root' from 203.0.113.9:48630
+    | 13:01:02 <36>Nov 21 13:01:02 router1 dropbear[812]: Bad password attempt for 'root' from 203.0.113.9:48629
+    | 13:08:12 <37>Nov 21 13:08:12 router1 dropbear[830]: Password auth succeeded for 'root' from 203.0.113.9:48630
 
 What to do
   Change the password.

@@ -160,7 +160,7 @@ fn m1_a_finding_explains_itself() {
     assert_eq!((finding.count, finding.value), (20, Some(json!(20))));
     assert_eq!((finding.window.from, finding.window.to), (at(0.0), at(19.0)));
     assert_eq!((finding.device.as_deref(), finding.site.as_deref()), (Some("ap1"), Some("home")));
-    assert_eq!(finding.text, "20 × a from ::ffff:203.0.113.9 on ap1 within 10m (first 2026-11-21T00:00:00Z, last 2026-11-21T00:00:19Z)");
+    assert_eq!(finding.text, "20 × a from ::ffff:203.0.113.9 on ap1 within 10m (first 2026-11-21 00:00:00 UTC, last 2026-11-21 00:00:19 UTC)");
     let entity = |role: &str| finding.entities.get(role).map(|e| (e.kind, e.value.to_string())).unwrap();
     assert_eq!(entity("source"), (EntityKind::Ip, "203.0.113.9".into()));
     assert_eq!(entity("device"), (EntityKind::Host, "ap1".into()));
