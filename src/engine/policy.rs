@@ -52,6 +52,9 @@ impl Policy {
     fn decide(&self, effects: &Effects, playbook: &Playbook, finding: &Finding, call: &Call, step: &mut Step) -> Result<(), String> {
         let Found { action, device, params } = self.find(call)?;
         step.params = params.to_json();
+        if action.lifetime(&params).is_some() && !lock(&effects.leases).has_room() {
+            return Err(format!("{} effects are looked after already, which is the most", action::MAX_LEASES));
+        }
         let plan = action::plan(&action, device.platform, &params).map_err(|error| error.to_string())?;
         (step.commands, step.stdin) = (plan.commands, plan.stdin);
         let guard = Guard::new(&self.guard, &self.inventory.borrow(), []);

@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 use super::effects::{Effects, lock};
 use super::hands::Hands;
 use super::policy::Policy;
+use super::status::{Gravity, Status};
 use super::worker::{Worker, WorkerError};
 use crate::clock;
 use crate::diag::SourceFile;
@@ -40,6 +41,7 @@ pub(super) struct Runner {
     pub(super) worker: Worker,
     pub(super) hands: Arc<Hands>,
     pub(super) revisions: Revisions,
+    pub(super) status: Status,
     pub(super) stop: CancellationToken,
 }
 
@@ -131,6 +133,9 @@ impl Runner {
         let Some(playbook) = self.pinned(run) else {
             return vec![moved(run, RunState::Failed, format!("revision {} of its script is neither loaded nor kept", run.revision()))];
         };
+        if clock::now() > run.began().plus(playbook.timeout) {
+            return vec![moved(run, RunState::Failed, format!("its time is over: {} (timeout in {}.rhai)", playbook.timeout, playbook.name))];
+        }
         let request = Evaluate {
             playbook: playbook.name.clone(),
             script: playbook.script.clone(),
@@ -177,9 +182,13 @@ impl Runner {
     /// it (O7). Empty when opmas ends meanwhile: then it is settled at the next start.
     async fn carry_out(&self, run: &mut Run, key: &Arc<str>, mut settled: bool) -> Vec<Decided> {
         let Some(task) = self.task(run, key) else { return Vec::new() };
+        let over = self.pinned(run).map(|playbook| run.began().plus(playbook.timeout));
         for tries in 1..=MAX_TRIES {
             if self.stop.is_cancelled() {
                 return Vec::new();
+            }
+            if tries > 1 && over.is_some_and(|over| over <= clock::now()) {
+                break;
             }
             let reply = if settled {
                 if self.end(run, &task).is_some_and(|end| end <= clock::now()) {
@@ -197,13 +206,14 @@ impl Runner {
                 // A command was sent and its end was not seen.
                 (true, OutcomeState::Unknown) => settled = false,
                 // Nothing was sent: the device, or the executor, is out of reach.
-                (true, OutcomeState::Failed) if reply.commands.is_empty() => self.pause(tries, &reply).await,
+                (true, OutcomeState::Failed) if reply.commands.is_empty() => self.pause(tries, &task, &reply).await,
                 (true, _) | (false, OutcomeState::Enforced | OutcomeState::Partial) => return self.outcome(run, key, &task, reply, !settled),
                 // Nothing of it is there: it may be carried out again.
                 (false, OutcomeState::Undone) => settled = true,
-                (false, _) => self.pause(tries, &reply).await,
+                (false, _) => self.pause(tries, &task, &reply).await,
             }
         }
+        self.status.clear(&waiting_for(&task));
         if settled {
             return vec![ended(run, key, OutcomeState::Failed, "the device stayed out of reach; nothing was changed")];
         }
@@ -212,6 +222,7 @@ impl Runner {
 
     /// The outcome, and the lease when the effect has a lifetime.
     fn outcome(&self, run: &Run, key: &Arc<str>, task: &Task, reply: Reply, read_back: bool) -> Vec<Decided> {
+        self.status.clear(&waiting_for(task));
         let mut end = reply.outcome;
         if read_back {
             // What was found there was made by an attempt before; its time has run since.
@@ -234,8 +245,9 @@ impl Runner {
         Some(Task { id, device: step.device.clone(), action: step.action.clone(), params: step.params.clone(), verdict: Verdict::Auto })
     }
 
-    async fn pause(&self, tries: u32, reply: &Reply) {
-        tracing::warn!(tries, detail = reply.outcome.detail, "a step waits for its device");
+    async fn pause(&self, tries: u32, task: &Task, reply: &Reply) {
+        tracing::warn!(device = %task.device, tries, detail = reply.outcome.detail, "a step waits for its device");
+        self.status.set(&waiting_for(task), Gravity::Degraded, format!("{} waits: {}", task.action, reply.outcome.detail));
         self.sleep(FIRST_PAUSE.saturating_mul(1 << tries.saturating_sub(1).min(16)).min(MAX_PAUSE)).await;
     }
 
@@ -245,6 +257,11 @@ impl Runner {
             () = self.stop.cancelled() => {}
         }
     }
+}
+
+/// The part of the status that names a device which a step waits for.
+fn waiting_for(task: &Task) -> String {
+    format!("step on {}", task.device)
 }
 
 fn done_reason(log: &[String]) -> String {

@@ -179,6 +179,7 @@ impl Acting {
             worker: Worker::start(self.status.clone()),
             hands: self.hands.clone(),
             revisions: self.revisions.clone(),
+            status: self.status.clone(),
             stop: self.stop.clone(),
             policy,
         }
