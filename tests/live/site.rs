@@ -23,6 +23,7 @@ const SECRET: &str = "whsec_MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=";
 #[derive(Clone, Debug)]
 pub struct Hook {
     /// When it had been read.
+    #[allow(dead_code, reason = "the benchmark reads it")]
     pub at: std::time::SystemTime,
     pub id: String,
     pub genuine: bool,
