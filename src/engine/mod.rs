@@ -12,6 +12,7 @@ mod bundle;
 mod decide;
 mod deliveries;
 mod detection;
+mod devices;
 mod effects;
 mod handle;
 mod hands;

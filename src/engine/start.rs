@@ -20,7 +20,7 @@ use super::recover;
 use super::runs::{self, Runner};
 use super::status::{Gravity, Status};
 use super::worker::Worker;
-use super::{deliveries, leases};
+use super::{deliveries, devices, leases};
 use crate::action::Posture;
 use crate::alert::Channels;
 use crate::clock;
@@ -186,11 +186,15 @@ impl Acting {
     }
 
     fn tasks(&self, posture: Posture, runner: Runner, open_runs: Vec<Run>, to_runs: mpsc::Receiver<Run>) -> Vec<JoinHandle<()>> {
-        vec![
+        let mut tasks = vec![
             tokio::spawn(runs::run(Arc::new(runner), open_runs, to_runs)),
             tokio::spawn(leases::run(self.effects.clone(), self.hands.clone(), posture, self.status.clone(), self.stop.clone())),
             tokio::spawn(deliveries::run(self.effects.clone(), self.channels.clone(), self.stop.clone())),
-        ]
+        ];
+        if posture != Posture::Observe {
+            tasks.push(tokio::spawn(devices::run(self.hands.clone(), self.inventory.subscribe(), self.status.clone(), self.stop.clone())));
+        }
+        tasks
     }
 
     fn decider(&self, checkpoints: Checkpoints) -> Decider {
