@@ -17,6 +17,10 @@ pub const DEFAULT_SEVERITY: Severity = Severity::Low;
 const QUOTED: usize = 200;
 /// Bytes of a value in a text.
 const SHOWN: usize = 80;
+/// Bytes of a line in the evidence: the spool has it whole, and a finding has to fit into a ledger record and a message.
+const MAX_RAW: usize = 4_096;
+/// Bytes of a group's or an entity's value in a finding; its identity was made from the whole.
+const MAX_VALUE: usize = 1_024;
 
 /// The finding that a firing is; `None` when the firing is not of this set of rules.
 #[must_use]
@@ -34,7 +38,7 @@ pub fn finding(fired: &Fired, set: &RuleSet) -> Option<Finding> {
         level: Arc::from(severity.level()),
         title: Arc::clone(&rule.title),
         text: text(fired, rule, set),
-        group: fired.group.iter().flatten().map(|(name, value)| (name.to_string(), value.clone())).collect(),
+        group: fired.group.iter().flatten().map(|(name, value)| (name.to_string(), bounded(value))).collect(),
         entities: entities(fired, rule),
         device: text_field("device"),
         site: text_field("site"),
@@ -50,7 +54,18 @@ pub fn finding(fired: &Fired, set: &RuleSet) -> Option<Finding> {
 
 fn evidence(fired: &Fired) -> Vec<Evidence> {
     let shown = fired.evidence.iter();
-    shown.map(|e| Evidence { seq: e.seq, source: Arc::clone(&e.source), time: e.time, raw: Arc::clone(&e.raw) }).collect()
+    shown.map(|e| Evidence { seq: e.seq, source: Arc::clone(&e.source), time: e.time, raw: short(&e.raw) }).collect()
+}
+
+fn short(raw: &Arc<str>) -> Arc<str> {
+    if raw.len() <= MAX_RAW { Arc::clone(raw) } else { cut(raw, MAX_RAW).into() }
+}
+
+fn bounded(value: &Value) -> Value {
+    match value {
+        Value::String(text) if text.len() > MAX_VALUE => Value::String(cut(text, MAX_VALUE)),
+        other => other.clone(),
+    }
 }
 
 fn entities(fired: &Fired, rule: &Rule) -> BTreeMap<String, Entity> {
@@ -66,7 +81,7 @@ fn entities(fired: &Fired, rule: &Rule) -> BTreeMap<String, Entity> {
 /// The kind follows from the value where that is an address, else from the names of the field and the role.
 fn entity(role: &str, field: &str, value: &Value) -> Option<Entity> {
     let text = match value {
-        Value::String(text) if !text.is_empty() => text.clone(),
+        Value::String(text) if !text.is_empty() && text.len() <= MAX_VALUE => text.clone(),
         Value::Number(number) => number.to_string(),
         _ => return None,
     };

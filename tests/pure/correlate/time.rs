@@ -169,6 +169,18 @@ fn m1_a_finding_explains_itself() {
 }
 
 #[test]
+fn m1_a_finding_of_huge_lines_is_bounded() {
+    let text = "---\ntitle: Guessing\nid: g\ncorrelation: {type: event_count, rules: [a], group-by: [src], timespan: 10m, condition: {gte: 10}}\nopmas: {entities: {who: src}}\n";
+    let rules = rule_set(&[&format!("{PRELUDE}{text}")]);
+    let mut pipeline = pipeline(&rules, Settings::default());
+    let huge = "é".repeat(400_000);
+    let found: Vec<_> = (0..10u64).flat_map(|n| pipeline.entry(&sent(n, n as f64, &format!("\"k\":\"a\",\"src\":\"{huge}\"")))).collect();
+    let finding = pipeline.finding(&found[0]).unwrap();
+    assert_eq!((finding.count, finding.evidence.len(), finding.entities.len()), (10, 8, 0));
+    assert!(serde_json::to_vec(&finding).unwrap().len() < 64 << 10, "it fits into a ledger record many times over");
+}
+
+#[test]
 fn m1_trust_of_a_chain_is_the_least_of_what_stands_behind_it() {
     let text = format!("{PRELUDE}{THREE}---\ntitle: in\ncorrelation: {{type: temporal_ordered, rules: [three, b], group-by: [src], timespan: 10s}}\n");
     let rules = rule_set(&[&text]);
