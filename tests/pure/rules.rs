@@ -69,7 +69,7 @@ fn every_case_of_the_shipped_rules_holds() {
     assert!(!all.is_empty());
     for file in all {
         let cases = cases(&std::fs::read_to_string(&file).unwrap());
-        assert!(cases.len() > 5, "{}", file.display());
+        assert!(cases.len() >= 5, "{}", file.display());
         for case in cases {
             assert!(!case.lines.is_empty(), "{}", case.name);
             assert_eq!(found(&case.lines), case.findings, "{}: {}", file.display(), case.name);

@@ -16,8 +16,11 @@ use pattern::Program;
 
 /// The extractor files that are part of the program.
 const SHIPPED: &[(&str, &str)] = &[
+    ("rules/extractors/dnsmasq-dhcp.toml", include_str!("../../../rules/extractors/dnsmasq-dhcp.toml")),
     ("rules/extractors/dropbear.toml", include_str!("../../../rules/extractors/dropbear.toml")),
+    ("rules/extractors/hostapd.toml", include_str!("../../../rules/extractors/hostapd.toml")),
     ("rules/extractors/kernel-netfilter.toml", include_str!("../../../rules/extractors/kernel-netfilter.toml")),
+    ("rules/extractors/netifd.toml", include_str!("../../../rules/extractors/netifd.toml")),
 ];
 
 /// All loaded extractors. A message is typed by the first pattern that matches: files in their order, patterns in the order of their file.
