@@ -44,7 +44,7 @@ pub(super) struct Arguments {
     /// The zone of time stamps without one: `Europe/Berlin`, `+02:00`.
     #[arg(long, value_name = "TZ", default_value = "UTC", allow_hyphen_values = true, value_parser = parse_timezone)]
     timezone: jiff::tz::TimeZone,
-    /// Decides the year of a first time stamp without one, RFC 3339; without it the system's date.
+    /// Decides the year of a first time stamp without one, a date or RFC 3339; without it the system's date.
     #[arg(long, value_name = "TIME", value_parser = parse_now)]
     now: Option<Time>,
     /// Extractor files (*.toml) beside the shipped ones; one of the same file name replaces it.
