@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use serde::Serialize;
-use serde_json::{Map, Value};
+use serde_json::{Map, Number, Value};
 
 use super::normalise::{BUFFER, extractors, parse_now, read_line, recording};
 use super::{Done, Exit, Failure};
@@ -79,7 +79,7 @@ struct Match<'a> {
     kind: &'static str,
     time: Time,
     group: Option<Map<String, Value>>,
-    value: Option<u64>,
+    value: Option<Number>,
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     end: bool,
 }
@@ -179,6 +179,7 @@ fn evaluate<R: Read>(mut input: BufReader<R>, output: &mut impl Write, pipeline:
         (seq, offset) = (seq + 1, offset + length);
     }
     write(output, pipeline.entries(&batch), pipeline)?;
+    write(output, pipeline.finish(), pipeline)?;
     output.flush()
 }
 
