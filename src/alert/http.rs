@@ -109,7 +109,7 @@ impl Server {
         if let (false, Ok(mut path)) = (method.is_empty(), url.path_segments_mut()) {
             path.pop_if_empty().push(method);
         }
-        let request = client.post(url).header(CONTENT_TYPE, "application/json; charset=utf-8").body(json);
+        let request = client.post(url).header(CONTENT_TYPE, "application/json").body(json);
         let request = more(request).build().map_err(|error| SendError::permanent(with_causes(&error.without_url())))?;
         Ok(Post { client, request, target: self.target(), secret })
     }

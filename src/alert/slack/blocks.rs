@@ -29,7 +29,7 @@ pub(super) fn content(notice: &Notice, delivery: &str) -> SlackMessageContent {
 fn blocks(subject: &str, sections: &[Section]) -> Vec<SlackBlock> {
     let header = SlackBlockPlainText::new(escape(subject, MAX_HEADER)).with_emoji(false);
     let mut blocks = vec![SlackHeaderBlock::new(header.into()).into()];
-    blocks.extend(sections.iter().flat_map(paragraphs).map(|text| section(text)));
+    blocks.extend(sections.iter().flat_map(paragraphs).map(section));
     if blocks.len() > MAX_BLOCKS {
         blocks.truncate(MAX_BLOCKS - 1);
         blocks.push(section("_The rest does not fit into a message._".to_owned()));
