@@ -15,7 +15,8 @@ pub(super) struct Arguments {
 }
 
 pub(super) fn run(arguments: &Arguments) -> Done {
-    let command = super::Arguments::command();
+    // `opmas help` says what these pages say.
+    let command = super::Arguments::command().disable_help_subcommand(true);
     let Some(dir) = &arguments.dir else {
         let mut page = Vec::new();
         clap_mangen::Man::new(command).render(&mut page).map_err(|error| Failure::new(Exit::Unreachable, error))?;

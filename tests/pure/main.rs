@@ -11,6 +11,7 @@ mod normalise;
 mod playbook;
 mod process;
 mod rules;
+mod schema;
 mod sigma;
 mod source;
 mod triage;
