@@ -2,6 +2,7 @@
 
 mod action;
 mod alert;
+mod compose;
 mod correlate;
 mod detect;
 mod eval;

@@ -45,6 +45,8 @@ def compose(path):
         specification = json.load(file)
     with open(path) as file:
         document = yaml.safe_load(file)
+    # The project's name came into the specification after that schema.
+    assert isinstance(document.pop("name", ""), str)
     return check(jsonschema.Draft7Validator(specification), document, os.path.basename(path))
 
 
