@@ -6,6 +6,7 @@ mod compose;
 mod correlate;
 mod detect;
 mod eval;
+mod guide;
 mod journal;
 mod layers;
 mod normalise;
