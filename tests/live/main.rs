@@ -4,6 +4,7 @@ mod action;
 mod certificates;
 mod device;
 mod executor;
+mod guide;
 mod mail;
 mod router;
 mod site;

@@ -34,7 +34,7 @@ fn shell() -> Command {
 }
 
 fn follow(page: &str) {
-    book::follow(&root().join("docs/guide").join(page), shell(), &["run"]);
+    book::follow(&root().join("docs/guide").join(page), shell(), &["run"], "");
 }
 
 macro_rules! followed {

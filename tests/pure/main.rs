@@ -1,4 +1,4 @@
-//! Text cases, properties and the pure stages: no network, no root.
+//! Text cases, properties and the pure stages: no network but one of their own, no root.
 
 mod action;
 mod alert;

@@ -56,8 +56,8 @@ fn script(blocks: &[Block], out: &Path, marks: &[&str]) -> String {
     script
 }
 
-/// Runs a page with `shell` (which gets the script as its last argument) and checks what it prints.
-pub fn follow(page: &Path, mut shell: Command, marks: &[&str]) {
+/// Runs a page with `shell` (which gets the script as its last argument), and what comes `after` it, and checks what it prints.
+pub fn follow(page: &Path, mut shell: Command, marks: &[&str], after: &str) {
     let name = page.file_name().unwrap().to_string_lossy().into_owned();
     let blocks = blocks(&fs::read_to_string(page).unwrap());
     let folder = tempfile::tempdir().unwrap();
@@ -68,7 +68,7 @@ pub fn follow(page: &Path, mut shell: Command, marks: &[&str]) {
     let path =
         shell.get_envs().find(|(key, _)| *key == "PATH").and_then(|(_, value)| value).map_or(path.clone(), |first| format!("{}:{path}", first.display()));
     let file = folder.path().join("page.sh");
-    fs::write(&file, script(&blocks, &out, marks)).unwrap();
+    fs::write(&file, script(&blocks, &out, marks) + "LINE_OF_PAGE=after\n" + after).unwrap();
     let output = shell.arg(&file).current_dir(&work).env("PATH", path).stdin(Stdio::null()).output().unwrap();
     let printed = |line: usize| fs::read_to_string(out.join(line.to_string())).unwrap_or_default();
     let said: String = blocks.iter().map(|block| printed(block.line)).collect();
