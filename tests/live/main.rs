@@ -4,6 +4,7 @@ mod action;
 mod certificates;
 mod device;
 mod executor;
+mod guide;
 mod http;
 mod mail;
 mod pagerduty;
