@@ -22,7 +22,7 @@ use super::status::{Gravity, Status};
 use crate::action::Posture;
 use crate::config::{Content, Part, Paths, Settings, Watcher};
 use crate::journal::{Revisions, SpoolHandle};
-use crate::model::EntryBody;
+use crate::model::{EntryBody, RevisionKind};
 
 /// So long nothing must have changed before it is read: a file is seldom written in one go.
 const QUIET: Duration = Duration::from_millis(200);
@@ -58,9 +58,9 @@ impl Reloader {
     pub(super) async fn begin(&mut self) {
         let mut before = Content::clone(&self.content.borrow());
         let mut remembered = false;
-        for (part, kind) in [(Part::Rules, kind_key(crate::model::RevisionKind::Rules)), (Part::Extractors, kind_key(crate::model::RevisionKind::Extractors))] {
+        for (part, kind) in [(Part::Rules, RevisionKind::Rules), (Part::Extractors, RevisionKind::Extractors)] {
             if !before.refused(part).is_empty()
-                && let Some(Ok(files)) = self.live.get(&kind).map(|live| bundle::files(&self.revisions, live))
+                && let Some(Ok(files)) = self.live.get(&kind_key(kind)).map(|live| bundle::files(&self.revisions, live))
             {
                 before.remember(part, files);
                 remembered = true;
@@ -68,7 +68,10 @@ impl Reloader {
         }
         let content = if remembered { self.read(before).await } else { Ok(before) };
         match content {
-            Ok(content) => self.go_live(Arc::new(content)).await,
+            Ok(content) => {
+                show(&content, &self.status);
+                self.go_live(Arc::new(content)).await;
+            }
             Err(why) => self.status.set("configuration", Gravity::Degraded, why),
         }
     }
@@ -189,8 +192,8 @@ async fn quiet(changed: &Notify) {
     }
 }
 
-/// Says what is wrong with files: each new fault in the log, all of them in status and metrics.
-pub(super) fn tell(content: &Content, before: &Content, status: &Status) {
+/// Says which parts have changed, and what is wrong with them now.
+fn tell(content: &Content, before: &Content, status: &Status) {
     for part in Part::ALL.into_iter().filter(|part| content.differs(before, *part)) {
         let new: Vec<_> = content.newly_refused(before, part).collect();
         for wrong in &new {
@@ -200,6 +203,11 @@ pub(super) fn tell(content: &Content, before: &Content, status: &Status) {
         metrics::counter!("opmas_reloads_total", "part" => part.word(), "result" => result).increment(1);
         tracing::info!(part = part.word(), result, "files have changed");
     }
+    show(content, status);
+}
+
+/// Shows what is wrong with files in status and metrics.
+pub(super) fn show(content: &Content, status: &Status) {
     for part in Part::ALL {
         let refused = content.refused(part);
         let files: HashSet<_> = refused.iter().map(|wrong| &wrong.file).collect();

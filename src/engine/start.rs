@@ -74,7 +74,7 @@ impl StartError {
 /// # Errors
 /// See [`StartError`]; nothing runs then.
 pub async fn start(setup: Setup, status: Status) -> Result<Engine, StartError> {
-    reload::tell(&setup.content, &Content::default(), &status);
+    reload::show(&setup.content, &status);
     let data = DataDir::open(&setup.settings.data_dir)?;
     let sources = bind(&setup, &data)?;
     status.set("start", Gravity::NotReady, "catching up with what the spool holds");

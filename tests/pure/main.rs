@@ -10,6 +10,7 @@ mod layers;
 mod normalise;
 mod playbook;
 mod process;
+mod reload;
 mod rules;
 mod sigma;
 mod source;
