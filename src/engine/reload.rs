@@ -70,7 +70,8 @@ impl Reloader {
         match content {
             Ok(content) => {
                 show(&content, &self.status);
-                self.go_live(Arc::new(content)).await;
+                // It is in the status then, and tried again.
+                let _ = self.go_live(Arc::new(content)).await;
             }
             Err(why) => self.status.set("configuration", Gravity::Degraded, why),
         }
@@ -88,8 +89,10 @@ impl Reloader {
             if seen.replace(now) != Some(now) {
                 // What changes from here on is told of, also where a link leads now.
                 self.watch(&mut watcher);
-                // A folder that cannot be read is in the status.
-                let _ = self.reload().await;
+                if self.reload().await.is_err() {
+                    // It is in the status, and tried again.
+                    seen = None;
+                }
             }
             tokio::select! {
                 () = changed.notified() => quiet(&changed).await,
@@ -118,8 +121,8 @@ impl Reloader {
         self.main_file(read.as_deref());
         let content = read?;
         if Part::ALL.iter().any(|part| content.differs(&before, *part)) {
+            self.go_live(content.clone()).await?;
             tell(&content, &before, &self.status);
-            self.go_live(content.clone()).await;
         }
         Ok(content)
     }
@@ -147,21 +150,24 @@ impl Reloader {
         }
     }
 
-    async fn go_live(&mut self, content: Arc<Content>) {
+    async fn go_live(&mut self, content: Arc<Content>) -> Result<(), String> {
         if let Err(error) = self.append(&content).await {
-            self.status.set("configuration", Gravity::Degraded, format!("what changed cannot be kept, and is not live: {error}"));
-            return;
+            let why = format!("what changed cannot be kept, and is not live: {error}");
+            self.status.set("configuration", Gravity::Degraded, why.clone());
+            return Err(why);
         }
         lock(&self.effects.outbox).configure(&content.channels);
         lock(&self.effects.leases).configure(content.catalogue.clone());
         self.verified.send_replace(Arc::new(addresses(&content.inventory)));
-        let before = self.content.send_replace(content.clone());
+        let before = self.content.borrow().clone();
         let others = before.catalogue != content.catalogue || before.inventory != content.inventory;
         let needed = self.settings.posture != Posture::Observe && !content.inventory.devices.is_empty();
         // It reads its own files when it starts.
         if others && (needed || self.hands.are_there()) {
             self.hands.start().await;
         }
+        self.content.send_replace(content);
+        Ok(())
     }
 
     /// Keeps copies of scripts, rules, extractors and the inventory, and names in the spool what is new.

@@ -7,6 +7,7 @@ mod executor;
 mod http;
 mod mail;
 mod pagerduty;
+mod reload;
 mod router;
 mod site;
 mod slack;
