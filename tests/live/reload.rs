@@ -32,7 +32,8 @@ fn a_run_keeps_the_script_that_it_began_with() {
     fs::write(&playbook, script.replace("\"5m\"", "\"7m\"")).unwrap();
     // The action, too: then the executor is started anew.
     let action = site.dir.join("playbooks/actions/block_ip.toml");
-    fs::write(&action, format!("{}\n# edited\n", fs::read_to_string(&action).unwrap())).unwrap();
+    let text = fs::read_to_string(&action).unwrap();
+    fs::write(&action, text.replace("Block an address", "Block one address")).unwrap();
     eventually(Duration::from_secs(10), "the new script is not live", || site.metric("opmas_reloads_total") >= 2.0);
     site.router.device("join");
     eventually(Duration::from_secs(60), "the waiting run does not go on", || site.blocked() == ["203.0.113.7"]);
