@@ -8,6 +8,7 @@ mod guide;
 mod http;
 mod mail;
 mod pagerduty;
+mod reload;
 mod router;
 mod site;
 mod slack;

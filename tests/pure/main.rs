@@ -12,6 +12,7 @@ mod layers;
 mod normalise;
 mod playbook;
 mod process;
+mod reload;
 mod rules;
 mod schema;
 mod sigma;
