@@ -4,7 +4,7 @@
 use serde_json::Value;
 
 use super::clean::visible;
-use super::notice::{Notice, Purpose};
+use super::notice::{AlertState, Notice, Purpose};
 use crate::model::{Entity, EntityKind, Finding, Trust};
 
 /// A subject is cut to this many characters: phones show about 40, mail servers refuse lines of 1,000 bytes.
@@ -47,6 +47,10 @@ pub(super) fn document(notice: &Notice, delivery: &str) -> Document {
         Purpose::Test => vec![test(notice)],
         Purpose::Alert => notice.findings.iter().take(MAX_FINDINGS).flat_map(|finding| of_finding(finding)).collect(),
     };
+    if notice.alert.state == AlertState::Resolved {
+        let over = Line::Prose(format!("This is over since {}. It told of:", notice.alert.at));
+        sections.insert(0, Section { heading: "Resolved".into(), lines: vec![over] });
+    }
     if let Some(more) = notice.findings.len().checked_sub(MAX_FINDINGS).filter(|more| *more > 0) {
         sections.push(Section { heading: format!("And {more} more findings"), lines: Vec::new() });
     }
@@ -57,13 +61,17 @@ pub(super) fn document(notice: &Notice, delivery: &str) -> Document {
     Document { subject: subject(notice), sections }
 }
 
-/// `[opmas] critical: title (device)`, one bounded line.
+/// `[opmas] critical: title (device)`, or `resolved` in the severity's place; one bounded line.
 pub(super) fn subject(notice: &Notice) -> String {
     let Some(finding) = notice.findings.first() else {
         return format!("[opmas] test of channel {}", visible(&notice.alert.channel, MAX_SUBJECT));
     };
     let place = finding.device.as_ref().map_or(String::new(), |device| format!(" ({})", visible(device, 40)));
-    format!("[opmas] {}: {}{place}", notice.severity(), visible(&finding.title, MAX_SUBJECT))
+    let state = match notice.alert.state {
+        AlertState::Firing => notice.severity().to_string(),
+        AlertState::Resolved => "resolved".to_owned(),
+    };
+    format!("[opmas] {state}: {}{place}", visible(&finding.title, MAX_SUBJECT))
 }
 
 fn test(notice: &Notice) -> Section {

@@ -9,7 +9,7 @@ use serde_json::Value;
 use super::fired::Fired;
 use super::value::{is_host_field, mac_digits};
 use crate::model::{Entity, EntityKind, Evidence, Finding, FindingKind, RuleRef, Severity, Window};
-use crate::sigma::{Body, Rule, RuleSet};
+use crate::sigma::{Body, Correlation, CorrelationType, Rule, RuleSet};
 
 /// The severity of a rule that names no level.
 pub const DEFAULT_SEVERITY: Severity = Severity::Low;
@@ -43,7 +43,7 @@ pub fn finding(fired: &Fired, set: &RuleSet) -> Option<Finding> {
         device: text_field("device"),
         site: text_field("site"),
         window: Window { from: fired.from, to: fired.place.time },
-        value: fired.value.map(Value::from),
+        value: fired.value.clone().map(Value::Number),
         count: fired.count,
         evidence: evidence(fired),
         tags: rule.tags.clone(),
@@ -121,13 +121,33 @@ fn text(fired: &Fired, rule: &Rule, set: &RuleSet) -> String {
     let Body::Correlation(correlation) = &rule.body else {
         return format!("{}{on}: {}", rule.title, cut(&fired.event.raw, QUOTED));
     };
-    let titles: Vec<&str> = set.inputs(fired.rule).iter().filter_map(|input| set.rules.get(*input)).map(|rule| &*rule.title).collect();
-    let what = match fired.value {
-        Some(value) => format!("{value} × {}", titles.join(" or ")),
-        None => titles.join(", then "),
-    };
+    let what = what(fired, correlation, set);
     let group: String = fired.group.iter().flatten().map(|(name, value)| format!(" {} {}", preposition(name), plain(value))).collect();
     format!("{what}{group}{on} within {} (first {}, last {})", correlation.timespan, fired.from.brief(), fired.place.time.brief())
+}
+
+/// What a correlation found, of which rules.
+fn what(fired: &Fired, correlation: &Correlation, set: &RuleSet) -> String {
+    let titles: Vec<&str> = set.inputs(fired.rule).iter().filter_map(|input| set.rules.get(*input)).map(|rule| &*rule.title).collect();
+    let (any, field) = (titles.join(" or "), correlation.field.join(", "));
+    let value = fired.value.as_ref().map(ToString::to_string).unwrap_or_default();
+    match correlation.kind {
+        CorrelationType::EventCount => format!("{value} × {any}"),
+        CorrelationType::ValueCount => format!("{value} different {field} of {any}"),
+        CorrelationType::ValueSum => format!("{field} adds up to {value} in {any}"),
+        CorrelationType::ValueAvg => format!("{field} is {value} on average in {any}"),
+        CorrelationType::ValuePercentile => match correlation.percentile {
+            Some(p) => format!("the {p}th percentile of {field} is {value} in {any}"),
+            None => format!("this {field} makes up {value} % of {any}"),
+        },
+        CorrelationType::Temporal if fired.value.is_some() => format!("{value} of {}", titles.join(", ")),
+        CorrelationType::Temporal if correlation.expression.is_some() => {
+            format!("{} ({})", set.rules.get(fired.rule).map_or("", |rule| &*rule.title), titles.join(", "))
+        }
+        CorrelationType::Temporal => titles.join(" and "),
+        CorrelationType::TemporalOrdered => titles.join(", then "),
+        CorrelationType::Missing => format!("no more {any}"),
+    }
 }
 
 fn in_group(fired: &Fired, names: &[&str]) -> bool {

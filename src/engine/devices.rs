@@ -11,8 +11,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::hands::Hands;
 use super::status::{Gravity, Status};
+use crate::config::Content;
 use crate::executor::{Reply, Request};
-use crate::model::{Inventory, OutcomeState};
+use crate::model::OutcomeState;
 
 /// Devices that are looked at once.
 const MAX_AT_ONCE: usize = 8;
@@ -24,11 +25,12 @@ const UNWELL: Duration = Duration::from_secs(30);
 const LOOK: Duration = Duration::from_secs(5);
 
 /// Looks at devices until `stop`.
-pub(super) async fn run(hands: Arc<Hands>, mut inventory: watch::Receiver<Arc<Inventory>>, status: Status, stop: CancellationToken) {
+pub(super) async fn run(hands: Arc<Hands>, mut content: watch::Receiver<Arc<Content>>, status: Status, stop: CancellationToken) {
     let mut due: BTreeMap<Arc<str>, Instant> = BTreeMap::new();
     let mut looking = JoinSet::new();
+    let mut inventory = content.borrow().inventory.clone();
     loop {
-        let names: Vec<Arc<str>> = inventory.borrow_and_update().devices.iter().map(|device| device.name.clone()).collect();
+        let names: Vec<Arc<str>> = inventory.devices.iter().map(|device| device.name.clone()).collect();
         for gone in due.keys().filter(|name| !names.contains(name)) {
             status.clear(&part(gone));
         }
@@ -46,10 +48,15 @@ pub(super) async fn run(hands: Arc<Hands>, mut inventory: watch::Receiver<Arc<In
                 let well = tell(&status, &name, &reply);
                 due.insert(name, Instant::now() + if well { WELL } else { UNWELL });
             }
-            changed = inventory.changed() => match changed {
-                Ok(()) => due.clear(),
-                Err(_) => return,
-            },
+            changed = content.changed() => {
+                if changed.is_err() {
+                    return;
+                }
+                let new = content.borrow_and_update().inventory.clone();
+                if std::mem::replace(&mut inventory, new) != inventory {
+                    due.clear();
+                }
+            }
             () = tokio::time::sleep(LOOK) => {}
             () = stop.cancelled() => return,
         }

@@ -22,6 +22,7 @@ mod open;
 pub mod pipeline;
 mod policy;
 mod recover;
+mod reload;
 mod runs;
 mod start;
 mod status;

@@ -14,11 +14,12 @@ use super::policy::Policy;
 use super::status::{Gravity, Status};
 use super::worker::{Worker, WorkerError};
 use crate::clock;
+use crate::config::Content;
 use crate::diag::SourceFile;
 use crate::executor::{Reply, Request, Task};
 use crate::journal::Revisions;
-use crate::model::{Decided, Finding, Inventory, Outcome, OutcomeState, RunState, Time, Verdict};
-use crate::playbook::{ActionSignature, Evaluate, Limits, NextMove, Playbook, Playbooks, Progress, Run};
+use crate::model::{Decided, Finding, Outcome, OutcomeState, RunState, Time, Verdict};
+use crate::playbook::{Evaluate, Limits, NextMove, Playbook, Playbooks, Progress, Run, signatures};
 
 /// Runs that are under way at once; further ones wait in their order.
 const MAX_RUNNING: usize = 64;
@@ -35,9 +36,7 @@ const MAX_TRIES: u32 = 20;
 pub(super) struct Runner {
     pub(super) effects: Arc<Effects>,
     pub(super) policy: Policy,
-    pub(super) playbooks: Arc<Playbooks>,
-    pub(super) signatures: Vec<ActionSignature>,
-    pub(super) inventory: watch::Receiver<Arc<Inventory>>,
+    pub(super) content: watch::Receiver<Arc<Content>>,
     pub(super) worker: Worker,
     pub(super) hands: Arc<Hands>,
     pub(super) revisions: Revisions,
@@ -141,7 +140,7 @@ impl Runner {
             script: playbook.script.clone(),
             actions: playbook.actions.clone(),
             finding: Box::new((**finding).clone()),
-            devices: self.inventory.borrow().devices.clone(),
+            devices: self.content.borrow().inventory.devices.clone(),
             history: run.history(),
             plan: false,
             limits: Limits::default(),
@@ -170,12 +169,13 @@ impl Runner {
 
     /// The playbook in the revision that the run began with.
     fn pinned(&self, run: &Run) -> Option<Playbook> {
-        if let Some(playbook) = self.playbooks.get(run.playbook()).filter(|playbook| playbook.revision == *run.revision()) {
+        let content = self.content.borrow().clone();
+        if let Some(playbook) = content.playbooks.get(run.playbook()).filter(|playbook| playbook.revision == *run.revision()) {
             return Some(playbook.clone());
         }
         let text = String::from_utf8(self.revisions.read(run.revision()).ok()?).ok()?;
         let file = SourceFile { name: format!("playbooks/{}.rhai", run.playbook()).into(), text: text.into() };
-        Playbooks::load(&[file], &self.signatures).playbooks.get(run.playbook()).cloned()
+        Playbooks::load(&[file], &signatures(&content.catalogue)).playbooks.get(run.playbook()).cloned()
     }
 
     /// Carries a step out, or finds out first what became of the last attempt. Each attempt is on disk before the executor hears of
@@ -234,7 +234,8 @@ impl Runner {
 
     /// When the effect would end, counted from the run's beginning; `None` for an action without a lifetime.
     fn end(&self, run: &Run, task: &Task) -> Option<Time> {
-        let action = self.policy.catalogue.get(&task.action)?;
+        let content = self.content.borrow().clone();
+        let action = content.catalogue.get(&task.action)?;
         let params = action.params(&task.params).ok()?;
         action.lifetime(&params).map(|lifetime| run.began().plus(lifetime))
     }

@@ -197,11 +197,11 @@ fn m1_trust_of_a_chain_is_the_least_of_what_stands_behind_it() {
 }
 
 #[test]
-fn c4_what_is_not_evaluated_is_refused_with_its_file_and_what_needs_it() {
+fn c7_what_is_not_evaluated_is_refused_with_its_file_and_what_needs_it() {
     let file = |name: &str, text: &str| SourceFile { name: name.into(), text: text.into() };
     let loaded = correlate::load(&[
         file("a.yml", PRELUDE),
-        file("b.yml", "title: few\nname: few\ncorrelation: {type: event_count, rules: [a], timespan: 10s, condition: {lt: 3}}\n"),
+        file("b.yml", "title: few\nname: few\ncorrelation: {type: temporal_ordered, rules: [a, b], timespan: 10s, condition: {lt: 3}}\n"),
         file("c.yml", "title: up\ncorrelation: {type: event_count, rules: [few], timespan: 10s, condition: {gte: 3}}\n"),
     ]);
     assert_eq!(loaded.set.rules.len(), 3);
