@@ -48,7 +48,7 @@ pub(super) fn document(notice: &Notice, delivery: &str) -> Document {
         Purpose::Alert => notice.findings.iter().take(MAX_FINDINGS).flat_map(|finding| of_finding(finding)).collect(),
     };
     if notice.alert.state == AlertState::Resolved {
-        let over = Line::Prose(format!("This is over since {}. It told of:", notice.alert.at));
+        let over = Line::Prose(format!("This is over since {}. It told of:", notice.alert.at.brief()));
         sections.insert(0, Section { heading: "Resolved".into(), lines: vec![over] });
     }
     if let Some(more) = notice.findings.len().checked_sub(MAX_FINDINGS).filter(|more| *more > 0) {

@@ -88,7 +88,7 @@ fn a_resolved_alert_says_so_and_is_the_same_alert() {
     assert_eq!(resolved.alert.key(), firing.alert.key());
     assert_eq!(firing.alert.key(), delivery_id(&finding().id, "urgent", "email"), "the id of the alert's first delivery");
     assert_eq!(subject(&resolved), "[opmas] resolved: SSH login after repeated failures (router1)");
-    assert!(render_text(&resolved, "d2").starts_with("Resolved\n  This is over since 2026-11-21T14:08:12Z. It told of:\n\ncritical (5 of 5)"));
+    assert!(render_text(&resolved, "d2").starts_with("Resolved\n  This is over since 2026-11-21 14:08:12 UTC. It told of:\n\ncritical (5 of 5)"));
     assert_eq!(serde_json::to_value(&resolved.alert).unwrap()["state"], "resolved");
 }
 
