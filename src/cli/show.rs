@@ -36,7 +36,6 @@ pub(super) fn log(decided: &Decided) {
         }
         Decided::RunMoved { run, state, reason, .. } => tracing::info!(%run, ?state, "run: {}", visible(reason, 1_000)),
         Decided::Lease { device, action, change, until, detail, .. } => tracing::info!(%device, %action, ?change, %until, "lease: {}", visible(detail, 1_000)),
-        Decided::Note { text, .. } => tracing::warn!("{text}"),
         _ => {}
     }
 }

@@ -4,6 +4,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::{Notify, broadcast};
+use tokio_util::sync::CancellationToken;
 
 use super::open::OpenFindings;
 use super::status::{Gravity, Status};
@@ -33,7 +34,9 @@ pub(super) struct Effects {
     /// Wakes the leases.
     pub(super) lease_news: Notify,
     feed: broadcast::Sender<Arc<Decided>>,
-    status: Status,
+    pub(super) status: Status,
+    /// Fires when opmas ends: then a disk that refuses is no longer waited for.
+    pub(super) ending: CancellationToken,
 }
 
 /// A poisoned lock is taken all the same: no state machine is left half changed, since none of them panics.
@@ -53,6 +56,7 @@ impl Effects {
             lease_news: Notify::new(),
             feed: broadcast::channel(FEED).0,
             status,
+            ending: CancellationToken::new(),
         }
     }
 
@@ -73,10 +77,17 @@ impl Effects {
                 tracing::error!(%error, "a decision is too large for the ledger, or opmas is ending; nothing follows from it");
                 return;
             }
+            if self.ending.is_cancelled() {
+                tracing::error!(%error, "the disk refuses the ledger and opmas ends; what is not recorded is computed again at the next start");
+                return;
+            }
             tokio::time::sleep(RETRY).await;
         }
         self.status.clear("ledger");
         for one in decided {
+            if let Decided::Note { text, .. } = &one {
+                tracing::warn!("{text}");
+            }
             self.apply(&one);
             // No reader is no error.
             let _ = self.feed.send(Arc::new(one));

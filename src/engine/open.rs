@@ -25,6 +25,8 @@ struct Open {
     needed_by: BTreeSet<Arc<str>>,
     /// Steps without an outcome yet, by run and key.
     steps: BTreeMap<(Arc<str>, Arc<str>), Step>,
+    /// Playbooks that run, by run.
+    runs: BTreeMap<Arc<str>, Arc<str>>,
     /// What was done, a sentence each.
     done: Vec<String>,
 }
@@ -34,10 +36,15 @@ impl OpenFindings {
     pub(super) fn apply(&mut self, decided: &Decided) {
         match decided {
             Decided::Finding { finding } if self.findings.len() < MAX_OPEN => {
-                let open = Open { finding: Arc::new((**finding).clone()), needed_by: BTreeSet::new(), steps: BTreeMap::new(), done: Vec::new() };
+                let open = Open { finding: Arc::new((**finding).clone()), needed_by: BTreeSet::new(), steps: BTreeMap::new(), runs: BTreeMap::new(), done: Vec::new() };
                 self.findings.insert(finding.id.clone(), open);
             }
-            Decided::Run { run, finding, .. } => self.need(run, finding),
+            Decided::Run { run, playbook, finding, .. } => {
+                self.need(run, finding);
+                if let Some(open) = self.by(run) {
+                    open.runs.insert(run.clone(), playbook.clone());
+                }
+            }
             Decided::Delivery { delivery, findings, .. } => findings.iter().for_each(|finding| self.need(delivery, finding)),
             Decided::Triaged { finding, .. } => self.forget(finding),
             Decided::Intent { step, .. } => {
@@ -53,7 +60,7 @@ impl OpenFindings {
                     open.done.push(sentence(&step, outcome.state, &outcome.detail));
                 }
             }
-            Decided::RunMoved { run, state: RunState::Done | RunState::Failed | RunState::Diverged, .. } => self.release(run),
+            Decided::RunMoved { run, state, reason, .. } => self.moved(run, *state, reason),
             Decided::DeliveryOutcome { delivery, state, .. } if *state != DeliveryState::Retry => self.release(delivery),
             _ => {}
         }
@@ -64,9 +71,33 @@ impl OpenFindings {
         self.findings.get(id).map(|open| open.finding.clone())
     }
 
-    /// What was done about an open finding, a sentence each.
+    /// What was done about an open finding, a sentence each, and what is still under way.
     pub(super) fn done(&self, id: &FindingId) -> Vec<String> {
-        self.findings.get(id).map(|open| open.done.clone()).unwrap_or_default()
+        let Some(open) = self.findings.get(id) else { return Vec::new() };
+        let under_way = open.runs.values().map(|playbook| format!("{playbook}: under way"));
+        open.done.iter().cloned().chain(under_way).collect()
+    }
+
+    /// Whether a playbook still runs for an open finding.
+    pub(super) fn is_under_way(&self, id: &FindingId) -> bool {
+        self.findings.get(id).is_some_and(|open| !open.runs.is_empty())
+    }
+
+    fn moved(&mut self, run: &Arc<str>, state: RunState, reason: &str) {
+        if state == RunState::Running {
+            return;
+        }
+        if let Some(open) = self.by(run)
+            && let Some(playbook) = open.runs.remove(run)
+        {
+            let said = open.done.iter().any(|sentence| sentence.starts_with(&*playbook));
+            if (state != RunState::Done || !said) && open.done.len() < MAX_DONE {
+                open.done.push(format!("{playbook}: {}: {reason}", word(state)));
+            }
+        }
+        if state != RunState::Waiting {
+            self.release(run);
+        }
     }
 
     fn by(&mut self, run: &Arc<str>) -> Option<&mut Open> {
@@ -93,6 +124,16 @@ impl OpenFindings {
         if self.findings.get(id).is_some_and(|open| open.needed_by.is_empty()) {
             self.findings.remove(id);
         }
+    }
+}
+
+fn word(state: RunState) -> &'static str {
+    match state {
+        RunState::Running => "running",
+        RunState::Done => "done",
+        RunState::Failed => "failed",
+        RunState::Diverged => "stopped for a person to look",
+        RunState::Waiting => "waits",
     }
 }
 

@@ -151,6 +151,8 @@ impl Runner {
                 self.sleep(FIRST_PAUSE).await;
                 return Vec::new();
             }
+            // Whatever ends opmas may have ended the worker first: then the run goes on at the next start.
+            Err(WorkerError::Died(_)) if self.stop.is_cancelled() => return Vec::new(),
             Err(WorkerError::Died(why)) => return vec![moved(run, RunState::Failed, why)],
         };
         match evaluation.progress {

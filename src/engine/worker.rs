@@ -54,26 +54,33 @@ impl Worker {
 async fn serve(mut waiting: mpsc::Receiver<Question>, status: Status) {
     let mut peer: Option<Peer> = None;
     while let Some((request, answer)) = waiting.recv().await {
-        let result = match take(&mut peer, &status).await {
-            Ok(mut ready) => match ask(&mut ready, &request).await {
-                Ok(evaluation) => {
-                    peer = Some(ready);
-                    Ok(evaluation)
-                }
-                Err(why) => {
-                    metrics::counter!("opmas_worker_deaths_total").increment(1);
-                    // It may be gone already.
-                    let _ = ready.kill().await;
-                    Err(WorkerError::Died(why))
-                }
-            },
-            Err(why) => {
-                status.set("playbook worker", Gravity::Degraded, format!("no playbook runs: {why}"));
-                Err(WorkerError::Unavailable(why))
-            }
-        };
+        let kept = peer.is_some();
+        let mut result = attempt(&mut peer, &request, &status).await;
+        if kept && matches!(result, Err(WorkerError::Died(_))) {
+            // The kept process may have died before it was asked: only a fresh one tells what the script does.
+            result = attempt(&mut peer, &request, &status).await;
+        }
         // Whoever asked may have gone.
         let _ = answer.send(result);
+    }
+}
+
+async fn attempt(peer: &mut Option<Peer>, request: &Evaluate, status: &Status) -> Result<Evaluation, WorkerError> {
+    let mut ready = take(peer, status).await.map_err(|why| {
+        status.set("playbook worker", Gravity::Degraded, format!("no playbook runs: {why}"));
+        WorkerError::Unavailable(why)
+    })?;
+    match ask(&mut ready, request).await {
+        Ok(evaluation) => {
+            *peer = Some(ready);
+            Ok(evaluation)
+        }
+        Err(why) => {
+            metrics::counter!("opmas_worker_deaths_total").increment(1);
+            // It may be gone already.
+            let _ = ready.kill().await;
+            Err(WorkerError::Died(why))
+        }
     }
 }
 
