@@ -3,9 +3,11 @@
 mod action;
 mod certificates;
 mod device;
+mod durability;
 mod executor;
 mod mail;
 mod router;
 mod site;
+mod station;
 mod webhook;
 mod whole;
