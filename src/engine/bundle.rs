@@ -64,7 +64,11 @@ pub(super) struct Configured<'a> {
 }
 
 impl Configured<'_> {
-    fn revisions(&self, kept: &Revisions) -> io::Result<[Revision; 3]> {
+    /// Keeps copies; extractors first, as they go live first.
+    ///
+    /// # Errors
+    /// As [`Revisions::keep`].
+    pub(super) fn keep(&self, kept: &Revisions) -> io::Result<[Revision; 3]> {
         Ok([
             keep_files(kept, RevisionKind::Extractors, self.extractors)?,
             keep_inventory(kept, self.inventory)?,
@@ -77,7 +81,7 @@ impl Configured<'_> {
     /// # Errors
     /// As [`Revisions::keep`].
     pub(super) fn new_revisions(&self, kept: &Revisions, live: &Live) -> io::Result<Vec<EntryBody>> {
-        let new = self.revisions(kept)?.into_iter().filter(|revision| live.get(&kind_key(revision.kind)) != Some(revision));
+        let new = self.keep(kept)?.into_iter().filter(|revision| live.get(&kind_key(revision.kind)) != Some(revision));
         Ok(new.map(EntryBody::Revision).collect())
     }
 }

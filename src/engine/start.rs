@@ -65,7 +65,7 @@ pub enum StartError {
 }
 
 impl StartError {
-    fn io(doing: &'static str) -> impl FnOnce(io::Error) -> StartError {
+    pub(super) fn io(doing: &'static str) -> impl FnOnce(io::Error) -> StartError {
         move |cause| StartError::Io { doing, cause }
     }
 }
@@ -80,8 +80,8 @@ pub async fn start(mut setup: Setup, status: Status) -> Result<Engine, StartErro
     status.set("start", Gravity::NotReady, "catching up with what the spool holds");
     let mut store = recover::open(&data, &setup, &status).await?;
     let (detected_in, detected) = mpsc::channel(MAX_DETECTED);
-    let (detection, checkpoints) = recover::detection(&data, &mut store, detected_in, &status)?;
-    let recorded = recover::recorded(&mut store, &detection)?;
+    let (detection, checkpoints) = recover::detection(&data, &mut store, detected_in, &status).await?;
+    let recorded = recover::recorded(&mut store, &detection).await?;
     let (entries_in, entries) = mpsc::channel(MAX_BATCHES);
     let spool = store.spool.start(entries_in)?;
     let (rules, extractors) = (std::mem::take(&mut setup.rules), std::mem::take(&mut setup.extractors));
@@ -215,7 +215,7 @@ impl Acting {
         let ticks = CancellationToken::new();
         lock(&self.spool).replace(spool.clone());
         let mut before_decider = vec![
-            tokio::spawn(intake::run(from_sources, spool.clone(), streams.clone(), self.status.clone())),
+            tokio::spawn(intake::run(from_sources, spool.clone(), streams.clone(), self.status.clone(), ticks.clone())),
             tokio::spawn(intake::tick(spool, streams, self.status.clone(), ticks.clone())),
         ];
         let listening = sources.iter().flat_map(listening).collect();

@@ -52,17 +52,25 @@ pub struct Ledger {
 }
 
 impl Ledger {
-    /// Opens the ledger of a data folder: cuts a torn tail, reads all of it, and checks hashes and chain.
+    /// As [`Ledger::open_with`], for those who want to know nothing of what it holds.
+    ///
+    /// # Errors
+    /// As [`Ledger::open_with`].
+    pub fn open(data: &DataDir) -> Result<(Ledger, LedgerRecovery), OpenError> {
+        Ledger::open_with(data, &mut drop)
+    }
+
+    /// Opens the ledger of a data folder: cuts a torn tail, reads all of it, checks hashes and chain, and shows every record to `visit`.
     ///
     /// # Errors
     /// Anything that does not verify and is no torn tail (the ledger is evidence: nothing of it is passed over), a newer version, or
     /// the file system says no.
-    pub fn open(data: &DataDir) -> Result<(Ledger, LedgerRecovery), OpenError> {
+    pub fn open_with(data: &DataDir, visit: &mut dyn FnMut(LedgerEntry)) -> Result<(Ledger, LedgerRecovery), OpenError> {
         let (dir, lock) = (data.ledger(), data.lock()?);
         let limits = SegmentLimits { bytes: SEGMENT_BYTES, age: Span(i64::MAX) };
         let (log, recovery) = Log::open(&dir, Kind::Ledger, limits, &LedgerHash::default().0, &mut |_| {})?;
         let mut reader = LedgerReader::open(&dir, 1).map_err(|error| refused(Kind::Ledger, error))?;
-        reader.by_ref().try_for_each(|entry| entry.map(drop)).map_err(|error| refused(Kind::Ledger, error))?;
+        reader.by_ref().try_for_each(|entry| entry.map(&mut *visit)).map_err(|error| refused(Kind::Ledger, error))?;
         let hash = reader.head();
         let head = Arc::new(Mutex::new((recovery.last, hash)));
         let stage = LedgerStage { head: Arc::clone(&head), committed: hash, staged: hash };

@@ -123,14 +123,30 @@ impl Station {
         let begun = Instant::now();
         let mut opmas = self.opmas.take().unwrap();
         rustix::process::kill_process(rustix::process::Pid::from_child(&opmas), rustix::process::Signal::TERM).unwrap();
-        assert_eq!(opmas.wait().unwrap().code(), Some(0), "{}", self.log());
+        assert_eq!(self.wait(&mut opmas), Some(0));
         begun.elapsed()
     }
 
     /// The exit code of one that ends by itself, with what it has said.
     pub fn ended(&mut self) -> (Option<i32>, String) {
-        let code = self.opmas.take().unwrap().wait().unwrap().code();
-        (code, self.log())
+        let mut opmas = self.opmas.take().unwrap();
+        (self.wait(&mut opmas), self.log())
+    }
+
+    /// The exit code, soon.
+    fn wait(&self, opmas: &mut Child) -> Option<i32> {
+        let begun = Instant::now();
+        loop {
+            match opmas.try_wait().unwrap() {
+                Some(status) => return status.code(),
+                None if begun.elapsed() > Duration::from_secs(60) => {
+                    opmas.kill().unwrap();
+                    opmas.wait().unwrap();
+                    panic!("it does not end");
+                }
+                None => std::thread::sleep(Duration::from_millis(10)),
+            }
+        }
     }
 
     pub fn log(&self) -> String {
@@ -204,7 +220,8 @@ impl Drop for Station {
         }
         if std::thread::panicking() {
             let log = self.log();
-            eprintln!("the end of the log of opmas:\n{}", &log[log.floor_char_boundary(log.len().saturating_sub(4_000))..]);
+            let lines: Vec<&str> = log.lines().filter(|line| !line.contains("finding: ")).collect();
+            eprintln!("the end of the log of opmas:\n{}", lines[lines.len().saturating_sub(40)..].join("\n"));
         }
     }
 }
