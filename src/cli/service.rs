@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use super::{Done, Exit, Failure};
@@ -53,11 +53,16 @@ where
     let stopped = stop.clone();
     // From here on `/readyz` says why it is not ready yet.
     let http = tokio::spawn(http::serve(listener, pages, async move { stopped.cancelled().await }));
-    let engine = Arc::new(engine::start(setup, status).await.map_err(|error| invalid(&error))?);
+    let mut ended = Ended::new().map_err(|error| invalid(&error))?;
+    let engine = tokio::select! {
+        engine = engine::start(setup, status) => Arc::new(engine.map_err(|error| invalid(&error))?),
+        // Nothing was accepted yet; the next start catches up from where this one was.
+        () = ended.wait() => return Ok(Exit::Done),
+    };
     let socket = control::bind(&data_dir).map_err(|error| invalid(&format!("cannot make {}: {error}", control::path(&data_dir).display())))?;
     let control = tokio::spawn(control::serve(socket, Arc::new(Control { engine: engine.clone(), devices }), stop.clone()));
     let beside = tokio::spawn(ready(engine.clone()));
-    wait(&metrics).await.map_err(|error| invalid(&error))?;
+    wait(&mut ended, &metrics).await;
     tracing::info!("ending: what was accepted is finished first");
     beside.abort();
     // It has nothing to lose.
@@ -72,13 +77,29 @@ where
     Ok(Exit::Done)
 }
 
-/// Waits for SIGTERM or SIGINT.
-async fn wait(metrics: &PrometheusHandle) -> io::Result<()> {
-    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+/// SIGTERM and SIGINT, heard from the start on.
+struct Ended {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Ended {
+    fn new() -> io::Result<Ended> {
+        Ok(Ended { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
+    }
+
+    async fn wait(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+}
+
+async fn wait(ended: &mut Ended, metrics: &PrometheusHandle) {
     loop {
         tokio::select! {
-            _ = terminate.recv() => return Ok(()),
-            _ = interrupt.recv() => return Ok(()),
+            () = ended.wait() => return,
             () = tokio::time::sleep(UPKEEP) => metrics.run_upkeep(),
         }
     }

@@ -4,15 +4,15 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::{Notify, broadcast};
+use tokio::sync::{Notify, RwLock, broadcast};
 use tokio_util::sync::CancellationToken;
 
 use super::open::OpenFindings;
 use super::status::{Gravity, Status};
 use crate::action::{Budgets, Leases};
 use crate::alert::Outbox;
-use crate::journal::{Content, DataDir, Ledger, LedgerHash, LedgerRecovery, OpenError};
-use crate::model::Decided;
+use crate::journal::{Content, DataDir, Ledger, LedgerConfig, LedgerHash, LedgerRecovery, Old, OpenError, ReadError};
+use crate::model::{Decided, Time};
 
 /// How long an append that the disk refused waits before it is tried again.
 const RETRY: Duration = Duration::from_millis(500);
@@ -24,6 +24,10 @@ const FEED: usize = 4_096;
 /// The ledger, and the state that follows from it. Nothing here waits while a lock is held.
 pub(super) struct Effects {
     ledger: Ledger,
+    /// Held for writing while the ledger is dropped in part: then nothing is recorded.
+    recording: RwLock<()>,
+    /// Before any record.
+    empty: State,
     /// What is to be delivered.
     pub(super) outbox: Mutex<Outbox>,
     /// What holds on devices.
@@ -56,20 +60,25 @@ impl Effects {
     /// As [`Ledger::open_with`].
     pub(super) fn open(
         data: &DataDir,
-        outbox: Outbox,
-        leases: Leases,
+        config: &LedgerConfig,
+        empty: State,
         status: Status,
         visit: &mut dyn FnMut(&Decided),
     ) -> Result<(Effects, LedgerRecovery), OpenError> {
-        let mut state = State { outbox, leases, budgets: Budgets::default(), open: OpenFindings::default() };
-        let (ledger, recovery) = Ledger::open_with(data, &mut |entry| {
+        let mut state = empty.clone();
+        let (ledger, recovery) = Ledger::open_with(data, config, &mut |entry| {
             if let Content::Decided(decided) = entry.content {
-                state.apply(&decided);
+                match *decided {
+                    Decided::Anchor { .. } => state = empty.clone(),
+                    _ => state.apply(&decided),
+                }
                 visit(&decided);
             }
         })?;
         let effects = Effects {
             ledger,
+            recording: RwLock::default(),
+            empty,
             outbox: Mutex::new(state.outbox),
             leases: Mutex::new(state.leases),
             budgets: Mutex::new(state.budgets),
@@ -100,13 +109,11 @@ impl Effects {
         if decided.is_empty() {
             return true;
         }
+        let _recording = self.recording.read().await;
         if !self.append(&decided).await {
             return false;
         }
         for one in decided {
-            if let Decided::Note { text, .. } = &one {
-                tracing::warn!("{text}");
-            }
             self.apply(&one);
             // No reader is no error.
             let _ = self.feed.send(Arc::new(one));
@@ -147,6 +154,23 @@ impl Effects {
         self.ledger.head()
     }
 
+    /// Drops the segments of the ledger that hold nothing from `before` on. What is alive, as `alive` reads it from the ledger's folder
+    /// beginning with no state, is written again first. How many were dropped.
+    ///
+    /// # Errors
+    /// The ledger cannot be read or written; then nothing was dropped.
+    pub(super) async fn drop_old(
+        &self,
+        before: Time,
+        alive: impl FnOnce(State) -> Result<Vec<Decided>, ReadError> + Send + 'static,
+    ) -> Result<usize, Box<dyn std::error::Error + Send + Sync>> {
+        let Some(old): Option<Old> = self.ledger.old(before)? else { return Ok(0) };
+        let _alone = self.recording.write().await;
+        let empty = self.empty.clone();
+        let alive = tokio::task::spawn_blocking(move || alive(empty)).await??;
+        Ok(self.ledger.drop_old(old, alive).await?)
+    }
+
     /// Takes a record in that was just appended.
     fn apply(&self, decided: &Decided) {
         fits(lock(&self.outbox).apply(decided));
@@ -157,15 +181,21 @@ impl Effects {
 }
 
 /// The state machines while the ledger is read.
-struct State {
-    outbox: Outbox,
-    leases: Leases,
-    budgets: Budgets,
-    open: OpenFindings,
+#[derive(Clone, Debug)]
+pub(super) struct State {
+    pub(super) outbox: Outbox,
+    pub(super) leases: Leases,
+    pub(super) budgets: Budgets,
+    pub(super) open: OpenFindings,
 }
 
 impl State {
-    fn apply(&mut self, decided: &Decided) {
+    /// Before any record.
+    pub(super) fn new(outbox: Outbox, leases: Leases) -> State {
+        State { outbox, leases, budgets: Budgets::default(), open: OpenFindings::default() }
+    }
+
+    pub(super) fn apply(&mut self, decided: &Decided) {
         fits(self.outbox.apply(decided));
         fits(self.leases.apply(decided));
         self.budgets.apply(decided);

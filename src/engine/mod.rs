@@ -21,6 +21,7 @@ mod open;
 pub mod pipeline;
 mod policy;
 mod recover;
+mod retain;
 mod runs;
 mod start;
 mod status;

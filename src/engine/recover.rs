@@ -8,7 +8,7 @@ use tokio::sync::mpsc;
 use super::bundle::Configured;
 use super::decide::Detected;
 use super::detection::Detection;
-use super::effects::Effects;
+use super::effects::{Effects, State};
 use super::start::{StartError, note};
 use super::status::Status;
 use crate::action::Leases;
@@ -42,7 +42,7 @@ pub(super) async fn open(data: &DataDir, setup: &Setup, status: &Status) -> Resu
     configured.keep(&Revisions::new(data)).map_err(StartError::io("keep the rules' revision"))?;
     let leases = Leases::new(Arc::new(setup.catalogue.clone()), setup.settings.lease.verify_every);
     let mut recovered = Recovered::default();
-    let (effects, recovery) = Effects::open(data, Outbox::new(&setup.channels), leases, status.clone(), &mut |decided| recovered.apply(decided))?;
+    let (effects, recovery) = Effects::open(data, &setup.settings.ledger, State::new(Outbox::new(&setup.channels), leases), status.clone(), &mut |decided| recovered.apply(decided))?;
     let (spool, spool_recovery) = Spool::open(data, setup.settings.spool.clone())?;
     let torn = recovery.torn.iter().chain(&spool_recovery.torn).map(|torn| note(torn.to_string()));
     let broken = spool_recovery.broken.iter().map(|error| note(error.to_string()));
@@ -124,17 +124,18 @@ pub(super) struct Announced {
 
 /// What the ledger says beside what [`Effects`] keeps.
 #[derive(Debug, Default)]
-struct Recovered {
-    announced: Announced,
+pub(super) struct Recovered {
+    pub(super) announced: Announced,
     /// Runs that have not ended, by id.
-    runs: BTreeMap<Arc<str>, Run>,
+    pub(super) runs: BTreeMap<Arc<str>, Run>,
     /// Newest checkpoints, the newest last.
-    checkpoints: VecDeque<CheckpointRef>,
+    pub(super) checkpoints: VecDeque<CheckpointRef>,
 }
 
 impl Recovered {
-    fn apply(&mut self, decided: &Decided) {
+    pub(super) fn apply(&mut self, decided: &Decided) {
         match decided {
+            Decided::Anchor { .. } => *self = Recovered::default(),
             Decided::Finding { finding } => _ = self.announced.later.insert(finding.id.clone()),
             Decided::Run { run, .. } => {
                 if let Ok(begun) = Run::begin(decided) {

@@ -20,13 +20,13 @@ use super::recover;
 use super::runs::{self, Runner};
 use super::status::{Gravity, Status};
 use super::worker::Worker;
-use super::{deliveries, leases};
+use super::{deliveries, leases, retain};
 use crate::action::Posture;
 use crate::alert::Channels;
 use crate::clock;
 use crate::config::Setup;
 use crate::executor::{self, Launch};
-use crate::journal::{Checkpoints, DataDir, OpenError, ReadError, Revisions, SpoolHandle, SpoolReader};
+use crate::journal::{Checkpoints, DataDir, LedgerConfig, OpenError, ReadError, Revisions, SpoolHandle, SpoolReader};
 use crate::model::{Decided, Entry, Inventory};
 use crate::playbook::{Playbooks, Run, signatures};
 use crate::source::{self, BindError, Bound};
@@ -98,8 +98,9 @@ pub async fn start(mut setup: Setup, status: Status) -> Result<Engine, StartErro
     Ok(engine)
 }
 
-/// Something a person should know.
+/// Something a person should know; before anybody can watch decisions, the log tells it.
 pub(super) fn note(text: String) -> Decided {
+    tracing::warn!("{text}");
     Decided::Note { text, at: clock::now() }
 }
 
@@ -167,7 +168,7 @@ impl Acting {
         let settings = setup.settings;
         let policy = Policy { catalogue, posture, ceilings: settings.actions, guard: settings.guard, inventory: watch_inventory };
         let runner = acting.runner(policy);
-        Ok(Acting { tasks: acting.tasks(posture, runner, open_runs, to_runs), ..acting })
+        Ok(Acting { tasks: acting.tasks(data, settings.ledger, posture, runner, open_runs, to_runs), ..acting })
     }
 
     fn runner(&self, policy: Policy) -> Runner {
@@ -185,11 +186,12 @@ impl Acting {
         }
     }
 
-    fn tasks(&self, posture: Posture, runner: Runner, open_runs: Vec<Run>, to_runs: mpsc::Receiver<Run>) -> Vec<JoinHandle<()>> {
+    fn tasks(&self, data: &DataDir, ledger: LedgerConfig, posture: Posture, runner: Runner, open_runs: Vec<Run>, to_runs: mpsc::Receiver<Run>) -> Vec<JoinHandle<()>> {
         vec![
             tokio::spawn(runs::run(Arc::new(runner), open_runs, to_runs)),
             tokio::spawn(leases::run(self.effects.clone(), self.hands.clone(), posture, self.status.clone(), self.stop.clone())),
             tokio::spawn(deliveries::run(self.effects.clone(), self.channels.clone(), self.stop.clone())),
+            tokio::spawn(retain::run(self.effects.clone(), data.clone(), ledger, self.stop.clone())),
         ]
     }
 
