@@ -42,7 +42,8 @@ pub(super) async fn open(data: &DataDir, setup: &Setup, status: &Status) -> Resu
     configured.keep(&Revisions::new(data)).map_err(StartError::io("keep the rules' revision"))?;
     let leases = Leases::new(Arc::new(setup.catalogue.clone()), setup.settings.lease.verify_every);
     let mut recovered = Recovered::default();
-    let (effects, recovery) = Effects::open(data, &setup.settings.ledger, State::new(Outbox::new(&setup.channels), leases), status.clone(), &mut |decided| recovered.apply(decided))?;
+    let (effects, recovery) =
+        Effects::open(data, &setup.settings.ledger, State::new(Outbox::new(&setup.channels), leases), status.clone(), &mut |decided| recovered.apply(decided))?;
     let (spool, spool_recovery) = Spool::open(data, setup.settings.spool.clone())?;
     let torn = recovery.torn.iter().chain(&spool_recovery.torn).map(|torn| note(torn.to_string()));
     let broken = spool_recovery.broken.iter().map(|error| note(error.to_string()));

@@ -151,3 +151,158 @@ impl Alive {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::action::{Catalogue, Leases, VERIFY_EVERY};
+    use crate::alert::{Channels, Outbox};
+    use crate::model::{LeaseChange, Outcome, OutcomeState, RunState, Step, Verdict};
+
+    fn empty() -> State {
+        State::new(Outbox::new(&Channels::default()), Leases::new(Arc::new(Catalogue::default()), VERIFY_EVERY))
+    }
+
+    fn id(n: u8) -> FindingId {
+        FindingId::new(&[&n.to_string()])
+    }
+
+    fn run_of(n: u8) -> Arc<str> {
+        format!("run{n}").into()
+    }
+
+    fn step(n: u8, key: u8) -> Step {
+        let params = [("ip".to_owned(), format!("192.0.2.{n}").into())].into_iter().collect();
+        Step {
+            run: run_of(n),
+            key: key.to_string().into(),
+            playbook: "block".into(),
+            device: format!("ap{}", key % 2).into(),
+            action: "block_ip".into(),
+            params,
+            commands: Vec::new(),
+            stdin: Vec::new(),
+            decision: Verdict::Auto,
+            reason: String::new(),
+        }
+    }
+
+    fn finding(n: u8) -> Decided {
+        let text = include_str!("../../tests/data/finding.json");
+        let mut finding: crate::model::Finding = serde_json::from_str(text).unwrap();
+        finding.id = id(n);
+        Decided::Finding { finding: Box::new(finding) }
+    }
+
+    /// What befalls one finding and what it causes, in the order in which it can.
+    fn life(n: u8) -> Vec<Decided> {
+        let (run, at, finding_id) = (run_of(n), Time(i64::from(n) * 1_000_000_000_000), id(n));
+        let delivery: Arc<str> = format!("delivery{n}").into();
+        let lease = |change| Decided::Lease {
+            run: run.clone(),
+            key: "0".into(),
+            device: "ap0".into(),
+            action: "block_ip".into(),
+            params: step(n, 0).params,
+            change,
+            until: at.plus(Span::secs(600)),
+            at,
+            detail: String::new(),
+        };
+        let outcome = |key: &str| Decided::Outcome {
+            run: run.clone(),
+            key: key.into(),
+            outcome: Outcome { state: OutcomeState::Enforced, detail: "read back".into(), at, took_ms: 1, until: None },
+        };
+        let attempt = |attempt| Decided::DeliveryAttempt { delivery: delivery.clone(), attempt, at };
+        let answered = |state| Decided::DeliveryOutcome { delivery: delivery.clone(), state, detail: String::new(), at, next: Some(at) };
+        vec![
+            finding(n),
+            Decided::Run { run: run.clone(), playbook: "block".into(), revision: "r".into(), finding: finding_id.clone(), at },
+            Decided::Delivery { delivery: delivery.clone(), route: "urgent".into(), channel: "mail".into(), findings: vec![finding_id.clone()], at },
+            Decided::Triaged { finding: finding_id, reason: String::new() },
+            Decided::Intent { step: Box::new(step(n, 0)), at },
+            Decided::Attempt { run: run.clone(), key: "0".into(), attempt: 1, at },
+            attempt(1),
+            outcome("0"),
+            lease(LeaseChange::Granted),
+            answered(DeliveryState::Retry),
+            Decided::Intent { step: Box::new(step(n, 1)), at },
+            lease(LeaseChange::Lost),
+            attempt(2),
+            lease(LeaseChange::Reasserted),
+            Decided::Attempt { run: run.clone(), key: "1".into(), attempt: 1, at },
+            outcome("1"),
+            Decided::RunMoved { run: run.clone(), state: RunState::Done, reason: String::new(), at },
+            answered(if n % 3 == 0 { DeliveryState::Unknown } else { DeliveryState::Sent }),
+            lease(LeaseChange::Ended),
+        ]
+    }
+
+    fn checkpoint(seq: u64) -> Decided {
+        Decided::Checkpoint { name: format!("{seq}.checkpoint").into(), hash: "h".into(), seq, at: Time(0) }
+    }
+
+    /// Several lives, each as far as it has come, shuffled into each other; a checkpoint now and then.
+    fn history() -> impl Strategy<Value = Vec<Decided>> {
+        let picks = proptest::collection::vec((0..6_u8, 0..8_u8), 0..150);
+        picks.prop_map(|picks| {
+            let mut lives: Vec<_> = (0..6).map(|n| life(n).into_iter()).collect();
+            let mut all = Vec::new();
+            for (seq, (n, other)) in (1..).zip(picks) {
+                all.extend(if other == 0 { Some(checkpoint(seq)) } else { lives[usize::from(n)].next() });
+            }
+            all
+        })
+    }
+
+    /// Everything that the running system keeps, as text; `now` is when budgets are asked.
+    fn shown(records: &[Decided], now: Time) -> String {
+        let (mut state, mut recovered) = (empty(), Recovered::default());
+        for one in records {
+            state.apply(one);
+            recovered.apply(one);
+        }
+        let deliveries = (0..6).map(|n| format!("delivery{n}")).map(|id| state.outbox.standing(&id).cloned());
+        let unsettled: Vec<_> =
+            deliveries.map(|standing| standing.filter(|s| !matches!(s, Standing::Settled(DeliveryState::Sent | DeliveryState::Failed)))).collect();
+        let mut later: Vec<_> = recovered.announced.later.iter().map(|id| id.0.clone()).collect();
+        later.sort();
+        let leases: Vec<_> = state.leases.active().collect();
+        let budget = crate::action::Budget { devices: 1, per_hour: 4 };
+        let room: Vec<_> = (0..7).map(|n| state.budgets.check(&step(n, 1), budget, now)).collect();
+        let runs: Vec<_> = recovered.runs.values().map(|run| (run.id(), run.next(), run.history())).collect();
+        let (until, checkpoints) = (recovered.announced.until, &recovered.checkpoints);
+        format!("{unsettled:?}\n{leases:?}\n{room:?}\n{runs:?}\n{until} {later:?} {checkpoints:?}\n{:?}", state.open)
+    }
+
+    fn carried(records: &[Decided], now: Time) -> Vec<Decided> {
+        let empty = empty();
+        let mut alive = Alive::new(empty.clone(), now);
+        records.iter().for_each(|one| alive.learn(one, &empty));
+        records.iter().filter(|one| alive.needs(one)).cloned().collect()
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_carried_over_gives_the_same_state_at_any_point(records in history(), cut in 0..200_usize) {
+            let now = Time(6_000_000_000_000);
+            let cut = cut.min(records.len());
+            let (before, after) = records.split_at(cut);
+            let kept = carried(before, now);
+            prop_assert_eq!(shown(before, now), shown(&kept, now));
+            // It goes on as if nothing had been dropped, and can be dropped again.
+            let whole = [&kept[..], after].concat();
+            prop_assert_eq!(shown(&records, now), shown(&whole, now));
+            prop_assert_eq!(shown(&records, now), shown(&carried(&whole, now), now));
+        }
+    }
+
+    #[test]
+    fn what_is_over_is_left_out() {
+        let all = [life(1), vec![checkpoint(9)]].concat();
+        assert_eq!(carried(&all, Time(i64::MAX)), [checkpoint(9)]);
+    }
+}

@@ -186,7 +186,15 @@ impl Acting {
         }
     }
 
-    fn tasks(&self, data: &DataDir, ledger: LedgerConfig, posture: Posture, runner: Runner, open_runs: Vec<Run>, to_runs: mpsc::Receiver<Run>) -> Vec<JoinHandle<()>> {
+    fn tasks(
+        &self,
+        data: &DataDir,
+        ledger: LedgerConfig,
+        posture: Posture,
+        runner: Runner,
+        open_runs: Vec<Run>,
+        to_runs: mpsc::Receiver<Run>,
+    ) -> Vec<JoinHandle<()>> {
         vec![
             tokio::spawn(runs::run(Arc::new(runner), open_runs, to_runs)),
             tokio::spawn(leases::run(self.effects.clone(), self.hands.clone(), posture, self.status.clone(), self.stop.clone())),

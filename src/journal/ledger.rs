@@ -200,7 +200,15 @@ impl LedgerReader {
     /// # Errors
     /// `from` is no longer kept, or the folder cannot be read.
     pub fn open(dir: &Path, from: u64) -> Result<LedgerReader, ReadError> {
-        Ok(LedgerReader { log: LogReader::open(dir, Kind::Ledger, from, None)?, from, chain: Chain::default(), segment: 0, boundaries: BTreeMap::new(), anchored: false, dir: dir.to_owned() })
+        Ok(LedgerReader {
+            log: LogReader::open(dir, Kind::Ledger, from, None)?,
+            from,
+            chain: Chain::default(),
+            segment: 0,
+            boundaries: BTreeMap::new(),
+            anchored: false,
+            dir: dir.to_owned(),
+        })
     }
 
     /// At a segment's first record, its header must carry the hash that the chain has there. After damage there is none to compare.

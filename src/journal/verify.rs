@@ -155,7 +155,11 @@ pub fn verify_ledger(data: &DataDir, head: Option<LedgerHash>) -> Report {
         report.notes.push(format!("{erased} payloads were erased; the chain over their hashes holds"));
     }
     if let (Some(head), None) = (head, report.found_head) {
-        report.wrong(format!("{}: no record has the chain hash {head}: the ledger was rewritten or cut since that head was noted{}", data.ledger().display(), if dropped.is_some() { ", or retention has dropped its record" } else { "" }));
+        report.wrong(format!(
+            "{}: no record has the chain hash {head}: the ledger was rewritten or cut since that head was noted{}",
+            data.ledger().display(),
+            if dropped.is_some() { ", or retention has dropped its record" } else { "" }
+        ));
     }
     report
 }

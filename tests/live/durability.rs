@@ -348,3 +348,39 @@ fn a_finding_of_lines_as_long_as_they_may_be_is_recorded() {
     station.complete();
     assert_eq!(station.findings().len(), 3 + 1);
 }
+
+#[test]
+fn o6_what_the_ledger_no_longer_keeps_is_not_found_again() {
+    let mut station = Station::new();
+    station.configure("[ledger]\nkeep = '4s'\n");
+    let mut seen: BTreeMap<String, u32> = BTreeMap::new();
+    for round in 0..7 {
+        write_lines(&station.dir, round * 1_000, 1_000);
+        station.complete();
+        for (id, times) in station.findings() {
+            assert!(times == 1, "{id} is twice in the ledger");
+            *seen.entry(id).or_default() += 1;
+        }
+        std::thread::sleep(Duration::from_millis(1_100));
+        let (code, said) = station.run(&["audit", "verify"]);
+        assert_eq!(code, Some(0), "{said}");
+    }
+    assert_eq!(seen.len(), 7 * 30);
+    let (_, said) = station.run(&["audit", "verify"]);
+    assert!(said.contains("retention has dropped the records up to"), "{said}");
+    let kept = station.findings();
+    assert!(kept.len() < seen.len(), "old findings are gone from the ledger");
+
+    // The head that was published is still proven; the spool is computed from its beginning, and nothing of it is found again.
+    let published = station.data.join("ledger/head.json");
+    let (code, said) = station.run(&["audit", "verify", "--head", &published.to_string_lossy()]);
+    assert!(code == Some(0) && said.contains("nothing up to it was rewritten"), "{said}");
+    files(&station, "state").iter().for_each(|file| fs::remove_file(file).unwrap());
+    write_lines(&station.dir, 7_000, 1_000);
+    station.complete();
+    let after = station.findings();
+    let new: Vec<_> = after.keys().filter(|id| !seen.contains_key(*id)).collect();
+    assert_eq!(new.len(), 30);
+    assert!(after.keys().filter(|id| seen.contains_key(*id)).all(|id| kept.contains_key(id)), "none that was dropped came back");
+    once(8_000, &station);
+}

@@ -176,10 +176,21 @@ impl Station {
         self.terminate()
     }
 
-    /// Everything in the ledger.
+    /// Everything in the ledger, without what retention wrote again.
     pub fn decided(&self) -> Vec<Decided> {
-        let entries = LedgerReader::open(&self.data.join("ledger"), 0).unwrap().map(Result::unwrap);
-        entries.filter_map(|entry| if let Content::Decided(decided) = entry.content { Some(*decided) } else { None }).collect()
+        let (mut decided, mut carried) = (Vec::new(), 0);
+        for entry in LedgerReader::open(&self.data.join("ledger"), 0).unwrap().map(Result::unwrap) {
+            match entry.content {
+                Content::Decided(one) if matches!(*one, Decided::Anchor { .. }) => {
+                    let Decided::Anchor { carried: following, .. } = *one else { unreachable!() };
+                    carried = following;
+                }
+                _ if carried > 0 => carried -= 1,
+                Content::Decided(one) => decided.push(*one),
+                Content::Erased { .. } => {}
+            }
+        }
+        decided
     }
 
     /// How often each finding is in the ledger, by id.
