@@ -54,11 +54,16 @@ where
     let stopped = stop.clone();
     // From here on `/readyz` says why it is not ready yet.
     let http = tokio::spawn(http::serve(listener, pages, async move { stopped.cancelled().await }));
-    let engine = Arc::new(engine::start(setup, status).await.map_err(|error| invalid(&error))?);
+    let mut ended = Ended::new().map_err(|error| invalid(&error))?;
+    let engine = tokio::select! {
+        engine = engine::start(setup, status) => Arc::new(engine.map_err(|error| invalid(&error))?),
+        // Nothing was accepted yet; the next start catches up from where this one was.
+        () = ended.wait() => return Ok(Exit::Done),
+    };
     let socket = control::bind(&data_dir).map_err(|error| invalid(&format!("cannot make {}: {error}", control::path(&data_dir).display())))?;
     let control = tokio::spawn(control::serve(socket, Arc::new(Control { engine: engine.clone() }), stop.clone()));
     let beside = tokio::spawn(ready(engine.clone()));
-    wait(&metrics, hangup, &engine).await.map_err(|error| invalid(&error))?;
+    wait(&mut ended, &metrics, hangup, &engine).await;
     tracing::info!("ending: what was accepted is finished first");
     beside.abort();
     // It has nothing to lose.
@@ -73,13 +78,30 @@ where
     Ok(Exit::Done)
 }
 
-/// Waits for SIGTERM or SIGINT; SIGHUP has the configuration folder read at once.
-async fn wait(metrics: &PrometheusHandle, mut hangup: Signal, engine: &Engine) -> io::Result<()> {
-    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+/// SIGTERM and SIGINT, heard from the start on.
+struct Ended {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Ended {
+    fn new() -> io::Result<Ended> {
+        Ok(Ended { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
+    }
+
+    async fn wait(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+}
+
+/// Waits for the end; SIGHUP has the configuration folder read at once.
+async fn wait(ended: &mut Ended, metrics: &PrometheusHandle, mut hangup: Signal, engine: &Engine) {
     loop {
         tokio::select! {
-            _ = terminate.recv() => return Ok(()),
-            _ = interrupt.recv() => return Ok(()),
+            () = ended.wait() => return,
             _ = hangup.recv() => engine.reload_soon(),
             () = tokio::time::sleep(UPKEEP) => metrics.run_upkeep(),
         }

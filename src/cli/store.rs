@@ -1,10 +1,17 @@
 //! `opmas store` and `opmas audit`: both read a data folder without touching it, also while an opmas runs on it.
 
+use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
+use std::str::FromStr;
+
+use serde_json::{Value, json};
 
 use super::{Done, Exit, Failure};
 use crate::config::Setup;
-use crate::journal::{DataDir, LedgerHash, Report, verify_checkpoints, verify_ledger, verify_revisions, verify_spool};
+use crate::journal::{
+    Content, DataDir, HeadError, LedgerEntry, LedgerHash, LedgerKey, LedgerReader, ReadError, Report, SignedHead, verify_checkpoints, verify_ledger,
+    verify_revisions, verify_spool,
+};
 
 /// What to do with the data folder.
 #[derive(clap::Subcommand)]
@@ -18,6 +25,59 @@ pub(super) enum StoreCommand {
 pub(super) enum AuditCommand {
     /// Recompute the ledger's chain.
     Verify(AuditVerify),
+    /// Print the ledger's records, one JSON object a line.
+    Show(AuditShow),
+}
+
+/// Arguments of `opmas audit show`.
+#[derive(clap::Args)]
+pub(super) struct AuditShow {
+    #[command(flatten)]
+    folder: Folder,
+    /// Only so many, the newest.
+    #[arg(long, value_name = "N")]
+    last: Option<u64>,
+}
+
+/// A head that somebody has noted.
+#[derive(Clone)]
+enum Noted {
+    Hash(LedgerHash),
+    Signed(Box<SignedHead>),
+}
+
+impl FromStr for Noted {
+    type Err = String;
+
+    /// 64 hexadecimal digits, a signed head as JSON, or the file that holds one.
+    fn from_str(text: &str) -> Result<Noted, String> {
+        if text.starts_with('{') {
+            return serde_json::from_str(text).map(|head| Noted::Signed(Box::new(head))).map_err(|error| HeadError::NotAHead(error.to_string()).to_string());
+        }
+        match text.parse() {
+            Ok(hash) => Ok(Noted::Hash(hash)),
+            Err(_) if Path::new(text).is_file() => {
+                SignedHead::read(Path::new(text)).map(|head| Noted::Signed(Box::new(head))).map_err(|error| error.to_string())
+            }
+            Err(why) => Err(format!("{why}, or a signed head, as `ledger/head.json` has it, or the name of a file with one")),
+        }
+    }
+}
+
+impl Noted {
+    /// The hash, when it is whose word it says it is.
+    fn hash(&self, data: &DataDir) -> Result<LedgerHash, String> {
+        let signed = match self {
+            Noted::Hash(hash) => return Ok(*hash),
+            Noted::Signed(signed) => signed,
+        };
+        let hash = signed.verified().map_err(|error| error.to_string())?;
+        match LedgerKey::public_of(data) {
+            _ if signed.node != *data.node().0 => Err(format!("this head is of another data folder ({}); this one is {}", signed.node, data.node().0)),
+            Some(own) if own != signed.key => Err(format!("this head was signed with the key {}, and this data folder signs with {own}", signed.key)),
+            _ => Ok(hash),
+        }
+    }
 }
 
 /// Arguments of `opmas audit verify`.
@@ -25,9 +85,9 @@ pub(super) enum AuditCommand {
 pub(super) struct AuditVerify {
     #[command(flatten)]
     folder: Folder,
-    /// A head that was noted earlier: proves that nothing up to it was rewritten since.
-    #[arg(long, value_name = "HASH")]
-    head: Option<LedgerHash>,
+    /// A head that was noted earlier, its hash or in its signed form (JSON, or a file): proves that nothing up to it was rewritten since.
+    #[arg(long, value_name = "HEAD")]
+    head: Option<Noted>,
 }
 
 /// Which data folder.
@@ -63,15 +123,56 @@ pub(super) fn run(config: Option<&Path>, command: &StoreCommand) -> Done {
 }
 
 pub(super) fn audit(config: Option<&Path>, command: &AuditCommand) -> Done {
-    let AuditCommand::Verify(arguments) = command;
+    let arguments = match command {
+        AuditCommand::Verify(arguments) => arguments,
+        AuditCommand::Show(arguments) => return show(config, arguments),
+    };
     let data = arguments.folder.open(config)?;
-    let ledger = verify_ledger(&data, arguments.head);
-    let found = arguments.head.zip(ledger.found_head);
+    let head = arguments.head.as_ref().map(|noted| noted.hash(&data)).transpose().map_err(|why| Failure::new(Exit::Wrong, why))?;
+    let ledger = verify_ledger(&data, head);
+    let found = head.zip(ledger.found_head);
     let exit = tell(&[("ledger", "segments", "records", ledger)]);
     if let (Some((head, seq)), Exit::Done) = (found, exit) {
         println!("{head} is the head of record {seq}: nothing up to it was rewritten");
     }
     Ok(exit)
+}
+
+/// The records, and on standard error whose chain it is.
+fn show(config: Option<&Path>, arguments: &AuditShow) -> Done {
+    let data = arguments.folder.open(config)?;
+    let read = |error: ReadError| Failure::new(Exit::Wrong, error);
+    let newest = LedgerReader::open(&data.ledger(), 0).map_err(read)?.flatten().last().map_or(0, |entry| entry.seq);
+    let from = arguments.last.map_or(0, |last| newest.saturating_sub(last) + 1);
+    let mut out = io::BufWriter::new(io::stdout().lock());
+    let mut exit = Exit::Done;
+    for entry in LedgerReader::open(&data.ledger(), 0).map_err(read)? {
+        let told = match entry {
+            Ok(entry) if entry.seq < from => continue,
+            Ok(entry) => writeln!(out, "{}", line(&entry)),
+            Err(error) => {
+                exit = Exit::Wrong;
+                eprintln!("opmas: {error}");
+                continue;
+            }
+        };
+        // A reader that has seen enough, `head` for one, is no failure.
+        if told.is_err() {
+            return Ok(exit);
+        }
+    }
+    if let Some(key) = LedgerKey::public_of(&data) {
+        eprintln!("the ledger of {} signs its head with the key {key}", data.node().0);
+    }
+    Ok(exit)
+}
+
+fn line(entry: &LedgerEntry) -> Value {
+    let content = match &entry.content {
+        Content::Decided(decided) => json!(decided),
+        Content::Erased { reason } => json!({ "record": "erased", "reason": reason }),
+    };
+    json!({ "seq": entry.seq, "time": entry.time, "hash": entry.hash.to_string(), "decided": content })
 }
 
 /// One line a part on standard output, and each wrong thing on a line of its own below it.

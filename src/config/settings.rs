@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::HttpConfig;
 use crate::action::{Ceilings, GuardConfig, Posture};
 use crate::diag::{self, Diagnostic, Place};
-use crate::journal::SpoolConfig;
+use crate::journal::{LedgerConfig, SpoolConfig};
 use crate::source::SourceConfig;
 
 /// The whole of `opmas.toml`. Relative paths are relative to its folder.
@@ -31,6 +31,9 @@ pub struct Settings {
     /// How long input is kept.
     #[serde(default)]
     pub spool: SpoolConfig,
+    /// How long decisions are kept.
+    #[serde(default)]
+    pub ledger: LedgerConfig,
     /// Where input comes from; without any, syslog on 127.0.0.1:1514.
     #[serde(default)]
     pub source: BTreeMap<String, SourceConfig>,

@@ -60,15 +60,22 @@ pub(super) fn files(revisions: &Revisions, revision: &Revision) -> io::Result<Ve
     }
 }
 
-/// Keeps copies of what is configured, and gives the revisions that differ from what is live, in the order in which they go live.
+/// Keeps copies of what is configured, extractors first, as they go live first.
+///
+/// # Errors
+/// As [`Revisions::keep`].
+pub(super) fn keep_all(configured: &config::Content, kept: &Revisions) -> io::Result<[Revision; 3]> {
+    Ok([
+        keep_files(kept, RevisionKind::Extractors, configured.good(Part::Extractors))?,
+        keep(kept, RevisionKind::Inventory, &serde_json::to_vec(&*configured.inventory)?)?,
+        keep_files(kept, RevisionKind::Rules, configured.good(Part::Rules))?,
+    ])
+}
+
+/// Keeps copies, and gives the revisions that differ from what is live, in the order in which they go live.
 ///
 /// # Errors
 /// As [`Revisions::keep`].
 pub(super) fn new_revisions(configured: &config::Content, kept: &Revisions, live: &Live) -> io::Result<Vec<Revision>> {
-    let all = [
-        keep_files(kept, RevisionKind::Extractors, configured.good(Part::Extractors))?,
-        keep(kept, RevisionKind::Inventory, &serde_json::to_vec(&*configured.inventory)?)?,
-        keep_files(kept, RevisionKind::Rules, configured.good(Part::Rules))?,
-    ];
-    Ok(all.into_iter().filter(|revision| live.get(&kind_key(revision.kind)) != Some(revision)).collect())
+    Ok(keep_all(configured, kept)?.into_iter().filter(|revision| live.get(&kind_key(revision.kind)) != Some(revision)).collect())
 }

@@ -2,6 +2,7 @@
 
 use std::sync::{Arc, Mutex};
 
+use serde_json::Value;
 use tokio::sync::{mpsc, watch};
 
 use super::effects::{Effects, lock};
@@ -14,6 +15,11 @@ use crate::playbook::Run;
 
 /// Most findings that are recorded with one sync.
 const MAX_BATCH: usize = 256;
+
+/// A batch takes no further finding when its texts are of this size together: the ledger takes 16 MiB, in JSON with its escapes.
+const MAX_BATCH_TEXT: usize = 2 << 20;
+/// Bytes that are kept of a line or a value in a finding: with all its evidence it stays below what the ledger takes. The spool has the whole line.
+const MAX_TEXT: usize = 8 << 10;
 
 /// What the detection thread hands over, in its order.
 pub(super) enum Detected {
@@ -44,10 +50,18 @@ impl Decider {
     pub(super) async fn run(mut self, mut detected: mpsc::Receiver<Detected>) {
         let mut waiting = Vec::with_capacity(MAX_BATCH);
         while detected.recv_many(&mut waiting, MAX_BATCH).await > 0 {
-            let mut batch = Vec::new();
+            let (mut batch, mut text) = (Vec::new(), 0);
             for one in waiting.drain(..) {
                 match one {
-                    Detected::Finding(finding) => batch.extend(self.decide(*finding)),
+                    Detected::Finding(finding) => {
+                        let (finding, size) = bounded(*finding);
+                        batch.extend(self.decide(finding));
+                        text += size;
+                        if text > MAX_BATCH_TEXT {
+                            self.record(std::mem::take(&mut batch)).await;
+                            text = 0;
+                        }
+                    }
                     Detected::Checkpoint { seq, state } => {
                         self.record(std::mem::take(&mut batch)).await;
                         self.checkpoint(seq, state).await;
@@ -86,7 +100,9 @@ impl Decider {
 
     async fn record(&self, batch: Vec<Decided>) {
         let begun: Vec<Run> = batch.iter().filter_map(|one| Run::begin(one).ok()).collect();
-        self.effects.record(batch).await;
+        if !self.effects.record(batch).await {
+            return;
+        }
         for run in begun {
             // The runs' task ends after this one.
             let _ = self.runs.send(run).await;
@@ -98,7 +114,9 @@ impl Decider {
         let written = tokio::task::spawn_blocking(move || checkpoints.write(seq, &state)).await;
         match written {
             Ok(Ok(CheckpointRef { name, hash, seq })) => {
-                self.effects.record(vec![Decided::Checkpoint { name: name.clone(), hash: hash.clone(), seq, at: clock::now() }]).await;
+                if !self.effects.record(vec![Decided::Checkpoint { name: name.clone(), hash: hash.clone(), seq, at: clock::now() }]).await {
+                    return;
+                }
                 let needed = self.checkpoints.confirm(&CheckpointRef { name, hash, seq });
                 if let Some(spool) = &*lock(&self.spool) {
                     spool.retain_from(needed);
@@ -108,6 +126,39 @@ impl Decider {
             Err(error) => tracing::error!(%error, "the checkpoint's task ended"),
         }
     }
+}
+
+/// The finding with long texts cut, and the size of its texts: lines may be 1 MiB long, and whoever writes them must not make a finding
+/// that cannot be recorded.
+fn bounded(mut finding: Finding) -> (Finding, usize) {
+    for evidence in &mut finding.evidence {
+        if evidence.raw.len() > MAX_TEXT {
+            evidence.raw = cut(&evidence.raw).into();
+        }
+    }
+    for value in finding.group.values_mut() {
+        if let Value::String(text) = value
+            && text.len() > MAX_TEXT
+        {
+            *text = cut(text);
+        }
+    }
+    for entity in finding.entities.values_mut().filter(|entity| entity.value.len() > MAX_TEXT) {
+        entity.value = cut(&entity.value).into();
+    }
+    for text in [&mut finding.device, &mut finding.site].into_iter().flatten().filter(|text| text.len() > MAX_TEXT) {
+        *text = cut(text).into();
+    }
+    let raw: usize = finding.evidence.iter().map(|evidence| evidence.raw.len()).sum();
+    let group: usize = finding.group.values().map(|value| value.as_str().map_or(0, str::len)).sum();
+    let entities: usize = finding.entities.values().map(|entity| entity.value.len()).sum();
+    let size = raw + group + entities + finding.text.len();
+    (finding, size)
+}
+
+fn cut(text: &str) -> String {
+    let end = (0..=MAX_TEXT).rev().find(|at| text.is_char_boundary(*at)).unwrap_or(0);
+    text.get(..end).unwrap_or_default().to_owned() + crate::normalise::CUT_MARK
 }
 
 fn rule_name(finding: &Finding) -> String {

@@ -1,6 +1,6 @@
 //! The detection thread: spool entries through the pipeline, in their order; findings and checkpoints to the decider.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -10,11 +10,12 @@ use tokio::sync::{mpsc, oneshot};
 use super::bundle::{self, Content};
 use super::decide::Detected;
 use super::pipeline::{Pipeline, Settings};
+use super::recover::Announced;
 use super::status::{Gravity, Status};
 use crate::correlate;
 use crate::diag::Diagnostic;
-use crate::journal::{ReadError, Revisions, SpoolReader};
-use crate::model::{Entry, EntryBody, FindingId, Inventory, NodeId, Revision, RevisionKind, Time};
+use crate::journal::{Revisions, SpoolReader};
+use crate::model::{Entry, EntryBody, Inventory, NodeId, Revision, RevisionKind, Time};
 use crate::normalise::{Extractors, Normaliser, Options};
 use crate::sigma::RuleSet;
 
@@ -22,6 +23,9 @@ use crate::sigma::RuleSet;
 const CHECKPOINT_ENTRIES: u64 = 50_000;
 /// … or after this time, if there was any entry.
 const CHECKPOINT_TIME: Duration = Duration::from_secs(60);
+
+/// Damage that is named when the spool is computed again.
+const MAX_DAMAGE: usize = 100;
 
 /// What a checkpoint holds (postcard, stable): the pipeline's snapshot, and the revisions that were live.
 #[derive(Debug, Serialize, Deserialize)]
@@ -39,8 +43,8 @@ pub(super) struct CaughtUp {
     pub(super) streams: Vec<Arc<str>>,
     /// How many entries were computed again.
     pub(super) entries: u64,
-    /// What could not be read; the rest was.
-    pub(super) damage: Vec<ReadError>,
+    /// What could not be read, the first [`MAX_DAMAGE`]; the rest was.
+    pub(super) damage: Vec<String>,
 }
 
 /// The revisions that are live.
@@ -61,8 +65,10 @@ pub(super) struct Detection {
     live: Live,
     revisions: Revisions,
     status: Status,
-    /// Findings that the ledger has: those that are computed again are dropped (O6). Empty once caught up.
-    known: HashSet<FindingId>,
+    /// Findings that the ledger has: those that are computed again are dropped (O6).
+    announced: Announced,
+    /// What could not be read or put in place.
+    damage: Vec<String>,
     detected: mpsc::Sender<Detected>,
     seq: u64,
     since_checkpoint: (u64, Instant),
@@ -78,14 +84,14 @@ impl Detection {
     pub(super) fn new(
         node: &NodeId,
         revisions: Revisions,
-        known: HashSet<FindingId>,
+        announced: Announced,
         detected: mpsc::Sender<Detected>,
         status: Status,
     ) -> Result<Detection, Vec<Diagnostic>> {
         let options = Options { node: node.clone(), ..Options::at(Time(0)) };
         let normaliser = Normaliser::new(Arc::new(Extractors::default()), options);
         let pipeline = Pipeline::new(Arc::new(RuleSet::default()), normaliser, Arc::new(Inventory::default()), Settings::default())?;
-        Ok(Detection { pipeline, live: Live::new(), revisions, status, known, detected, seq: 0, since_checkpoint: (0, Instant::now()) })
+        Ok(Detection { pipeline, live: Live::new(), revisions, status, announced, damage: Vec::new(), detected, seq: 0, since_checkpoint: (0, Instant::now()) })
     }
 
     /// Goes on from a checkpoint's body, which covers the spool up to `seq`.
@@ -98,7 +104,7 @@ impl Detection {
             self.revise(revision)?;
         }
         self.pipeline.restore(&checkpoint.snapshot).map_err(|error| error.to_string())?;
-        self.seq = seq;
+        (self.seq, self.since_checkpoint) = (seq, (seq, Instant::now()));
         Ok(())
     }
 
@@ -109,17 +115,22 @@ impl Detection {
 
     /// The thread: first what the spool held at the start, then what comes.
     pub(super) fn run(mut self, recorded: Option<SpoolReader>, caught_up: oneshot::Sender<CaughtUp>, mut entries: mpsc::Receiver<Arc<[Entry]>>) {
-        let mut report = CaughtUp { live: Live::new(), streams: Vec::new(), entries: 0, damage: Vec::new() };
+        let mut entries_read = 0;
         for read in recorded.into_iter().flatten() {
             match read {
-                Ok(entry) if self.entry(&entry).is_ok() => report.entries += 1,
-                Ok(_) => return,
-                Err(error) => report.damage.push(error),
+                Ok(entry) => {
+                    // A long way is gone in pieces, also when it is interrupted.
+                    if self.entry(&entry).is_err() || (self.is_due() && self.checkpoint().is_err()) {
+                        return;
+                    }
+                    entries_read += 1;
+                }
+                Err(error) => self.damaged(error.to_string()),
             }
         }
-        self.known = HashSet::new();
-        report.live = self.live.clone();
-        report.streams = self.pipeline.streams();
+        self.announced = Announced::default();
+        let damage = std::mem::take(&mut self.damage);
+        let report = CaughtUp { live: self.live.clone(), streams: self.pipeline.streams(), entries: entries_read, damage };
         // The start may have been given up meanwhile.
         let _ = caught_up.send(report);
         while let Some(batch) = entries.blocking_recv() {
@@ -134,7 +145,15 @@ impl Detection {
             }
         }
         // The spool has ended; a checkpoint here makes the next start short.
-        let _ = self.checkpoint();
+        if self.seq > self.since_checkpoint.0 {
+            let _ = self.checkpoint();
+        }
+    }
+
+    fn damaged(&mut self, what: String) {
+        if self.damage.len() < MAX_DAMAGE {
+            self.damage.push(what);
+        }
     }
 
     fn entry(&mut self, entry: &Entry) -> Result<(), Closed> {
@@ -143,12 +162,18 @@ impl Detection {
             let part = part(revision.kind);
             match self.revise(revision) {
                 Ok(()) => self.status.clear(part),
-                Err(why) => self.status.set(part, Gravity::Degraded, format!("the last good version stays: {why}")),
+                Err(why) => {
+                    self.status.set(part, Gravity::Degraded, format!("the last good version stays: {why}"));
+                    self.damaged(format!("entry {}, {part}: {why}", entry.seq));
+                }
             }
         }
         for found in self.pipeline.entry(entry) {
+            if entry.seq <= self.announced.until {
+                continue;
+            }
             let Some(finding) = self.pipeline.finding(&found) else { continue };
-            if !self.known.remove(&finding.id) {
+            if !self.announced.later.remove(&finding.id) {
                 self.detected.blocking_send(Detected::Finding(Box::new(finding))).map_err(|_| Closed)?;
             }
         }

@@ -1,26 +1,33 @@
 //! Everything decided: appended to the ledger first, then taken into the state machines that follow from it.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::{Notify, broadcast};
+use tokio::sync::{Notify, RwLock, broadcast};
 use tokio_util::sync::CancellationToken;
 
 use super::open::OpenFindings;
 use super::status::{Gravity, Status};
 use crate::action::{Budgets, Leases};
 use crate::alert::Outbox;
-use crate::journal::{Ledger, LedgerHash};
-use crate::model::Decided;
+use crate::journal::{Content, DataDir, Ledger, LedgerConfig, LedgerHash, LedgerRecovery, Old, OpenError, ReadError};
+use crate::model::{Decided, Time};
 
 /// How long an append that the disk refused waits before it is tried again.
 const RETRY: Duration = Duration::from_millis(500);
+/// How long a disk that refuses is waited for once more when opmas ends.
+const PATIENCE: Duration = Duration::from_secs(2);
 /// How many decisions a reader of the feed may be behind before it misses some; the ledger has them all.
 const FEED: usize = 4_096;
 
 /// The ledger, and the state that follows from it. Nothing here waits while a lock is held.
 pub(super) struct Effects {
     ledger: Ledger,
+    /// Held for writing while the ledger is dropped in part: then nothing is recorded.
+    recording: RwLock<()>,
+    /// Before any record.
+    empty: State,
     /// What is to be delivered.
     pub(super) outbox: Mutex<Outbox>,
     /// What holds on devices.
@@ -35,8 +42,10 @@ pub(super) struct Effects {
     pub(super) lease_news: Notify,
     feed: broadcast::Sender<Arc<Decided>>,
     pub(super) status: Status,
-    /// Fires when opmas ends: then a disk that refuses is no longer waited for.
-    pub(super) ending: CancellationToken,
+    /// opmas ends: a disk that refuses is no longer waited for.
+    ending: CancellationToken,
+    /// Set when a decision was given up: none that comes later may be recorded without it.
+    given_up: AtomicBool,
 }
 
 /// A poisoned lock is taken all the same: no state machine is left half changed, since none of them panics.
@@ -45,19 +54,48 @@ pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Effects {
-    pub(super) fn new(ledger: Ledger, outbox: Outbox, leases: Leases, status: Status) -> Effects {
-        Effects {
+    /// Opens the ledger, and takes in what it holds; `visit` sees each record too.
+    ///
+    /// # Errors
+    /// As [`Ledger::open_with`].
+    pub(super) fn open(
+        data: &DataDir,
+        config: &LedgerConfig,
+        empty: State,
+        status: Status,
+        visit: &mut dyn FnMut(&Decided),
+    ) -> Result<(Effects, LedgerRecovery), OpenError> {
+        let mut state = empty.clone();
+        let (ledger, recovery) = Ledger::open_with(data, config, &mut |entry| {
+            if let Content::Decided(decided) = entry.content {
+                match *decided {
+                    Decided::Anchor { .. } => state = empty.clone(),
+                    _ => state.apply(&decided),
+                }
+                visit(&decided);
+            }
+        })?;
+        let effects = Effects {
             ledger,
-            outbox: Mutex::new(outbox),
-            leases: Mutex::new(leases),
-            budgets: Mutex::default(),
-            open: Mutex::default(),
+            recording: RwLock::default(),
+            empty,
+            outbox: Mutex::new(state.outbox),
+            leases: Mutex::new(state.leases),
+            budgets: Mutex::new(state.budgets),
+            open: Mutex::new(state.open),
             delivery_news: Notify::new(),
             lease_news: Notify::new(),
             feed: broadcast::channel(FEED).0,
             status,
             ending: CancellationToken::new(),
-        }
+            given_up: AtomicBool::new(false),
+        };
+        Ok((effects, recovery))
+    }
+
+    /// From now on a disk that refuses is waited for only [`PATIENCE`]: what cannot be recorded is computed again at the next start.
+    pub(super) fn end(&self) {
+        self.ending.cancel();
     }
 
     /// Every decision from now on, for people who watch; a slow reader misses some.
@@ -66,24 +104,15 @@ impl Effects {
     }
 
     /// Appends decisions as one atomic batch, and takes them in once they are on disk. A disk that refuses is waited for:
-    /// nothing that follows from a decision happens before it is recorded (O5).
-    pub(super) async fn record(&self, decided: Vec<Decided>) {
+    /// nothing that follows from a decision happens before it is recorded (O5). Whether they are recorded: see [`Effects::end`].
+    pub(super) async fn record(&self, decided: Vec<Decided>) -> bool {
         if decided.is_empty() {
-            return;
+            return true;
         }
-        while let Err(error) = self.ledger.append(decided.clone()).await {
-            self.status.set("ledger", Gravity::NotReady, format!("nothing can be recorded, so nothing is done: {error}"));
-            if !error.is_temporary() {
-                tracing::error!(%error, "a decision is too large for the ledger, or opmas is ending; nothing follows from it");
-                return;
-            }
-            if self.ending.is_cancelled() {
-                tracing::error!(%error, "the disk refuses the ledger and opmas ends; what is not recorded is computed again at the next start");
-                return;
-            }
-            tokio::time::sleep(RETRY).await;
+        let _recording = self.recording.read().await;
+        if !self.append(&decided).await {
+            return false;
         }
-        self.status.clear("ledger");
         for one in decided {
             if let Decided::Note { text, .. } = &one {
                 tracing::warn!("{text}");
@@ -94,6 +123,33 @@ impl Effects {
         }
         self.delivery_news.notify_one();
         self.lease_news.notify_one();
+        true
+    }
+
+    /// Whether it is on disk; `false` only when opmas ends, or for what no disk takes.
+    async fn append(&self, decided: &[Decided]) -> bool {
+        while !self.given_up.load(Ordering::Acquire) {
+            let Err(error) = self.ledger.append(decided.to_vec()).await else {
+                self.status.clear("ledger");
+                return true;
+            };
+            if !error.is_temporary() {
+                tracing::error!(%error, "decisions cannot be recorded; nothing follows from them");
+                metrics::counter!("opmas_decisions_refused_total").increment(decided.len() as u64);
+                return false;
+            }
+            self.status.set("ledger", Gravity::NotReady, format!("nothing can be recorded, so nothing is done: {error}"));
+            if self.ending.is_cancelled() {
+                tracing::error!(%error, "opmas ends with decisions that cannot be recorded; they are made again at the next start");
+                self.given_up.store(true, Ordering::Release);
+            } else {
+                tokio::select! {
+                    () = tokio::time::sleep(RETRY) => {}
+                    () = self.ending.cancelled() => tokio::time::sleep(PATIENCE).await,
+                }
+            }
+        }
+        false
     }
 
     /// The ledger's newest record and the chain hash up to it.
@@ -101,15 +157,57 @@ impl Effects {
         self.ledger.head()
     }
 
-    /// Takes a record in: one that was just appended, or one of the ledger when opmas starts.
-    pub(super) fn apply(&self, decided: &Decided) {
-        if let Err(error) = lock(&self.outbox).apply(decided) {
-            tracing::error!(%error, "a delivery's record does not fit what is known; it is left out");
-        }
-        if let Err(error) = lock(&self.leases).apply(decided) {
-            tracing::error!(%error, "a lease's record does not fit what is known; it is left out");
-        }
+    /// Drops the segments of the ledger that hold nothing from `before` on. What is alive, as `alive` reads it from the ledger's folder
+    /// beginning with no state, is written again first. How many were dropped.
+    ///
+    /// # Errors
+    /// The ledger cannot be read or written; then nothing was dropped.
+    pub(super) async fn drop_old(
+        &self,
+        before: Time,
+        alive: impl FnOnce(State) -> Result<Vec<Decided>, ReadError> + Send + 'static,
+    ) -> Result<usize, Box<dyn std::error::Error + Send + Sync>> {
+        let Some(old): Option<Old> = self.ledger.old(before)? else { return Ok(0) };
+        let _alone = self.recording.write().await;
+        let empty = self.empty.clone();
+        let alive = tokio::task::spawn_blocking(move || alive(empty)).await??;
+        Ok(self.ledger.drop_old(old, alive).await?)
+    }
+
+    /// Takes a record in that was just appended.
+    fn apply(&self, decided: &Decided) {
+        fits(lock(&self.outbox).apply(decided));
+        fits(lock(&self.leases).apply(decided));
         lock(&self.budgets).apply(decided);
         lock(&self.open).apply(decided);
+    }
+}
+
+/// The state machines while the ledger is read.
+#[derive(Clone, Debug)]
+pub(super) struct State {
+    pub(super) outbox: Outbox,
+    pub(super) leases: Leases,
+    pub(super) budgets: Budgets,
+    pub(super) open: OpenFindings,
+}
+
+impl State {
+    /// Before any record.
+    pub(super) fn new(outbox: Outbox, leases: Leases) -> State {
+        State { outbox, leases, budgets: Budgets::default(), open: OpenFindings::default() }
+    }
+
+    pub(super) fn apply(&mut self, decided: &Decided) {
+        fits(self.outbox.apply(decided));
+        fits(self.leases.apply(decided));
+        self.budgets.apply(decided);
+        self.open.apply(decided);
+    }
+}
+
+fn fits(applied: Result<(), impl std::fmt::Display>) {
+    if let Err(error) = applied {
+        tracing::error!(%error, "a record does not fit what came before it; it is left out");
     }
 }

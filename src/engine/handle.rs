@@ -108,6 +108,7 @@ impl Engine {
     pub async fn stop(self) {
         self.stop.sources.send_replace(true);
         self.stop.ticks.cancel();
+        self.effects.end();
         drop(self.batches);
         for task in self.stop.before_decider {
             // A task that panicked has said so.

@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 use super::effects::lock;
 use super::status::{Gravity, Status};
 use crate::clock;
-use crate::journal::SpoolHandle;
+use crate::journal::{AppendError, SpoolHandle};
 use crate::model::{EntryBody, Tick};
 use crate::source::Batch;
 
@@ -20,6 +20,8 @@ pub(super) const MAX_WAITING: usize = 64;
 const MAX_GROUP: usize = 64;
 /// How long an append that the disk refused waits before it is tried again.
 const RETRY: Duration = Duration::from_millis(500);
+/// How long what is under way may take to be kept once opmas ends.
+const PATIENCE: Duration = Duration::from_secs(5);
 /// A stream without a record for so long no longer holds the watermark back (T3).
 const IDLE: Duration = Duration::from_secs(30);
 /// How often idle streams are looked for.
@@ -54,8 +56,8 @@ impl Streams {
     }
 }
 
-/// Appends what sources bring until all of them have ended.
-pub(super) async fn run(mut batches: mpsc::Receiver<Batch>, spool: SpoolHandle, streams: Streams, status: Status) {
+/// Appends what sources bring until all of them have ended; from `stop` on a disk that refuses is not waited for.
+pub(super) async fn run(mut batches: mpsc::Receiver<Batch>, spool: SpoolHandle, streams: Streams, status: Status, stop: CancellationToken) {
     let mut waiting = Vec::with_capacity(MAX_GROUP);
     while batches.recv_many(&mut waiting, MAX_GROUP).await > 0 {
         let mut bodies = Vec::new();
@@ -65,22 +67,35 @@ pub(super) async fn run(mut batches: mpsc::Receiver<Batch>, spool: SpoolHandle, 
             bodies.extend(batch.records.into_iter().map(EntryBody::Record));
             done.extend(batch.done);
         }
-        append(&spool, bodies, &status).await;
-        for done in done {
+        let kept = tokio::select! {
+            kept = append(&spool, bodies, &status) => kept,
+            () = give_up(&stop) => {
+                tracing::error!("opmas ends with input that cannot be kept; what a source can send again is not acknowledged");
+                return;
+            }
+        };
+        for done in done.into_iter().filter(|_| kept) {
             // A source that has ended does not wait for its answer.
             let _ = done.send(());
         }
     }
 }
 
-/// Appends; a disk that refuses is waited for, and meanwhile nothing is acknowledged.
-pub(super) async fn append(spool: &SpoolHandle, bodies: Vec<EntryBody>, status: &Status) {
+/// A while after `stop`.
+async fn give_up(stop: &CancellationToken) {
+    stop.cancelled().await;
+    tokio::time::sleep(PATIENCE).await;
+}
+
+/// Appends; a disk that refuses is waited for, and meanwhile nothing is acknowledged. Whether it may be acknowledged: it is on disk, or
+/// no disk would take it (sources bound their records far below that).
+pub(super) async fn append(spool: &SpoolHandle, bodies: Vec<EntryBody>, status: &Status) -> bool {
     loop {
         match spool.append(bodies.clone()).await {
             Ok(appended) => {
                 status.clear("spool");
                 metrics::counter!("opmas_records_duplicate_total").increment(appended.duplicates);
-                return;
+                return true;
             }
             Err(error) if error.is_temporary() => {
                 status.set("spool", Gravity::NotReady, format!("input is not accepted: {error}"));
@@ -89,7 +104,7 @@ pub(super) async fn append(spool: &SpoolHandle, bodies: Vec<EntryBody>, status: 
             Err(error) => {
                 tracing::error!(%error, "input was refused by the spool and is lost");
                 metrics::counter!("opmas_records_refused_total").increment(bodies.len() as u64);
-                return;
+                return !matches!(error, AppendError::Stopped);
             }
         }
     }
@@ -104,7 +119,11 @@ pub(super) async fn tick(spool: SpoolHandle, streams: Streams, status: Status, s
         }
         let idle = streams.take_idle();
         if !idle.is_empty() {
-            append(&spool, vec![EntryBody::Tick(Tick { at: clock::now(), idle })], &status).await;
+            let tick = vec![EntryBody::Tick(Tick { at: clock::now(), idle })];
+            tokio::select! {
+                _ = append(&spool, tick, &status) => {}
+                () = give_up(&stop) => return,
+            }
         }
     }
 }

@@ -23,6 +23,7 @@ pub mod pipeline;
 mod policy;
 mod recover;
 mod reload;
+mod retain;
 mod runs;
 mod start;
 mod status;

@@ -11,14 +11,14 @@ const MAX_OPEN: usize = 100_000;
 const MAX_DONE: usize = 50;
 
 /// Follows the ledger: a finding is open from its record to the end of the last run and delivery that it caused.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct OpenFindings {
     findings: BTreeMap<FindingId, Open>,
     /// The finding of each open run and delivery.
     of: BTreeMap<Arc<str>, FindingId>,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug, PartialEq)]
 struct Open {
     finding: Arc<Finding>,
     /// Runs and deliveries that are under way.
@@ -36,7 +36,13 @@ impl OpenFindings {
     pub(super) fn apply(&mut self, decided: &Decided) {
         match decided {
             Decided::Finding { finding } if self.findings.len() < MAX_OPEN => {
-                let open = Open { finding: Arc::new((**finding).clone()), needed_by: BTreeSet::new(), steps: BTreeMap::new(), runs: BTreeMap::new(), done: Vec::new() };
+                let open = Open {
+                    finding: Arc::new((**finding).clone()),
+                    needed_by: BTreeSet::new(),
+                    steps: BTreeMap::new(),
+                    runs: BTreeMap::new(),
+                    done: Vec::new(),
+                };
                 self.findings.insert(finding.id.clone(), open);
             }
             Decided::Run { run, playbook, finding, .. } => {

@@ -5,16 +5,17 @@ use std::sync::Arc;
 
 use tokio::sync::mpsc;
 
+use super::bundle;
 use super::decide::Detected;
 use super::detection::Detection;
-use super::effects::Effects;
+use super::effects::{Effects, State};
 use super::start::{StartError, note};
 use super::status::Status;
 use crate::action::Leases;
 use crate::alert::Outbox;
 use crate::config::Setup;
 use crate::diag::Diagnostic;
-use crate::journal::{CheckpointRef, Checkpoints, Content, DataDir, Ledger, LedgerReader, ReadError, Revisions, Spool, SpoolReader};
+use crate::journal::{CheckpointRef, Checkpoints, DataDir, ReadError, Revisions, Spool, SpoolReader};
 use crate::model::{Decided, FindingId};
 use crate::playbook::{NextMove, Run};
 
@@ -27,47 +28,66 @@ pub(super) struct Store {
     pub(super) spool: Spool,
     /// Runs that have not ended.
     pub(super) runs: Vec<Run>,
-    findings: HashSet<FindingId>,
+    announced: Announced,
     checkpoints: VecDeque<CheckpointRef>,
 }
 
-/// Opens spool and ledger, and takes in what the ledger has.
+/// Opens spool and ledger, and takes in what the ledger has. What is configured is kept as revisions first, so that a copy that is
+/// missing is there again before it is needed.
 ///
 /// # Errors
 /// A file that cannot be read or does not verify.
 pub(super) async fn open(data: &DataDir, setup: &Setup, status: &Status) -> Result<Store, StartError> {
-    let (ledger, recovery) = Ledger::open(data)?;
+    bundle::keep_all(&setup.content, &Revisions::new(data)).map_err(StartError::io("keep the rules' revision"))?;
     let leases = Leases::new(setup.content.catalogue.clone(), setup.settings.lease.verify_every);
-    let effects = Arc::new(Effects::new(ledger, Outbox::new(&setup.content.channels), leases, status.clone()));
-    let recovered = read(data, &effects)?;
+    let mut recovered = Recovered::default();
+    let state = State::new(Outbox::new(&setup.content.channels), leases);
+    let (effects, recovery) = Effects::open(data, &setup.settings.ledger, state, status.clone(), &mut |decided| recovered.apply(decided))?;
     let (spool, spool_recovery) = Spool::open(data, setup.settings.spool.clone())?;
     let torn = recovery.torn.iter().chain(&spool_recovery.torn).map(|torn| note(torn.to_string()));
     let broken = spool_recovery.broken.iter().map(|error| note(error.to_string()));
     effects.record(torn.chain(broken).collect()).await;
-    let Recovered { findings, runs, checkpoints } = recovered;
-    Ok(Store { effects, spool, runs: runs.into_values().collect(), findings, checkpoints })
+    let Recovered { announced, runs, checkpoints } = recovered;
+    Ok(Store { effects: Arc::new(effects), spool, runs: runs.into_values().collect(), announced, checkpoints })
 }
 
-/// The detection state of the newest checkpoint that can be gone on from; without one an empty state.
+/// The detection state of the newest checkpoint that can be gone on from; without one an empty state. What was passed over is noted.
 ///
 /// # Errors
 /// Only [`StartError::Internal`]: an empty rule set was refused.
-pub(super) fn detection(data: &DataDir, store: &mut Store, detected: mpsc::Sender<Detected>, status: &Status) -> Result<(Detection, Checkpoints), StartError> {
-    let mut checkpoints = Checkpoints::new(data);
-    let known = std::mem::take(&mut store.findings);
-    let new = |known| {
+pub(super) async fn detection(
+    data: &DataDir,
+    store: &mut Store,
+    detected: mpsc::Sender<Detected>,
+    status: &Status,
+) -> Result<(Detection, Checkpoints), StartError> {
+    let (mut checkpoints, mut passed_over) = (Checkpoints::new(data), Vec::new());
+    let new = || {
         let internal = |wrong: Vec<Diagnostic>| StartError::Internal(wrong.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "));
-        Detection::new(data.node(), Revisions::new(data), known, detected.clone(), status.clone()).map_err(internal)
+        Detection::new(data.node(), Revisions::new(data), store.announced.clone(), detected.clone(), status.clone()).map_err(internal)
     };
-    let Some(loaded) = checkpoints.newest_valid(store.checkpoints.make_contiguous()) else { return Ok((new(known)?, checkpoints)) };
-    for why in &loaded.passed_over {
-        tracing::warn!(why, "a checkpoint is passed over");
+    let mut detection = new()?;
+    // The place of the newest one is taken, whether or not it can be read.
+    let newest = store.checkpoints.back().map_or(0, |checkpoint| checkpoint.seq);
+    while let Some(loaded) = checkpoints.newest_valid(store.checkpoints.make_contiguous()) {
+        passed_over.extend(loaded.passed_over);
+        let Err(why) = detection.restore(loaded.checkpoint.seq, &loaded.body) else { break };
+        passed_over.push(format!("{}: it cannot be gone on from: {why}", loaded.checkpoint.name));
+        detection = new()?;
+        store.checkpoints.retain(|checkpoint| checkpoint.seq < loaded.checkpoint.seq);
     }
-    let mut detection = new(known.clone())?;
-    if let Err(why) = detection.restore(loaded.checkpoint.seq, &loaded.body) {
-        tracing::warn!(why, checkpoint = %loaded.checkpoint.name, "a checkpoint cannot be gone on from; the spool is computed from its beginning");
-        detection = new(known)?;
+    let from = detection.next();
+    if from == 1 && newest > 0 && passed_over.is_empty() {
+        passed_over.push("no checkpoint that the ledger names can be read".to_owned());
     }
+    store
+        .effects
+        .record(
+            passed_over.into_iter().map(|why| note(format!("a checkpoint was passed over, and the spool is computed from entry {from} on: {why}"))).collect(),
+        )
+        .await;
+    // It may be newer than a spool that lost its tail: no place is given twice.
+    store.spool.skip_to(newest.max(from - 1)).map_err(|error| StartError::Internal(error.to_string()))?;
     Ok((detection, checkpoints))
 }
 
@@ -75,47 +95,48 @@ pub(super) fn detection(data: &DataDir, store: &mut Store, detected: mpsc::Sende
 ///
 /// # Errors
 /// The spool cannot be read.
-pub(super) fn recorded(store: &mut Store, detection: &Detection) -> Result<Option<SpoolReader>, StartError> {
+pub(super) async fn recorded(store: &mut Store, detection: &Detection) -> Result<Option<SpoolReader>, StartError> {
     let from = detection.next();
-    // The checkpoint may be newer than a spool that lost its tail: no place is given twice.
-    store.spool.skip_to(from - 1).map_err(|error| StartError::Internal(error.to_string()))?;
     if store.spool.last() < from {
         return Ok(None);
     }
     Ok(Some(match store.spool.read(from) {
         // The state is gone and retention has passed: what is left is computed from its beginning.
-        Err(ReadError::Gone { oldest, .. }) => store.spool.read(oldest)?,
+        Err(ReadError::Gone { oldest, .. }) => {
+            if from > 1 {
+                store.effects.record(vec![note(format!("the spool begins with entry {oldest}: those from {from} on are gone, and windows begin anew"))]).await;
+            }
+            store.spool.read(oldest)?
+        }
         other => other?,
     }))
 }
 
-/// What the ledger says beside what [`Effects`] keeps.
-#[derive(Debug, Default)]
-struct Recovered {
-    /// Findings that it has.
-    findings: HashSet<FindingId>,
-    /// Runs that have not ended, by id.
-    runs: BTreeMap<Arc<str>, Run>,
-    /// Newest checkpoints, the newest last.
-    checkpoints: VecDeque<CheckpointRef>,
+/// Which findings the ledger has, as far as they can be computed again. A checkpoint's record comes after all findings of the entries
+/// that it covers: of those before it only the place is remembered.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Announced {
+    /// All findings of entries up to here are in the ledger.
+    pub(super) until: u64,
+    /// And these, of later entries.
+    pub(super) later: HashSet<FindingId>,
 }
 
-/// Reads the ledger from its beginning.
-fn read(data: &DataDir, effects: &Effects) -> Result<Recovered, ReadError> {
-    let mut recovered = Recovered::default();
-    for entry in LedgerReader::open(&data.ledger(), 0)? {
-        if let Content::Decided(decided) = entry?.content {
-            effects.apply(&decided);
-            recovered.apply(&decided);
-        }
-    }
-    Ok(recovered)
+/// What the ledger says beside what [`Effects`] keeps.
+#[derive(Debug, Default)]
+pub(super) struct Recovered {
+    pub(super) announced: Announced,
+    /// Runs that have not ended, by id.
+    pub(super) runs: BTreeMap<Arc<str>, Run>,
+    /// Newest checkpoints, the newest last.
+    pub(super) checkpoints: VecDeque<CheckpointRef>,
 }
 
 impl Recovered {
-    fn apply(&mut self, decided: &Decided) {
+    pub(super) fn apply(&mut self, decided: &Decided) {
         match decided {
-            Decided::Finding { finding } => _ = self.findings.insert(finding.id.clone()),
+            Decided::Anchor { .. } => *self = Recovered::default(),
+            Decided::Finding { finding } => _ = self.announced.later.insert(finding.id.clone()),
             Decided::Run { run, .. } => {
                 if let Ok(begun) = Run::begin(decided) {
                     self.runs.insert(run.clone(), begun);
@@ -123,7 +144,8 @@ impl Recovered {
             }
             Decided::Intent { step, .. } => self.step(&step.run.clone(), decided),
             Decided::Attempt { run, .. } | Decided::Outcome { run, .. } | Decided::RunMoved { run, .. } => self.step(run, decided),
-            Decided::Checkpoint { .. } => {
+            Decided::Checkpoint { seq, .. } => {
+                self.announced = Announced { until: self.announced.until.max(*seq), later: HashSet::new() };
                 self.checkpoints.extend(CheckpointRef::of(decided));
                 while self.checkpoints.len() > MAX_CHECKPOINTS {
                     self.checkpoints.pop_front();

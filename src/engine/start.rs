@@ -21,12 +21,12 @@ use super::reload::{self, Reloader};
 use super::runs::{self, Runner};
 use super::status::{Gravity, Status};
 use super::worker::Worker;
-use super::{deliveries, devices, leases};
+use super::{deliveries, devices, leases, retain};
 use crate::action::Posture;
 use crate::clock;
 use crate::config::{Content, Setup};
 use crate::executor::{self, Launch};
-use crate::journal::{Checkpoints, DataDir, OpenError, ReadError, Revisions, SpoolHandle, SpoolReader};
+use crate::journal::{Checkpoints, DataDir, LedgerConfig, OpenError, ReadError, Revisions, SpoolHandle, SpoolReader};
 use crate::model::{Decided, Entry};
 use crate::playbook::Run;
 use crate::source::{self, BindError, Bound};
@@ -64,7 +64,7 @@ pub enum StartError {
 }
 
 impl StartError {
-    fn io(doing: &'static str) -> impl FnOnce(io::Error) -> StartError {
+    pub(super) fn io(doing: &'static str) -> impl FnOnce(io::Error) -> StartError {
         move |cause| StartError::Io { doing, cause }
     }
 }
@@ -80,8 +80,8 @@ pub async fn start(setup: Setup, status: Status) -> Result<Engine, StartError> {
     status.set("start", Gravity::NotReady, "catching up with what the spool holds");
     let mut store = recover::open(&data, &setup, &status).await?;
     let (detected_in, detected) = mpsc::channel(MAX_DETECTED);
-    let (detection, checkpoints) = recover::detection(&data, &mut store, detected_in, &status)?;
-    let recorded = recover::recorded(&mut store, &detection)?;
+    let (detection, checkpoints) = recover::detection(&data, &mut store, detected_in, &status).await?;
+    let recorded = recover::recorded(&mut store, &detection).await?;
     let (entries_in, entries) = mpsc::channel(MAX_BATCHES);
     let spool = store.spool.start(entries_in)?;
     let acting = Acting::start(&setup, &data, store.effects, store.runs, &status).await?;
@@ -95,8 +95,9 @@ pub async fn start(setup: Setup, status: Status) -> Result<Engine, StartError> {
     Ok(engine)
 }
 
-/// Something a person should know.
+/// Something a person should know; before anybody can watch decisions, the log tells it.
 pub(super) fn note(text: String) -> Decided {
+    tracing::warn!("{text}");
     Decided::Note { text, at: clock::now() }
 }
 
@@ -156,7 +157,7 @@ impl Acting {
         let (ceilings, guard) = (setup.settings.actions.clone(), setup.settings.guard.clone());
         let policy = Policy { content: acting.content.subscribe(), posture, ceilings, guard };
         let runner = acting.runner(policy);
-        Ok(Acting { tasks: acting.tasks(posture, runner, open_runs, to_runs), ..acting })
+        Ok(Acting { tasks: acting.tasks(data, setup.settings.ledger.clone(), posture, runner, open_runs, to_runs), ..acting })
     }
 
     /// Runs pin their script by its hash.
@@ -194,11 +195,20 @@ impl Acting {
         }
     }
 
-    fn tasks(&self, posture: Posture, runner: Runner, open_runs: Vec<Run>, to_runs: mpsc::Receiver<Run>) -> Vec<JoinHandle<()>> {
+    fn tasks(
+        &self,
+        data: &DataDir,
+        ledger: LedgerConfig,
+        posture: Posture,
+        runner: Runner,
+        open_runs: Vec<Run>,
+        to_runs: mpsc::Receiver<Run>,
+    ) -> Vec<JoinHandle<()>> {
         let mut tasks = vec![
             tokio::spawn(runs::run(Arc::new(runner), open_runs, to_runs)),
             tokio::spawn(leases::run(self.effects.clone(), self.hands.clone(), posture, self.status.clone(), self.stop.clone())),
             tokio::spawn(deliveries::run(self.effects.clone(), self.content.subscribe(), self.stop.clone())),
+            tokio::spawn(retain::run(self.effects.clone(), data.clone(), ledger, self.stop.clone())),
         ];
         if posture != Posture::Observe {
             tasks.push(tokio::spawn(devices::run(self.hands.clone(), self.content.subscribe(), self.status.clone(), self.stop.clone())));
@@ -220,7 +230,7 @@ impl Acting {
         let ticks = CancellationToken::new();
         lock(&self.spool).replace(spool.clone());
         let mut before_decider = vec![
-            tokio::spawn(intake::run(from_sources, spool.clone(), streams.clone(), self.status.clone())),
+            tokio::spawn(intake::run(from_sources, spool.clone(), streams.clone(), self.status.clone(), ticks.clone())),
             tokio::spawn(intake::tick(spool, streams, self.status.clone(), ticks.clone())),
             tokio::spawn(reloader.run(asked, ticks.clone())),
         ];

@@ -94,6 +94,7 @@ fn kind(decided: &Decided) -> u16 {
         Decided::DeliveryOutcome { .. } => 11,
         Decided::Checkpoint { .. } => 12,
         Decided::Note { .. } => 13,
+        Decided::Anchor { .. } => 14,
     }
 }
 

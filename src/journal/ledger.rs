@@ -1,11 +1,13 @@
 //! The ledger: everything decided, in a hash chain (semantics O5 to O7).
 
-use std::path::Path;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
-use super::chain::{Chain, LedgerEntry, LedgerHash, encode};
+use super::chain::{Chain, Content, LedgerEntry, LedgerHash, encode};
 use super::commit::{Appender, Health, Stage};
 use super::datadir::DataDir;
 use super::error::{AppendError, OpenError, ReadError};
@@ -17,8 +19,24 @@ use crate::model::{Decided, Span};
 
 /// A segment that has reached this size is closed.
 const SEGMENT_BYTES: u64 = 16 << 20;
+/// A segment is closed after this part of `keep`, so that a slow ledger is dropped in pieces too.
+const SEGMENTS_PER_KEEP: i64 = 4;
 /// The payloads of one batch together: it is read as a whole.
 const MAX_BATCH_BYTES: usize = 16 << 20;
+
+/// `[ledger]`: what is kept.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct LedgerConfig {
+    /// How long decisions are kept (`90d`); what is alive is kept longer.
+    pub keep: Span,
+}
+
+impl Default for LedgerConfig {
+    fn default() -> Self {
+        LedgerConfig { keep: Span::secs(90 * 86_400) }
+    }
+}
 
 /// Where an append stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,28 +65,38 @@ pub struct LedgerRecovery {
 /// The open ledger; cheap to clone. Its writer ends when the last one is dropped.
 #[derive(Clone)]
 pub struct Ledger {
+    pub(super) dir: Arc<Path>,
     appender: Appender<LedgerStage>,
     head: Arc<Mutex<(u64, LedgerHash)>>,
 }
 
 impl Ledger {
-    /// Opens the ledger of a data folder: cuts a torn tail, reads all of it, and checks hashes and chain.
+    /// As [`Ledger::open_with`], for those who want to know nothing of what it holds.
+    ///
+    /// # Errors
+    /// As [`Ledger::open_with`].
+    pub fn open(data: &DataDir) -> Result<(Ledger, LedgerRecovery), OpenError> {
+        Ledger::open_with(data, &LedgerConfig::default(), &mut drop)
+    }
+
+    /// Opens the ledger of a data folder: cuts a torn tail, reads all of it, checks hashes and chain, and shows every record to `visit`.
     ///
     /// # Errors
     /// Anything that does not verify and is no torn tail (the ledger is evidence: nothing of it is passed over), a newer version, or
     /// the file system says no.
-    pub fn open(data: &DataDir) -> Result<(Ledger, LedgerRecovery), OpenError> {
+    pub fn open_with(data: &DataDir, config: &LedgerConfig, visit: &mut dyn FnMut(LedgerEntry)) -> Result<(Ledger, LedgerRecovery), OpenError> {
         let (dir, lock) = (data.ledger(), data.lock()?);
-        let limits = SegmentLimits { bytes: SEGMENT_BYTES, age: Span(i64::MAX) };
+        let limits = SegmentLimits { bytes: SEGMENT_BYTES, age: Span((config.keep.0 / SEGMENTS_PER_KEEP).max(1)) };
         let (log, recovery) = Log::open(&dir, Kind::Ledger, limits, &LedgerHash::default().0, &mut |_| {})?;
-        let mut reader = LedgerReader::open(&dir, 1).map_err(|error| refused(Kind::Ledger, error))?;
-        reader.by_ref().try_for_each(|entry| entry.map(drop)).map_err(|error| refused(Kind::Ledger, error))?;
+        let mut reader = LedgerReader::open(&dir, 0).map_err(|error| refused(Kind::Ledger, error))?;
+        reader.by_ref().try_for_each(|entry| entry.map(&mut *visit)).map_err(|error| refused(Kind::Ledger, error))?;
+        reader.check_beginning().map_err(|error| refused(Kind::Ledger, error))?;
         let hash = reader.head();
         let head = Arc::new(Mutex::new((recovery.last, hash)));
         let stage = LedgerStage { head: Arc::clone(&head), committed: hash, staged: hash };
         let appender = Appender::start(log, stage, lock)?;
         let recovery = LedgerRecovery { segments: recovery.segments, last: recovery.last, hash, torn: recovery.torn };
-        Ok((Ledger { appender, head }, recovery))
+        Ok((Ledger { dir: dir.into(), appender, head }, recovery))
     }
 
     /// Appends a batch, which is kept as a whole or not at all, also through a crash; resolves once an fsync covers it.
@@ -159,6 +187,11 @@ pub struct LedgerReader {
     chain: Chain,
     /// The first seq of the segment whose carried hash was checked last.
     segment: u64,
+    /// The chain hash in front of each segment, by the seq that it is of.
+    boundaries: BTreeMap<u64, LedgerHash>,
+    /// An anchor was met that says what stood in front of the first segment.
+    anchored: bool,
+    dir: PathBuf,
 }
 
 impl LedgerReader {
@@ -167,7 +200,15 @@ impl LedgerReader {
     /// # Errors
     /// `from` is no longer kept, or the folder cannot be read.
     pub fn open(dir: &Path, from: u64) -> Result<LedgerReader, ReadError> {
-        Ok(LedgerReader { log: LogReader::open(dir, Kind::Ledger, from, None)?, from, chain: Chain::default(), segment: 0 })
+        Ok(LedgerReader {
+            log: LogReader::open(dir, Kind::Ledger, from, None)?,
+            from,
+            chain: Chain::default(),
+            segment: 0,
+            boundaries: BTreeMap::new(),
+            anchored: false,
+            dir: dir.to_owned(),
+        })
     }
 
     /// At a segment's first record, its header must carry the hash that the chain has there. After damage there is none to compare.
@@ -179,12 +220,41 @@ impl LedgerReader {
             let genesis = (first == 1).then(LedgerHash::default);
             let carried = carried.try_into().map(LedgerHash).map_err(|_| "its segment's header carries no chain hash".to_owned())?;
             self.segment = first;
+            self.boundaries.insert(first - 1, carried);
             if self.chain.head.or(genesis).is_some_and(|head| head != carried) {
                 return Err("the chain is broken: its segment's header carries another hash than the record before it has".to_owned());
             }
             self.chain.head = Some(carried);
         }
         Ok(())
+    }
+
+    /// An anchor must name the hash that the chain has at its place.
+    fn check_anchor(&mut self, entry: &LedgerEntry) -> Result<(), String> {
+        let Content::Decided(decided) = &entry.content else { return Ok(()) };
+        let Decided::Anchor { until, hash, .. } = &**decided else { return Ok(()) };
+        let Some(known) = self.boundaries.get(until) else { return Ok(()) };
+        if known.to_string() != **hash {
+            return Err(format!("this anchor names another chain hash for record {until} than the segment behind it carries"));
+        }
+        self.anchored = true;
+        Ok(())
+    }
+
+    /// What was read must begin with record 1, or behind what a later anchor says retention dropped. To be asked at the end.
+    ///
+    /// # Errors
+    /// [`ReadError::Gone`].
+    pub(super) fn check_beginning(&self) -> Result<(), ReadError> {
+        match self.begun() {
+            Some((before, _)) if before > 0 && !self.anchored => Err(ReadError::Gone { dir: self.dir.clone(), asked: 1, oldest: before + 1 }),
+            _ => Ok(()),
+        }
+    }
+
+    /// The last record before those that are kept (0 when all are), and the chain hash up to and with it.
+    pub(super) fn begun(&self) -> Option<(u64, LedgerHash)> {
+        self.boundaries.first_key_value().map(|(seq, hash)| (*seq, *hash))
     }
 
     /// The chain hash of the newest record that was read.
@@ -209,7 +279,8 @@ impl Iterator for LedgerReader {
                 Err(error) => return Some(Err(error)),
             };
             let wrong = |what: String| ReadError::Content { file: file.to_path_buf(), offset: frame.offset, seq: frame.seq, what };
-            match carried_on.and_then(|()| self.chain.next(frame.seq, &frame.payload)) {
+            let entry = carried_on.and_then(|()| self.chain.next(frame.seq, &frame.payload));
+            match entry.and_then(|entry| self.check_anchor(&entry).map(|()| entry)) {
                 Ok(entry) if entry.seq >= self.from => return Some(Ok(entry)),
                 Ok(_) => {}
                 Err(what) => return Some(Err(wrong(what))),

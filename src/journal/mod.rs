@@ -8,6 +8,7 @@
 //!   ledger/  <first seq, 20 digits>.ledger    decisions    ┘ log.rs writes and recovers, reader.rs reads, commit.rs groups
 //!   state/   <seq>-<hash>.checkpoint          two kept
 //!   revisions/<sha256>                        what a revision entry names
+//!   keys/ledger.key                           signs ledger/head.json, the head as it was published last
 //! ```
 //!
 //! An append is answered once one `fdatasync` covers it; what waits meanwhile shares the next one. Nothing that was
@@ -20,10 +21,12 @@ mod commit;
 mod datadir;
 mod durable;
 mod error;
+mod head;
 mod ledger;
 mod log;
 mod positions;
 mod reader;
+mod retain;
 mod revision;
 mod segment;
 mod spool;
@@ -34,8 +37,10 @@ pub use checkpoint::{CheckpointRef, Checkpoints, LoadedCheckpoint};
 pub use commit::Health;
 pub use datadir::DataDir;
 pub use error::{AppendError, OpenError, ReadError};
-pub use ledger::{Ledger, LedgerPlace, LedgerReader, LedgerRecovery};
+pub use head::{HeadError, LedgerKey, SignedHead};
+pub use ledger::{Ledger, LedgerConfig, LedgerPlace, LedgerReader, LedgerRecovery};
 pub use log::{Recovery, Torn};
+pub use retain::Old;
 pub use revision::Revisions;
 pub use segment::MAX_PAYLOAD;
 pub use spool::{Appended, Spool, SpoolConfig, SpoolHandle, SpoolReader, record_id};

@@ -114,7 +114,7 @@ pub fn verify_spool(data: &DataDir) -> Report {
 pub fn verify_ledger(data: &DataDir, head: Option<LedgerHash>) -> Report {
     let mut report = Report::default();
     report.measure(&data.ledger(), Kind::Ledger);
-    let mut reader = match LedgerReader::open(&data.ledger(), if report.files == 0 { 0 } else { 1 }) {
+    let mut reader = match LedgerReader::open(&data.ledger(), 0) {
         Ok(reader) => reader,
         Err(error) => {
             report.wrong(error);
@@ -141,11 +141,25 @@ pub fn verify_ledger(data: &DataDir, head: Option<LedgerHash>) -> Report {
         }
     }
     report.tail(reader.log());
+    if let Err(error) = reader.check_beginning() {
+        report.wrong(error);
+    }
+    let dropped = reader.begun().filter(|(seq, _)| *seq > 0);
+    if let Some((seq, hash)) = dropped {
+        report.notes.push(format!("retention has dropped the records up to {seq}; the chain begins behind them, at {hash}, as an anchor says"));
+        if head == Some(hash) {
+            report.found_head = Some(seq);
+        }
+    }
     if erased > 0 {
         report.notes.push(format!("{erased} payloads were erased; the chain over their hashes holds"));
     }
     if let (Some(head), None) = (head, report.found_head) {
-        report.wrong(format!("{}: no record has the chain hash {head}: the ledger was rewritten or cut since that head was noted", data.ledger().display()));
+        report.wrong(format!(
+            "{}: no record has the chain hash {head}: the ledger was rewritten or cut since that head was noted{}",
+            data.ledger().display(),
+            if dropped.is_some() { ", or retention has dropped its record" } else { "" }
+        ));
     }
     report
 }

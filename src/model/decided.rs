@@ -188,6 +188,18 @@ pub enum Decided {
         /// When.
         at: Time,
     },
+    /// Retention: older segments of the ledger go. What is alive follows in the same batch, written again: state is made of what
+    /// stands behind the newest anchor.
+    Anchor {
+        /// The last record that goes.
+        until: u64,
+        /// The chain hash up to and with it, hexadecimal.
+        hash: Arc<str>,
+        /// So many records follow that were written before.
+        carried: u64,
+        /// When.
+        at: Time,
+    },
     /// Something a person should know: a truncated tail, a gap, a configuration that came live.
     Note {
         /// One sentence.

@@ -3,6 +3,7 @@
 mod action;
 mod certificates;
 mod device;
+mod durability;
 mod executor;
 mod guide;
 mod http;
@@ -12,5 +13,6 @@ mod reload;
 mod router;
 mod site;
 mod slack;
+mod station;
 mod webhook;
 mod whole;

@@ -1,0 +1,308 @@
+//! The ledger over months: its head is published every hour, and what is older than it is kept goes, except what is alive.
+
+use std::collections::HashSet;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+
+use super::effects::{Effects, State};
+use super::recover::Recovered;
+use crate::alert::Standing;
+use crate::clock;
+use crate::journal::{CheckpointRef, Content, DataDir, HeadError, LedgerConfig, LedgerKey, LedgerReader, ReadError, SignedHead};
+use crate::model::{Decided, DeliveryState, FindingId, Span, Time};
+
+/// How often the head is published and retention looked after.
+const EVERY: Duration = Duration::from_secs(3_600);
+/// Steps that playbooks were allowed within it count against their budgets.
+const BUDGETED: Span = Span::secs(3_600);
+
+/// Publishes the head and looks after retention, now and every hour until `stop`.
+pub(super) async fn run(effects: Arc<Effects>, data: DataDir, config: LedgerConfig, stop: CancellationToken) {
+    let mut published = None;
+    while !stop.is_cancelled() {
+        retain(&effects, &data, &config).await;
+        let head = effects.head();
+        if published != Some(head) {
+            let data = data.clone();
+            match tokio::task::spawn_blocking(move || publish(&data, head)).await {
+                Ok(Ok(())) => published = Some(head),
+                Ok(Err(error)) => tracing::warn!(%error, "the ledger's head is not published"),
+                Err(error) => tracing::error!(%error, "the task that publishes the ledger's head ended"),
+            }
+        }
+        tokio::select! {
+            () = tokio::time::sleep(EVERY) => {}
+            () = stop.cancelled() => {}
+        }
+    }
+}
+
+/// The signed head to `ledger/head.json`, the log and a metric. An empty ledger has none.
+fn publish(data: &DataDir, head: (u64, crate::journal::LedgerHash)) -> Result<(), HeadError> {
+    if head.0 == 0 {
+        return Ok(());
+    }
+    let signed = LedgerKey::open(data)?.sign(data.node(), head, clock::now());
+    signed.publish(data)?;
+    let SignedHead { node, seq, hash, at, key, signature } = &signed;
+    tracing::info!(node, seq, hash, %at, key, signature, "ledger head");
+    #[expect(clippy::cast_precision_loss, reason = "exact up to 2^53 records")]
+    metrics::gauge!("opmas_ledger_head_seq").set(*seq as f64);
+    Ok(())
+}
+
+async fn retain(effects: &Effects, data: &DataDir, config: &LedgerConfig) {
+    let (now, dir) = (clock::now(), data.ledger());
+    match effects.drop_old(now.minus(config.keep), move |empty| alive(&dir, &empty, now)).await {
+        Ok(0) => {}
+        Ok(dropped) => {
+            tracing::info!(dropped, "segments of the ledger that are older than [ledger] keep were dropped");
+            metrics::counter!("opmas_ledger_segments_dropped_total").increment(dropped as u64);
+        }
+        Err(error) => tracing::warn!(%error, "the ledger keeps what is older than [ledger] keep; tried again in an hour"),
+    }
+}
+
+/// The records of a ledger that its state at `now` is made of, in their order.
+///
+/// # Errors
+/// It cannot be read.
+fn alive(dir: &Path, empty: &State, now: Time) -> Result<Vec<Decided>, ReadError> {
+    let each = |see: &mut dyn FnMut(Decided)| -> Result<(), ReadError> {
+        for entry in LedgerReader::open(dir, 0)? {
+            if let Content::Decided(decided) = entry?.content {
+                see(*decided);
+            }
+        }
+        Ok(())
+    };
+    let mut alive = Alive::new(empty.clone(), now);
+    each(&mut |decided| alive.learn(&decided, empty))?;
+    let mut carried = Vec::new();
+    // Behind the newest anchor, as state is.
+    each(&mut |decided| match decided {
+        Decided::Anchor { .. } => carried.clear(),
+        _ if alive.needs(&decided) => carried.push(decided),
+        _ => {}
+    })?;
+    Ok(carried)
+}
+
+/// What is alive, learnt from all records; then asked of each.
+struct Alive {
+    state: State,
+    recovered: Recovered,
+    /// Runs whose steps still count against a budget.
+    budgeted: HashSet<Arc<str>>,
+    /// Runs that are needed, from their first record on.
+    runs: HashSet<Arc<str>>,
+    now: Time,
+}
+
+impl Alive {
+    fn new(state: State, now: Time) -> Alive {
+        Alive { state, recovered: Recovered::default(), budgeted: HashSet::new(), runs: HashSet::new(), now }
+    }
+
+    fn learn(&mut self, decided: &Decided, empty: &State) {
+        self.recovered.apply(decided);
+        match decided {
+            Decided::Anchor { .. } => self.state = empty.clone(),
+            Decided::Intent { step, at } if self.now.since(*at) < BUDGETED => _ = self.budgeted.insert(step.run.clone()),
+            _ => {}
+        }
+        self.state.apply(decided);
+    }
+
+    fn finding(&self, id: &FindingId) -> bool {
+        self.state.open.get(id).is_some() || self.recovered.announced.later.contains(id)
+    }
+
+    fn delivery(&self, id: &str) -> bool {
+        !matches!(self.state.outbox.standing(id), None | Some(Standing::Settled(DeliveryState::Sent | DeliveryState::Failed | DeliveryState::Retry)))
+    }
+
+    /// Whether state is made of this record; to be asked in their order.
+    fn needs(&mut self, decided: &Decided) -> bool {
+        match decided {
+            Decided::Finding { finding } => self.finding(&finding.id),
+            Decided::Triaged { finding, .. } => self.finding(finding),
+            Decided::Run { run, finding, .. } => {
+                let needed = self.finding(finding) || self.recovered.runs.contains_key(run) || self.budgeted.contains(run);
+                if needed {
+                    self.runs.insert(run.clone());
+                }
+                needed
+            }
+            Decided::Intent { step, .. } => self.runs.contains(&step.run),
+            Decided::Attempt { run, .. } | Decided::Outcome { run, .. } | Decided::RunMoved { run, .. } => self.runs.contains(run),
+            Decided::Lease { device, action, params, .. } => {
+                let leases = &self.state.leases;
+                leases.get(&leases.id(device, action, params)).is_some()
+            }
+            Decided::Delivery { delivery, .. } | Decided::DeliveryAttempt { delivery, .. } | Decided::DeliveryOutcome { delivery, .. } => {
+                self.delivery(delivery)
+            }
+            Decided::Checkpoint { .. } => CheckpointRef::of(decided).is_some_and(|checkpoint| self.recovered.checkpoints.contains(&checkpoint)),
+            Decided::Note { .. } | Decided::Anchor { .. } => false,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::action::{Catalogue, Leases, VERIFY_EVERY};
+    use crate::alert::{Channels, Outbox};
+    use crate::model::{LeaseChange, Outcome, OutcomeState, RunState, Step, Verdict};
+
+    fn empty() -> State {
+        State::new(Outbox::new(&Channels::default()), Leases::new(Arc::new(Catalogue::default()), VERIFY_EVERY))
+    }
+
+    fn id(n: u8) -> FindingId {
+        FindingId::new(&[&n.to_string()])
+    }
+
+    fn run_of(n: u8) -> Arc<str> {
+        format!("run{n}").into()
+    }
+
+    fn step(n: u8, key: u8) -> Step {
+        let params = [("ip".to_owned(), format!("192.0.2.{n}").into())].into_iter().collect();
+        Step {
+            run: run_of(n),
+            key: key.to_string().into(),
+            playbook: "block".into(),
+            device: format!("ap{}", key % 2).into(),
+            action: "block_ip".into(),
+            params,
+            commands: Vec::new(),
+            stdin: Vec::new(),
+            decision: Verdict::Auto,
+            reason: String::new(),
+        }
+    }
+
+    fn finding(n: u8) -> Decided {
+        let text = include_str!("../../tests/data/finding.json");
+        let mut finding: crate::model::Finding = serde_json::from_str(text).unwrap();
+        finding.id = id(n);
+        Decided::Finding { finding: Box::new(finding) }
+    }
+
+    /// What befalls one finding and what it causes, in the order in which it can.
+    fn life(n: u8) -> Vec<Decided> {
+        let (run, at, finding_id) = (run_of(n), Time(i64::from(n) * 1_000_000_000_000), id(n));
+        let delivery: Arc<str> = format!("delivery{n}").into();
+        let lease = |change| Decided::Lease {
+            run: run.clone(),
+            key: "0".into(),
+            device: "ap0".into(),
+            action: "block_ip".into(),
+            params: step(n, 0).params,
+            change,
+            until: at.plus(Span::secs(600)),
+            at,
+            detail: String::new(),
+        };
+        let outcome = |key: &str| Decided::Outcome {
+            run: run.clone(),
+            key: key.into(),
+            outcome: Outcome { state: OutcomeState::Enforced, detail: "read back".into(), at, took_ms: 1, until: None },
+        };
+        let attempt = |attempt| Decided::DeliveryAttempt { delivery: delivery.clone(), attempt, at };
+        let answered = |state| Decided::DeliveryOutcome { delivery: delivery.clone(), state, detail: String::new(), at, receipt: None, next: Some(at) };
+        vec![
+            finding(n),
+            Decided::Run { run: run.clone(), playbook: "block".into(), revision: "r".into(), finding: finding_id.clone(), at },
+            Decided::Delivery { delivery: delivery.clone(), route: "urgent".into(), channel: "mail".into(), findings: vec![finding_id.clone()], at },
+            Decided::Triaged { finding: finding_id, reason: String::new() },
+            Decided::Intent { step: Box::new(step(n, 0)), at },
+            Decided::Attempt { run: run.clone(), key: "0".into(), attempt: 1, at },
+            attempt(1),
+            outcome("0"),
+            lease(LeaseChange::Granted),
+            answered(DeliveryState::Retry),
+            Decided::Intent { step: Box::new(step(n, 1)), at },
+            lease(LeaseChange::Lost),
+            attempt(2),
+            lease(LeaseChange::Reasserted),
+            Decided::Attempt { run: run.clone(), key: "1".into(), attempt: 1, at },
+            outcome("1"),
+            Decided::RunMoved { run: run.clone(), state: RunState::Done, reason: String::new(), at },
+            answered(if n % 3 == 0 { DeliveryState::Unknown } else { DeliveryState::Sent }),
+            lease(LeaseChange::Ended),
+        ]
+    }
+
+    fn checkpoint(seq: u64) -> Decided {
+        Decided::Checkpoint { name: format!("{seq}.checkpoint").into(), hash: "h".into(), seq, at: Time(0) }
+    }
+
+    /// Several lives, each as far as it has come, shuffled into each other; a checkpoint now and then.
+    fn history() -> impl Strategy<Value = Vec<Decided>> {
+        let picks = proptest::collection::vec((0..6_u8, 0..8_u8), 0..150);
+        picks.prop_map(|picks| {
+            let mut lives: Vec<_> = (0..6).map(|n| life(n).into_iter()).collect();
+            let mut all = Vec::new();
+            for (seq, (n, other)) in (1..).zip(picks) {
+                all.extend(if other == 0 { Some(checkpoint(seq)) } else { lives[usize::from(n)].next() });
+            }
+            all
+        })
+    }
+
+    /// Everything that the running system keeps, as text; `now` is when budgets are asked.
+    fn shown(records: &[Decided], now: Time) -> String {
+        let (mut state, mut recovered) = (empty(), Recovered::default());
+        for one in records {
+            state.apply(one);
+            recovered.apply(one);
+        }
+        let deliveries = (0..6).map(|n| format!("delivery{n}")).map(|id| state.outbox.standing(&id).cloned());
+        let unsettled: Vec<_> =
+            deliveries.map(|standing| standing.filter(|s| !matches!(s, Standing::Settled(DeliveryState::Sent | DeliveryState::Failed)))).collect();
+        let mut later: Vec<_> = recovered.announced.later.iter().map(|id| id.0.clone()).collect();
+        later.sort();
+        let leases: Vec<_> = state.leases.active().collect();
+        let budget = crate::action::Budget { devices: 1, per_hour: 4 };
+        let room: Vec<_> = (0..7).map(|n| state.budgets.check(&step(n, 1), budget, now)).collect();
+        let runs: Vec<_> = recovered.runs.values().map(|run| (run.id(), run.next(), run.history())).collect();
+        let (until, checkpoints) = (recovered.announced.until, &recovered.checkpoints);
+        format!("{unsettled:?}\n{leases:?}\n{room:?}\n{runs:?}\n{until} {later:?} {checkpoints:?}\n{:?}", state.open)
+    }
+
+    fn carried(records: &[Decided], now: Time) -> Vec<Decided> {
+        let empty = empty();
+        let mut alive = Alive::new(empty.clone(), now);
+        records.iter().for_each(|one| alive.learn(one, &empty));
+        records.iter().filter(|one| alive.needs(one)).cloned().collect()
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_carried_over_gives_the_same_state_at_any_point(records in history(), cut in 0..200_usize) {
+            let now = Time(6_000_000_000_000);
+            let cut = cut.min(records.len());
+            let (before, after) = records.split_at(cut);
+            let kept = carried(before, now);
+            prop_assert_eq!(shown(before, now), shown(&kept, now));
+            // It goes on as if nothing had been dropped, and can be dropped again.
+            let whole = [&kept[..], after].concat();
+            prop_assert_eq!(shown(&records, now), shown(&whole, now));
+            prop_assert_eq!(shown(&records, now), shown(&carried(&whole, now), now));
+        }
+    }
+
+    #[test]
+    fn what_is_over_is_left_out() {
+        let all = [life(1), vec![checkpoint(9)]].concat();
+        assert_eq!(carried(&all, Time(i64::MAX)), [checkpoint(9)]);
+    }
+}

@@ -1,0 +1,386 @@
+//! A crash at any moment, disks that are full or read-only, damage: nothing is lost that could be kept, and a clear word for the rest.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use crate::router::eventually;
+use crate::station::{RULES, Station, write_lines};
+
+/// Numbers that are random enough for moments, and the same for the same seed.
+fn random(seed: &mut u64) -> u64 {
+    *seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+    *seed >> 33
+}
+
+/// The findings of one uninterrupted run over the same file, which is told apart by its inode.
+fn undisturbed(dir: &Path) -> BTreeMap<String, u32> {
+    let config = dir.join("opmas.toml");
+    let before = fs::read(&config).unwrap();
+    let mut station = Station::at(dir, &dir.join("undisturbed"));
+    station.complete();
+    fs::write(config, before).unwrap();
+    let findings = station.findings();
+    assert!(findings.values().all(|times| *times == 1));
+    findings
+}
+
+fn once(lines: u64, station: &Station) {
+    let spooled = station.spooled();
+    assert_eq!(spooled.len() as u64, lines, "o1: every line is in the spool");
+    assert!(spooled.values().all(|times| *times == 1), "o4: each line once");
+}
+
+#[test]
+fn o4_o6_kill_9_at_random_moments_gives_each_finding_once() {
+    let mut station = Station::new();
+    let lines = 200_000;
+    write_lines(&station.dir, 0, lines);
+    let moments = if std::env::var("OPMAS_LONG").as_deref() == Ok("1") { 300 } else { 30 };
+    let mut seed = u64::from(std::process::id());
+    eprintln!("seed {seed}");
+    for moment in 0..moments {
+        // At the start, in recovery, and while it reads.
+        if moment % 2 == 0 {
+            station.spawn()
+        } else {
+            station.start()
+        }
+        std::thread::sleep(Duration::from_millis(random(&mut seed) % 800));
+        station.kill();
+    }
+    let read = station.position().unwrap_or(0);
+    assert!(read > 0 && read < fs::metadata(station.dir.join("lines.log")).unwrap().len(), "it was killed while it read, at byte {read}");
+    station.complete();
+    assert_eq!(station.run(&["store", "verify"]).0, Some(0));
+    let expected = undisturbed(&station.dir);
+    assert_eq!(expected.len() as u64, lines / 100 * 3);
+    assert_eq!(station.findings(), expected, "o6: none missing, none double");
+    once(lines, &station);
+}
+
+/// A file system of its own, with as much room as is said.
+struct Disk(PathBuf);
+
+impl Disk {
+    fn new(at: PathBuf, size: &str) -> Disk {
+        fs::create_dir_all(&at).unwrap();
+        let disk = Disk(at);
+        disk.mount(&["-t", "tmpfs", "-o", &format!("size={size}"), "tmpfs"]);
+        disk
+    }
+
+    fn mount(&self, args: &[&str]) {
+        assert!(Command::new("mount").args(args).arg(&self.0).status().unwrap().success(), "mount needs root");
+    }
+
+    /// Takes all the room that is left.
+    fn fill(&self) {
+        let _ = fs::write(self.0.join("filler"), vec![0; 64 << 20]);
+    }
+
+    fn make_room(&self) {
+        fs::remove_file(self.0.join("filler")).unwrap();
+    }
+}
+
+impl Drop for Disk {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("-l").arg(&self.0).status();
+    }
+}
+
+fn not_ready(station: &Station, why: &str) -> bool {
+    station.ready().is_some_and(|(code, ready)| code == 503 && ready["status"] == "not_ready" && ready["reasons"].to_string().contains(why))
+}
+
+#[test]
+fn a_full_disk_stops_acknowledging_and_says_so_and_with_room_nothing_is_missing() {
+    let folder = tempfile::tempdir().unwrap();
+    let disk = Disk::new(folder.path().join("disk"), "48m");
+    let mut station = Station::at(folder.path(), &disk.0.join("data"));
+    write_lines(&station.dir, 0, 5_000);
+    station.start();
+    station.read_all();
+    disk.fill();
+    write_lines(&station.dir, 5_000, 60_000);
+    eventually(Duration::from_secs(30), "it does not say that the disk is full", || not_ready(&station, "No space left on device"));
+    let length = fs::metadata(station.dir.join("lines.log")).unwrap().len();
+    let acknowledged = station.position().unwrap();
+    std::thread::sleep(Duration::from_secs(2));
+    assert!(station.position() == Some(acknowledged) && acknowledged < length, "o3: nothing is acknowledged");
+
+    // A crash here, a start and a stop without room lose nothing either.
+    station.kill();
+    station.spawn();
+    eventually(Duration::from_secs(30), "it says so at a start too", || not_ready(&station, "No space left on device"));
+    station.kill();
+    disk.make_room();
+    station.start();
+    disk.fill();
+    write_lines(&station.dir, 65_000, 60_000);
+    eventually(Duration::from_secs(60), "it does not say that the disk is full", || not_ready(&station, "No space left on device"));
+    let took = station.terminate();
+    assert!(took < Duration::from_secs(20), "it ends although the disk is full: {took:?}");
+
+    disk.make_room();
+    station.start();
+    eventually(Duration::from_secs(10), "it is well again", || station.ready().is_some_and(|(_, ready)| ready["status"] == "ready"));
+    station.read_all();
+    station.terminate();
+    assert_eq!(station.findings(), undisturbed(&station.dir));
+    once(125_000, &station);
+}
+
+#[test]
+fn sigterm_under_load_loses_nothing_and_ends_soon() {
+    let mut station = Station::new();
+    write_lines(&station.dir, 0, 100_000);
+    for _ in 0..4 {
+        station.start();
+        let before = station.position();
+        eventually(Duration::from_secs(20), "it reads", || station.position() != before);
+        let took = station.terminate();
+        assert!(took < Duration::from_secs(5), "it took {took:?}");
+        let complete = station.findings();
+        // All that was accepted has been computed and decided: another start finds nothing more in it.
+        let (code, said) = station.run(&["store", "verify"]);
+        assert_eq!(code, Some(0), "{said}");
+        assert!(!complete.is_empty());
+    }
+    station.complete();
+    assert_eq!(station.findings(), undisturbed(&station.dir));
+    once(100_000, &station);
+}
+
+/// The files of a folder of the data folder, sorted.
+fn files(station: &Station, folder: &str) -> Vec<PathBuf> {
+    let mut files: Vec<PathBuf> = fs::read_dir(station.data.join(folder)).unwrap().map(|entry| entry.unwrap().path()).collect();
+    files.sort();
+    files
+}
+
+/// Flips one bit in the middle of a file.
+fn flip(file: &Path) {
+    let mut bytes = fs::read(file).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 4;
+    fs::write(file, bytes).unwrap();
+}
+
+fn copy(from: &Path, to: &Path) {
+    assert!(Command::new("cp").arg("-a").arg(from).arg(to).status().unwrap().success());
+}
+
+#[test]
+fn o6_with_checkpoints_damaged_or_gone_the_findings_are_the_same() {
+    let mut station = Station::new();
+    write_lines(&station.dir, 0, 120_000);
+    station.complete();
+    write_lines(&station.dir, 120_000, 5_000);
+    // Two checkpoints are kept, and there is something behind the newest.
+    station.start();
+    station.read_all();
+    station.kill();
+    let sound = station.dir.join("sound");
+    copy(&station.data, &sound);
+    write_lines(&station.dir, 125_000, 5_000);
+    let expected = undisturbed(&station.dir);
+    let checkpoints = files(&station, "state");
+    assert_eq!(checkpoints.len(), 2);
+    let damages: [(&str, &dyn Fn(&Path)); 2] = [("flipped", &flip), ("gone", &|file| fs::remove_file(file).unwrap())];
+    for (word, damage) in damages {
+        for broken in [&checkpoints[1..], &checkpoints[..1], &checkpoints[..]] {
+            fs::remove_dir_all(&station.data).unwrap();
+            copy(&sound, &station.data);
+            broken.iter().for_each(|file| damage(file));
+            station.complete();
+            assert_eq!(station.findings(), expected, "{word}: {broken:?}");
+            once(130_000, &station);
+            let newest = broken.contains(&checkpoints[1]);
+            assert_eq!(station.notes().iter().any(|note| note.contains("checkpoint was passed over")), newest, "{:?}", station.notes());
+            assert_eq!(station.run(&["store", "verify"]).0, Some(0));
+        }
+    }
+}
+
+#[test]
+fn a_flipped_bit_in_the_spool_costs_what_it_hit_and_is_named() {
+    let mut station = Station::new();
+    write_lines(&station.dir, 0, 40_000);
+    station.start();
+    station.read_all();
+    station.kill();
+    let (before, lines) = (station.findings(), station.spooled().len());
+    let segments = files(&station, "spool");
+    assert!(segments.len() > 2);
+    flip(&segments[1]);
+    files(&station, "state").iter().for_each(|file| fs::remove_file(file).unwrap());
+    let (code, said) = station.run(&["store", "verify"]);
+    assert!(code == Some(1) && said.contains(&format!("{}:", segments[1].display())) && said.contains("cannot be read"), "{said}");
+    write_lines(&station.dir, 40_000, 1_000);
+    station.complete();
+    let notes = station.notes();
+    assert!(notes.iter().any(|note| note.contains(&*segments[1].to_string_lossy()) && note.contains("cannot be read")), "{notes:?}");
+    let (findings, expected) = (station.findings(), undisturbed(&station.dir));
+    assert!(findings.values().all(|times| *times == 1) && before.keys().all(|id| findings.contains_key(id)), "what was found stays found, once");
+    assert!(findings.len() + 3 >= expected.len(), "{} of {}", findings.len(), expected.len());
+    assert_eq!(station.spooled().len(), lines + 1_000 - 1, "one entry is lost, no other is read again");
+}
+
+#[test]
+fn a_flipped_bit_in_the_ledger_keeps_it_from_starting() {
+    let mut station = Station::new();
+    write_lines(&station.dir, 0, 10_000);
+    station.complete();
+    let ledger = files(&station, "ledger").remove(0);
+    flip(&ledger);
+    station.forget_log();
+    station.spawn();
+    let (code, said) = station.ended();
+    assert_eq!(code, Some(3), "{said}");
+    assert!(said.contains(&*ledger.to_string_lossy()) && said.contains("backup"), "{said}");
+    for command in [["store", "verify"], ["audit", "verify"]] {
+        let (code, said) = station.run(&command);
+        assert!(code == Some(1) && said.contains(&format!("{}:", ledger.display())), "{said}");
+    }
+}
+
+#[test]
+fn a_folder_that_cannot_be_written_or_is_newer_is_refused_in_one_sentence() {
+    let folder = tempfile::tempdir().unwrap();
+    let disk = Disk::new(folder.path().join("disk"), "48m");
+    let mut station = Station::at(folder.path(), &disk.0.join("data"));
+    write_lines(&station.dir, 0, 1_000);
+    station.complete();
+    let findings = station.findings();
+    disk.mount(&["-o", "remount,ro"]);
+    station.forget_log();
+    station.spawn();
+    let (code, said) = station.ended();
+    assert!(code == Some(3) && said.contains("Read-only file system") && said.contains(&*station.data.to_string_lossy()), "{said}");
+    assert_eq!(station.run(&["store", "verify"]).0, Some(0), "it can be verified all the same");
+    disk.mount(&["-o", "remount,rw"]);
+
+    fs::write(station.data.join("format"), "opmas-data 2\n").unwrap();
+    station.forget_log();
+    station.spawn();
+    let (code, said) = station.ended();
+    assert!(code == Some(3) && said.contains("newer opmas"), "{said}");
+    assert_eq!(station.run(&["store", "verify"]).0, Some(3));
+    fs::write(station.data.join("format"), "opmas-data 1\n").unwrap();
+    station.complete();
+    assert_eq!(station.findings(), findings);
+}
+
+#[test]
+fn o2_other_rules_are_a_revision_and_change_no_finding_before_them() {
+    let mut station = Station::new();
+    write_lines(&station.dir, 0, 5_000);
+    station.complete();
+    let old = station.findings();
+    assert_eq!(old.len(), 150);
+    fs::write(station.dir.join("rules/test.yml"), RULES.replace("gte: 6", "gte: 7")).unwrap();
+    write_lines(&station.dir, 5_000, 5_000);
+    station.complete();
+    // Seven are never reached: only the logins by themselves.
+    let both = station.findings();
+    assert!(old.keys().all(|id| both.contains_key(id)));
+    assert_eq!(both.len(), 150 + 50);
+
+    // All of it computed again, without checkpoints: nothing new, and nothing noted but that.
+    files(&station, "state").iter().for_each(|file| fs::remove_file(file).unwrap());
+    station.complete();
+    assert_eq!(station.findings(), both);
+
+    // The copy of the first rules is gone: said, and what was found stays.
+    let copies = files(&station, "revisions");
+    let first = copies.iter().find(|file| fs::read_to_string(file).is_ok_and(|text| text.contains("gte: 6"))).unwrap();
+    fs::remove_file(first).unwrap();
+    files(&station, "state").iter().for_each(|file| fs::remove_file(file).unwrap());
+    write_lines(&station.dir, 10_000, 1_000);
+    station.complete();
+    let name = first.file_name().unwrap().to_string_lossy().into_owned();
+    let notes = station.notes();
+    assert!(notes.iter().any(|note| note.contains("rules revision") && note.contains(&name)), "{notes:?}");
+    assert_eq!(station.findings().len(), 150 + 50 + 10);
+
+    // The copy of those that are live is gone: it is made anew from the configuration.
+    let live = files(&station, "revisions").into_iter().find(|file| fs::read_to_string(file).is_ok_and(|text| text.contains("gte: 7"))).unwrap();
+    fs::remove_file(&live).unwrap();
+    write_lines(&station.dir, 11_000, 1_000);
+    station.complete();
+    assert!(live.exists());
+    assert_eq!(station.findings().len(), 150 + 50 + 20);
+}
+
+#[test]
+fn when_nothing_happens_nothing_is_written() {
+    let mut station = Station::new();
+    write_lines(&station.dir, 0, 1_000);
+    station.start();
+    station.read_all();
+    eventually(Duration::from_secs(10), "the findings", || station.metric("opmas_findings_total") == 30.0);
+    std::thread::sleep(Duration::from_secs(1));
+    let commits = station.metric("opmas_journal_commit_seconds_count");
+    std::thread::sleep(Duration::from_secs(6));
+    assert!(commits > 0.0);
+    assert_eq!(station.metric("opmas_journal_commit_seconds_count"), commits);
+    station.terminate();
+    let checkpoints = files(&station, "state");
+    station.start();
+    station.terminate();
+    assert_eq!(files(&station, "state"), checkpoints, "a start without news makes no checkpoint");
+}
+
+#[test]
+fn a_finding_of_lines_as_long_as_they_may_be_is_recorded() {
+    let mut station = Station::new();
+    write_lines(&station.dir, 0, 100);
+    let long = "\u{1}".repeat(150_000).escape_default().to_string().replace("\\u{1}", "\\u0001");
+    let line =
+        |n: u64| format!("{{\"timestamp\":{},\"product\":\"test\",\"kind\":\"failure\",\"src_ip\":\"192.0.2.1\",\"x\":\"{long}\"}}\n", 1_790_001_000 + n);
+    let text: String = (0..8).map(line).collect();
+    let mut log = fs::OpenOptions::new().append(true).open(station.dir.join("lines.log")).unwrap();
+    std::io::Write::write_all(&mut log, text.as_bytes()).unwrap();
+    station.complete();
+    assert_eq!(station.findings().len(), 3 + 1);
+}
+
+#[test]
+fn o6_what_the_ledger_no_longer_keeps_is_not_found_again() {
+    let mut station = Station::new();
+    station.configure("[ledger]\nkeep = '4s'\n");
+    let mut seen: BTreeMap<String, u32> = BTreeMap::new();
+    for round in 0..7 {
+        write_lines(&station.dir, round * 1_000, 1_000);
+        station.complete();
+        for (id, times) in station.findings() {
+            assert!(times == 1, "{id} is twice in the ledger");
+            *seen.entry(id).or_default() += 1;
+        }
+        std::thread::sleep(Duration::from_millis(1_100));
+        let (code, said) = station.run(&["audit", "verify"]);
+        assert_eq!(code, Some(0), "{said}");
+    }
+    assert_eq!(seen.len(), 7 * 30);
+    let (_, said) = station.run(&["audit", "verify"]);
+    assert!(said.contains("retention has dropped the records up to"), "{said}");
+    let kept = station.findings();
+    assert!(kept.len() < seen.len(), "old findings are gone from the ledger");
+
+    // The head that was published is still proven; the spool is computed from its beginning, and nothing of it is found again.
+    let published = station.data.join("ledger/head.json");
+    let (code, said) = station.run(&["audit", "verify", "--head", &published.to_string_lossy()]);
+    assert!(code == Some(0) && said.contains("nothing up to it was rewritten"), "{said}");
+    files(&station, "state").iter().for_each(|file| fs::remove_file(file).unwrap());
+    write_lines(&station.dir, 7_000, 1_000);
+    station.complete();
+    let after = station.findings();
+    let new: Vec<_> = after.keys().filter(|id| !seen.contains_key(*id)).collect();
+    assert_eq!(new.len(), 30);
+    assert!(after.keys().filter(|id| seen.contains_key(*id)).all(|id| kept.contains_key(id)), "none that was dropped came back");
+    once(8_000, &station);
+}
