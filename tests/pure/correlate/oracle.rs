@@ -182,7 +182,7 @@ impl<'a> Oracle<'a> {
             if holds && enough {
                 let x = (deadline, opened.1);
                 present.entry(index + 3).or_default().insert((x, key));
-                if !rule.cooldown.zip(group.cooling).is_some_and(|(c, f)| deadline < f + c * 2) {
+                if rule.cooldown.zip(group.cooling).is_none_or(|(c, f)| deadline >= f + c * 2) {
                     group.cooling = Some(deadline);
                     let one = (index + 3, x, key, value);
                     findings.entry(index + 3).or_default().push(one.clone());
