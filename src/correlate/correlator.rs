@@ -142,7 +142,7 @@ impl Correlator {
     pub fn event(&mut self, time: &mut Timekeeper, event: &Arc<Event>, matched: &[usize], told: &[Told]) -> Vec<Fired> {
         let mut fired = self.run(time, event, matched, told, false).0;
         // What came late may have opened what is due already.
-        fired.extend(self.release(time, false));
+        fired.extend(self.release(time, time.watermark(), false));
         fired
     }
 
@@ -155,9 +155,9 @@ impl Correlator {
         result
     }
 
-    /// The watermark has moved: releases the timers that it has reached, and frees what it has passed (T4).
-    pub fn advance(&mut self, time: &mut Timekeeper) -> Vec<Fired> {
-        let fired = self.release(time, false);
+    /// The watermark has moved from where it was: releases the timers that it has reached, and frees what it has passed (T4).
+    pub fn advance(&mut self, time: &mut Timekeeper, from: Time) -> Vec<Fired> {
+        let fired = self.release(time, from, false);
         if time.watermark() >= self.freed.plus(FREE_EVERY) {
             self.freed = time.watermark();
             for (rule, groups) in self.rules.iter().zip(&mut self.groups) {
@@ -171,18 +171,18 @@ impl Correlator {
 
     /// The input has ended and time goes to infinity: every open timer is decided (X3).
     pub fn finish(&mut self, time: &mut Timekeeper) -> Vec<Fired> {
-        let mut fired = self.release(time, true);
+        let mut fired = self.release(time, time.watermark(), true);
         fired.iter_mut().for_each(|fired| fired.end = true);
         fired
     }
 
-    /// Decides what is due, one after the other. Each decision settles an entry of a group for good, and what it brings about goes to later
+    /// Decides what is due, one after the other. Meanwhile the watermark stands where it was as each came due: not before `from`, where
+    /// groups were freed already. Each decision settles an entry of a group for good, and what it brings about goes to later
     /// rules only, so that this ends.
-    fn release(&mut self, time: &mut Timekeeper, end: bool) -> Vec<Fired> {
+    fn release(&mut self, time: &mut Timekeeper, from: Time, end: bool) -> Vec<Fired> {
         let mut fired = Vec::new();
-        while let Some((at, text)) = self.timers.next(time, end) {
-            let Some(deadline) = self.deadline(at, &text) else { break };
-            let watermark = time.stand(deadline);
+        while let Some((due, at, text)) = self.timers.next(time, end) {
+            let watermark = time.stand(due.max(from));
             let mut inbox = Inbox::new();
             if let Some(held) = self.decide(at, &text) {
                 fired.extend(self.pass_on(at, &text, held, &mut inbox).0);
@@ -191,12 +191,6 @@ impl Correlator {
             time.stand(watermark);
         }
         fired
-    }
-
-    /// When the window of a group's timer ends.
-    fn deadline(&self, at: usize, text: &Arc<str>) -> Option<Time> {
-        let timer = self.groups.get(at)?.get(text)?.timer.as_ref()?;
-        Some(timer.opened.time.plus(self.rules.get(at)?.span))
     }
 
     fn decide(&mut self, at: usize, text: &Arc<str>) -> Option<Held> {

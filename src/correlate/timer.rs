@@ -158,11 +158,11 @@ impl Timers {
     }
 
     /// The first that is due; at the end of time all are.
-    pub(super) fn next(&self, time: &Timekeeper, end: bool) -> Option<(usize, Arc<str>)> {
+    pub(super) fn next(&self, time: &Timekeeper, end: bool) -> Option<Waiting> {
         let first = self.by_host.iter().filter_map(|(host, waiting)| {
             let first = waiting.first()?;
             (end || time.reached(first.0, host.as_deref())).then_some(first)
         });
-        first.min().map(|(_, at, text)| (*at, Arc::clone(text)))
+        first.min().cloned()
     }
 }

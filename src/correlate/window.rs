@@ -50,9 +50,9 @@ pub(super) struct Entry {
     pub weight: u32,
     /// Whether the event itself counts.
     pub counted: bool,
-    /// The event's value, or that of a finding.
+    /// The event's own value.
     pub value: Option<Datum>,
-    /// Values of further findings.
+    /// Values of findings.
     pub more: Vec<Datum>,
     /// The host whose time must pass too, because the event came behind the watermark.
     pub behind: Option<Arc<str>>,
@@ -81,10 +81,11 @@ impl Entry {
         self.told |= input.told;
         if input.finding || !self.counted {
             self.weight = self.weight.saturating_add(1);
-            match (&self.value, input.value) {
-                (None, value) => self.value = value,
-                (Some(_), value) => self.more.extend(value),
-            }
+        }
+        match input.finding {
+            true => self.more.extend(input.value),
+            // By several references an event still brings one value.
+            false => self.value = self.value.take().or(input.value),
         }
         self.counted |= !input.finding;
         match (&mut self.overlay, input.overlay) {

@@ -222,6 +222,7 @@ impl Detection {
         metrics::gauge!("opmas_correlation_groups").set(u32::try_from(self.pipeline.groups()).unwrap_or(u32::MAX));
         metrics::counter!("opmas_late_matches_total").absolute(counters.late_matches);
         metrics::counter!("opmas_missing_group_field_total").absolute(counters.missing_group_field);
+        metrics::counter!("opmas_not_a_number_total").absolute(counters.not_a_number);
         metrics::counter!("opmas_groups_evicted_total").absolute(counters.groups_evicted);
         metrics::counter!("opmas_group_entries_dropped_total").absolute(counters.entries_dropped);
     }

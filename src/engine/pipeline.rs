@@ -149,8 +149,9 @@ impl Pipeline {
                 self.take(event, matched, record.arrival)
             }
             EntryBody::Tick(tick) => {
+                let before = self.timekeeper.watermark();
                 self.timekeeper.tick(tick);
-                self.correlator.advance(&mut self.timekeeper)
+                self.correlator.advance(&mut self.timekeeper, before)
             }
             EntryBody::Revision(_) => Vec::new(),
         }
@@ -228,8 +229,9 @@ impl Pipeline {
     }
 
     fn enter(&mut self, event: &Arc<Event>, matched: &[usize], told: &[Told], live: bool) -> Vec<Found> {
+        let before = self.timekeeper.watermark();
         self.timekeeper.believe(event, live);
-        let mut found = self.correlator.advance(&mut self.timekeeper);
+        let mut found = self.correlator.advance(&mut self.timekeeper, before);
         found.extend(self.correlator.event(&mut self.timekeeper, event, matched, told));
         found
     }

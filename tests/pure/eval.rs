@@ -202,3 +202,20 @@ fn t3_one_line_of_another_year_hides_no_attack() {
         }
     }
 }
+
+#[test]
+fn x3_what_only_the_end_decides_says_so() {
+    let rules = "title: One\nname: one\ndetection: {s: {k: a}, condition: s}\nlogsource: {product: linux}\n---\n\
+                 title: Few\nid: few\ncorrelation: {type: event_count, rules: [one], group-by: [src], timespan: 10s, condition: {lt: 2}}\n";
+    let folder = folder(&[("rules.yml", rules)]);
+    let at = |s: u32, src: &str| format!("{{\"time\":\"2026-11-21T10:00:{s:02}Z\",\"k\":\"a\",\"src\":\"{src}\"}}\n");
+    let output = eval(folder.path(), &[], &[at(0, "x"), at(1, "y"), at(15, "z"), at(16, "z")].concat());
+    let few = |seq: u32, second: u32, src: &str, end: &str| {
+        format!(
+            r#"{{"seq":{seq},"rule":"few","title":"Few","level":null,"kind":"correlation","time":"2026-11-21T10:00:{second}Z","group":{{"src":"{src}"}},"value":1{end}}}"#
+        )
+    };
+    assert_eq!(lines(&output), [few(0, 10, "x", ""), few(1, 11, "y", "")]);
+    let output = eval(folder.path(), &[], &[at(0, "x"), at(1, "y"), at(15, "z")].concat());
+    assert_eq!(lines(&output), [few(0, 10, "x", ""), few(1, 11, "y", r#","end":true"#), few(2, 25, "z", r#","end":true"#)]);
+}

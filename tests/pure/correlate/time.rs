@@ -224,3 +224,108 @@ fn a_damaged_snapshot_is_refused_and_changes_nothing() {
     }
     assert_eq!(first.entry(&sent(2, 2.0, "\"k\":\"a\",\"src\":\"x\"")).len(), 1);
 }
+
+#[test]
+fn c12_a_flood_of_groups_from_one_source_costs_the_others_nothing() {
+    let rules = rule_set(&[&format!("{PRELUDE}{THREE}")]);
+    let limits = Limits { groups_per_rule: 10, ..Limits::default() };
+    let mut pipeline = pipeline(&rules, Settings { limits, ..Settings::default() });
+    let of = |stream: &str, seq: u64, src: &str| {
+        entry(seq, record(stream, Some(at(10_000.0)), &format!("{{\"time\":\"{}\",\"k\":\"a\",\"src\":\"{src}\"}}", at(seq as f64 / 100.0))))
+    };
+    // Five groups of p, idle ever since, and two hundred of q; then p's third matches.
+    let mut found = Vec::new();
+    for n in 0..5 {
+        (0..2).for_each(|twice| drop(pipeline.entry(&of("p", n * 2 + twice, &format!("p{n}")))));
+    }
+    (10..210).for_each(|n| drop(pipeline.entry(&of("q", n, &format!("q{n}")))));
+    assert_eq!((pipeline.groups(), pipeline.counters().groups_evicted), (10, 195));
+    for n in 0..5 {
+        found.extend(pipeline.entry(&of("p", 300 + n, &format!("p{n}"))));
+    }
+    assert_eq!(found.len(), 5);
+    // A snapshot keeps who has which share.
+    let bytes = pipeline.snapshot().unwrap();
+    let mut after = self::pipeline(&rules, Settings { limits, ..Settings::default() });
+    after.restore(&bytes).unwrap();
+    (400..500).for_each(|n| drop(after.entry(&of("q", n, &format!("q{n}")))));
+    assert_eq!((after.groups(), after.counters().groups_evicted), (10, 295));
+    assert_eq!((0..5).map(|n| after.entry(&of("p", 600 + n, &format!("p{n}"))).len()).sum::<usize>(), 0, "still there and disarmed: they fired above");
+}
+
+#[test]
+fn c12_a_source_alone_has_all_groups_and_gives_back_what_is_over_its_share() {
+    let rules = rule_set(&[&format!("{PRELUDE}{THREE}")]);
+    let limits = Limits { groups_per_rule: 10, ..Limits::default() };
+    let mut pipeline = pipeline(&rules, Settings { limits, ..Settings::default() });
+    let mut send = |stream: &str, seq: u64| {
+        let text = format!("{{\"time\":\"{}\",\"k\":\"a\",\"src\":\"{seq}\"}}", at(seq as f64 / 100.0));
+        pipeline.entry(&entry(seq, record(stream, Some(at(10_000.0)), &text)));
+        (pipeline.groups(), pipeline.counters().groups_evicted)
+    };
+    (0..9).for_each(|n| _ = send("p", n));
+    assert_eq!(send("p", 9), (10, 0));
+    (10..14).for_each(|n| _ = send("q", n));
+    assert_eq!(send("q", 14), (10, 5), "those of p, which are idle longest in the larger share");
+}
+
+const FEW: &str = "---\ntitle: few\nname: few\ncorrelation: {type: temporal, rules: [a, b], group-by: [src], timespan: 10s, condition: a and not b}\n";
+
+#[test]
+fn c12_groups_with_an_open_timer_are_evicted_last() {
+    let rules = rule_set(&[&format!("{PRELUDE}{FEW}")]);
+    let limits = Limits { groups_per_rule: 3, ..Limits::default() };
+    let mut pipeline = pipeline(&rules, Settings { limits, ..Settings::default() });
+    let mut found = Vec::new();
+    // The first waits for its end; of the others, with only a `b`, three times two are too many.
+    for (n, letter) in ["a", "b", "b", "b", "b", "a", "a", "a"].into_iter().enumerate() {
+        found.extend(pipeline.entry(&sent(n as u64, n as f64 / 10.0, &format!("\"k\":\"{letter}\",\"src\":\"{n}\""))));
+    }
+    assert_eq!(pipeline.counters().groups_evicted, 5);
+    found.extend(pipeline.finish());
+    // Four timers had no room: the one idle longest went, and is not decided.
+    assert_eq!(found.iter().map(|found| line(found, &rules)).collect::<Vec<_>>(), ["few x=5 t=10.5 src=5", "few x=6 t=10.6 src=6", "few x=7 t=10.7 src=7"]);
+}
+
+#[test]
+fn o6_ids_of_timers_hash_the_starter_and_the_deadline() {
+    let id = |span: &str, first: u64| {
+        let rules = rule_set(&[&format!("{PRELUDE}{}", FEW.replace("10s", span))]);
+        let mut pipeline = pipeline(&rules, Settings::default());
+        pipeline.entry(&sent(first, 1.0, "\"k\":\"a\",\"src\":\"x\""));
+        let found = pipeline.finish();
+        assert_eq!(found.len(), 1);
+        assert!(found[0].end);
+        let finding = pipeline.finding(&found[0]).unwrap();
+        assert_eq!((finding.time, finding.window.from, finding.evidence[0].seq), (found[0].place.time, at(1.0), first));
+        assert_eq!(finding.id, found[0].id());
+        finding.id
+    };
+    assert_eq!(id("10s", 0), id("10s", 0));
+    assert_ne!(id("10s", 0), id("11s", 0), "the deadline");
+    assert_ne!(id("10s", 0), id("10s", 1), "the starter");
+}
+
+#[test]
+fn c10_a_full_group_forgets_the_values_of_what_it_drops() {
+    let text =
+        "---\ntitle: sum\nname: sum\ncorrelation: {type: value_sum, rules: [a], timespan: 1h, condition: {field: n, gte: 100}}\nopmas: {refire: every}\n";
+    let rules = rule_set(&[&format!("{PRELUDE}{text}")]);
+    let limits = Limits { entries_per_group: 3, ..Limits::default() };
+    let mut pipeline = pipeline(&rules, Settings { limits, ..Settings::default() });
+    let values = [90, 1, 2, 3, 95];
+    let found: Vec<_> = values.iter().enumerate().flat_map(|(n, v)| pipeline.entry(&sent(n as u64, n as f64, &format!("\"k\":\"a\",\"n\":{v}")))).collect();
+    assert_eq!(found.iter().map(|found| line(found, &rules)).collect::<Vec<_>>(), ["sum x=4 t=4 value=100"]);
+    assert_eq!(pipeline.counters().entries_dropped, 2);
+}
+
+#[test]
+fn c13_a_threshold_that_becomes_an_upper_bound_opens_a_timer_over_what_is_kept() {
+    let text = |condition: &str| format!("{PRELUDE}{}", THREE.replace("gte: 3", condition));
+    let mut pipeline = pipeline(&rule_set(&[&text("gte: 9")]), Settings::default());
+    (0..2).for_each(|n| drop(pipeline.entry(&sent(n, n as f64, "\"k\":\"a\",\"src\":\"x\""))));
+    pipeline.set_rules(Arc::new(rule_set(&[&text("lt: 3")]))).unwrap();
+    let found: Vec<_> = pipeline.entry(&sent(2, 15.0, "\"k\":\"b\""));
+    let timers = found.iter().filter(|found| found.group.is_some());
+    assert_eq!(timers.map(|found| (found.place.seq, found.place.time)).collect::<Vec<_>>(), [(0, at(10.0))]);
+}
