@@ -35,8 +35,18 @@ struct Stream {
     newest: Option<Time>,
     /// Left out of the watermark by a tick until its next record.
     idle: bool,
-    /// Waiting entries by `seq`. Their times fall from one to the next by more than `max_skew`: a later one that did not would have confirmed.
-    pending: Vec<(u64, Time)>,
+    /// Waiting entries by `seq`. Their times fall from one to the next by more than `max_skew`, as a later one that did not would have
+    /// confirmed; only those without a stamp of their own have the time of the one before them.
+    pending: Vec<Waiting>,
+}
+
+/// An entry that waits for a confirmation.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+struct Waiting {
+    seq: u64,
+    time: Time,
+    /// Whether the time was read from a stamp, of this entry or of the one that it was inherited from: then only another stamp confirms it.
+    stamped: bool,
 }
 
 /// Judges stamps and keeps the watermark. Pure: its only clock is what entries bring.
@@ -96,7 +106,14 @@ impl Timekeeper {
             self.clock = self.clock.max(arrival);
             return Judgement { believed: vec![(seq, time)], ..Judgement::default() };
         }
-        state.judge(seq, time)
+        state.judge(seq, time, true)
+    }
+
+    /// As [`Timekeeper::judge`] without an arrival clock, for an entry whose time is [`Timekeeper::inherited`]: it confirms no stamp, and waits
+    /// with the entry that it has its time from.
+    pub fn judge_inherited(&mut self, stream: &Arc<str>, seq: u64, time: Time) -> Judgement {
+        self.wake(stream);
+        self.streams.get_mut(stream).map(|state| state.judge(seq, time, false)).unwrap_or_default()
     }
 
     /// Takes a believed time into the watermark and into its host's time.
@@ -205,19 +222,20 @@ impl Stream {
     }
 
     /// T3 without an arrival clock. The waiting entry with the least time is the last one; only it and those above it can be confirmed.
-    fn judge(&mut self, seq: u64, time: Time) -> Judgement {
+    fn judge(&mut self, seq: u64, time: Time, own: bool) -> Judgement {
         let mut judgement = Judgement::default();
         let mut newest = self.newest;
         let mut waits = Self::is_jump(newest, time);
-        while let Some((earlier, at)) = self.pending.last().copied().filter(|(_, at)| time >= at.minus(MAX_SKEW)) {
-            // The lesser of the two is believed, the other is judged anew: an `at` ahead of `time` is within `max_skew` of it.
+        let stamped = own || self.pending.iter().any(|waiting| waiting.stamped && waiting.is_confirmed_by(time));
+        while let Some(earlier) = self.pending.last().copied().filter(|waiting| (own || !stamped) && waiting.is_confirmed_by(time)) {
+            // The lesser of the two is believed, the other is judged anew: an `earlier` ahead of `time` is within `max_skew` of it.
             self.pending.pop();
-            judgement.believed.push((earlier, at));
-            newest = newest.max(Some(at));
-            waits = waits && time >= at && Self::is_jump(newest, time);
+            judgement.believed.push((earlier.seq, earlier.time));
+            newest = newest.max(Some(earlier.time));
+            waits = waits && time >= earlier.time && Self::is_jump(newest, time);
         }
         if waits {
-            judgement.given_up = self.wait(seq, time);
+            judgement.given_up = self.wait(Waiting { seq, time, stamped });
         } else {
             judgement.believed.push((seq, time));
         }
@@ -226,8 +244,14 @@ impl Stream {
         judgement
     }
 
-    fn wait(&mut self, seq: u64, time: Time) -> Option<u64> {
-        self.pending.push((seq, time));
-        (self.pending.len() > MAX_PENDING).then(|| self.pending.remove(0).0)
+    fn wait(&mut self, waiting: Waiting) -> Option<u64> {
+        self.pending.push(waiting);
+        (self.pending.len() > MAX_PENDING).then(|| self.pending.remove(0).seq)
+    }
+}
+
+impl Waiting {
+    fn is_confirmed_by(&self, time: Time) -> bool {
+        time >= self.time.minus(MAX_SKEW)
     }
 }

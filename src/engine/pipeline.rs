@@ -203,11 +203,13 @@ impl Pipeline {
     }
 
     fn take(&mut self, mut event: Event, matched: Vec<usize>, arrival: Option<Time>) -> Vec<Found> {
-        if arrival.is_none() && event.time_from_arrival {
+        let judgement = if arrival.is_none() && event.time_from_arrival {
             let time = self.timekeeper.inherited(&event.stream, event.time);
             restamp(&mut event, time);
-        }
-        let judgement = self.timekeeper.judge(&event.stream, event.seq, event.time, arrival);
+            self.timekeeper.judge_inherited(&event.stream, event.seq, event.time)
+        } else {
+            self.timekeeper.judge(&event.stream, event.seq, event.time, arrival)
+        };
         let event = Arc::new(event);
         let mut found = self.correlator.detections(&event, &matched);
         for (seq, _) in &judgement.believed {
