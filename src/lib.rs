@@ -61,5 +61,5 @@ pub mod api;
 pub mod cli;
 /// `opmas.toml`: composes the rooms' own config types and validates the whole.
 pub mod config;
-/// Topology, recovery, checkpoints, shutdown.
+/// Topology, recovery, checkpoints, reload, shutdown.
 pub mod engine;

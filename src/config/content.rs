@@ -106,10 +106,14 @@ impl Content {
         let mut new = Content::default();
         let devices = paths.devices.display().to_string();
         new.inventory = new.part(Part::Devices, &mut found, before, |files| one(files, &before.inventory, |file| inventory::parse(&devices, &file.text)));
-        new.rules = new.part(Part::Rules, &mut found, before, |files| {
-            let loaded = correlate::load(files);
-            (loaded.set.rules.len(), loaded.diagnostics)
-        });
+        new.rules = if new.unchanged(Part::Rules, &found, before) {
+            before.rules
+        } else {
+            new.part(Part::Rules, &mut found, before, |files| {
+                let loaded = correlate::load(files);
+                (loaded.set.rules.len(), loaded.diagnostics)
+            })
+        };
         new.part(Part::Extractors, &mut found, before, |files| ((), Extractors::load(files).1));
         let catalogue = new.part(Part::Actions, &mut found, before, Catalogue::load);
         let known = signatures(&catalogue);
@@ -137,6 +141,12 @@ impl Content {
         let Settled { value, good, refused } = settle(&found, before.good(part), load);
         self.texts.insert(part, Texts { seen: found.files, good, refused });
         value
+    }
+
+    /// Takes a part over as it was when its files are the same and nothing was wrong with them: thousands of rules take a while.
+    fn unchanged(&mut self, part: Part, found: &BTreeMap<Part, Found>, before: &Content) -> bool {
+        let same = |texts: &&Texts| texts.refused.is_empty() && found.get(&part).is_some_and(|found| found.files == texts.seen && found.unreadable.is_empty());
+        before.texts.get(&part).filter(same).is_some_and(|texts| self.texts.insert(part, texts.clone()).is_none())
     }
 
     /// The texts of a part that run, in the order of their names.

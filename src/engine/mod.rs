@@ -1,4 +1,4 @@
-//! Topology, recovery, checkpoints, shutdown.
+//! Topology, recovery, checkpoints, reload, shutdown.
 //!
 //! ```text
 //!  sources ═► intake ═► spool ═► detection thread ═► decider ═► ledger ─┬─► runs ═► worker, executor

@@ -254,6 +254,22 @@ fn a_broken_file_runs_on_as_it_was_across_a_restart_and_what_needs_one_says_so()
     running.write("devices.toml", "[[device]]\nname = 'ap1'\nhost = '192.0.2.1'\n");
     eventually("the fault is still named", || running.reason("devices").is_none());
 
+    for (part, name, text, wrong) in [
+        (
+            "playbooks",
+            "playbooks/p.rhai",
+            "/*---\ntitle = 'p'\non = { rule = 'one' }\nmoed = 'observe'\nactions = []\n---*/\n",
+            "4:1: unknown key `moed`; did you mean `mode`?",
+        ),
+        ("actions", "playbooks/actions/x.toml", "titel = 'x'\n", "1:1: unknown key `titel`; did you mean `title`?"),
+        ("extractors", "rules/extractors/e.toml", "[extractor]\nprogramm = ['x']\n", "rules/extractors/e.toml:"),
+    ] {
+        running.write(name, text);
+        eventually(&format!("the fault of {name} is not named"), || running.reason(part).is_some_and(|why| why.contains(name) && why.contains(wrong)));
+        fs::remove_file(running.path(name)).unwrap();
+        eventually(&format!("the fault of {name} is still named"), || running.reason(part).is_none());
+    }
+
     let settings = fs::read_to_string(running.path("opmas.toml")).unwrap();
     running.write("opmas.toml", &format!("posture = 'guarded'\n{settings}"));
     eventually("nobody says that it takes a restart", || running.reason("configuration").is_some_and(|why| why.contains("restart opmas to apply it")));

@@ -335,3 +335,20 @@ proptest! {
         prop_assert_eq!(again.active().count(), 0);
     }
 }
+
+#[test]
+fn leases_stand_under_a_changed_catalogue_also_while_they_are_looked_at() {
+    let mut leases = empty();
+    let step = step("r1", "gw", "203.0.113.9", "150s");
+    let old = grant(&mut leases, &step, 0);
+    assert_eq!(ops(&leases.due(at(60))), [LeaseOp::Verify]);
+    // The action's file is deleted; the effect is named by all parameters then.
+    leases.configure(Arc::new(opmas::action::Catalogue::default()));
+    let new = leases.id(&step.device, &step.action, &step.params);
+    assert_ne!(old, new);
+    assert_eq!(leases.done(&old, at(61), &outcome(OutcomeState::Undone, 61, "gone")), None, "an answer to what is no more");
+    assert_eq!(ops(&leases.due(at(61))), [LeaseOp::Verify], "asked again");
+    assert_eq!(settle(&mut leases, &new, OutcomeState::Enforced, 62, "there"), None);
+    assert_eq!(ops(&leases.due(at(150))), [LeaseOp::End]);
+    assert_eq!(settle(&mut leases, &new, OutcomeState::Undone, 151, "gone"), Some(LeaseChange::Ended));
+}
