@@ -26,7 +26,7 @@ use crate::alert::Channels;
 use crate::clock;
 use crate::config::Setup;
 use crate::executor::{self, Launch};
-use crate::journal::{Checkpoints, DataDir, LedgerConfig, OpenError, ReadError, Revisions, SpoolHandle, SpoolReader};
+use crate::journal::{Checkpoints, DataDir, OpenError, ReadError, Revisions, SpoolHandle, SpoolReader};
 use crate::model::{Decided, Entry, Inventory};
 use crate::playbook::{Playbooks, Run, signatures};
 use crate::source::{self, BindError, Bound};
@@ -168,7 +168,9 @@ impl Acting {
         let settings = setup.settings;
         let policy = Policy { catalogue, posture, ceilings: settings.actions, guard: settings.guard, inventory: watch_inventory };
         let runner = acting.runner(policy);
-        Ok(Acting { tasks: acting.tasks(data, settings.ledger, posture, runner, open_runs, to_runs), ..acting })
+        let mut tasks = acting.tasks(posture, runner, open_runs, to_runs);
+        tasks.push(tokio::spawn(retain::run(acting.effects.clone(), data.clone(), settings.ledger, acting.stop.clone())));
+        Ok(Acting { tasks, ..acting })
     }
 
     fn runner(&self, policy: Policy) -> Runner {
@@ -186,20 +188,11 @@ impl Acting {
         }
     }
 
-    fn tasks(
-        &self,
-        data: &DataDir,
-        ledger: LedgerConfig,
-        posture: Posture,
-        runner: Runner,
-        open_runs: Vec<Run>,
-        to_runs: mpsc::Receiver<Run>,
-    ) -> Vec<JoinHandle<()>> {
+    fn tasks(&self, posture: Posture, runner: Runner, open_runs: Vec<Run>, to_runs: mpsc::Receiver<Run>) -> Vec<JoinHandle<()>> {
         vec![
             tokio::spawn(runs::run(Arc::new(runner), open_runs, to_runs)),
             tokio::spawn(leases::run(self.effects.clone(), self.hands.clone(), posture, self.status.clone(), self.stop.clone())),
             tokio::spawn(deliveries::run(self.effects.clone(), self.channels.clone(), self.stop.clone())),
-            tokio::spawn(retain::run(self.effects.clone(), data.clone(), ledger, self.stop.clone())),
         ]
     }
 
