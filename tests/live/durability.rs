@@ -192,8 +192,8 @@ fn o6_with_checkpoints_damaged_or_gone_the_findings_are_the_same() {
     let expected = undisturbed(&station.dir);
     let checkpoints = files(&station, "state");
     assert_eq!(checkpoints.len(), 2);
-    let damages: [(&str, &dyn Fn(&Path)); 2] = [("flipped", &flip), ("gone", &|file| fs::remove_file(file).unwrap())];
-    for (word, damage) in damages {
+    let remove = |file: &Path| fs::remove_file(file).unwrap();
+    for (word, damage) in [("flipped", &flip as &dyn Fn(&Path)), ("gone", &remove)] {
         for broken in [&checkpoints[1..], &checkpoints[..1], &checkpoints[..]] {
             fs::remove_dir_all(&station.data).unwrap();
             copy(&sound, &station.data);
