@@ -236,7 +236,7 @@ mod tests {
             Decided::Attempt { run: run.clone(), key: "1".into(), attempt: 1, at },
             outcome("1"),
             Decided::RunMoved { run: run.clone(), state: RunState::Done, reason: String::new(), at },
-            answered(if n % 3 == 0 { DeliveryState::Unknown } else { DeliveryState::Sent }),
+            answered(if n.is_multiple_of(3) { DeliveryState::Unknown } else { DeliveryState::Sent }),
             lease(LeaseChange::Ended),
         ]
     }

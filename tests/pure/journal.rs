@@ -4,6 +4,7 @@ mod command;
 mod crash;
 mod damage;
 mod folder;
+mod head;
 mod ledger;
 mod spool;
 mod state;
