@@ -26,15 +26,9 @@ use crate::action::Posture;
 use crate::clock;
 use crate::config::{Content, Setup};
 use crate::executor::{self, Launch};
-<<<<<<< HEAD
-use crate::journal::{Checkpoints, DataDir, LedgerConfig, OpenError, ReadError, Revisions, SpoolHandle, SpoolReader};
+use crate::journal::{Checkpoints, DataDir, OpenError, ReadError, Revisions, SpoolHandle, SpoolReader};
 use crate::model::{Decided, Entry};
 use crate::playbook::Run;
-=======
-use crate::journal::{Checkpoints, DataDir, OpenError, ReadError, Revisions, SpoolHandle, SpoolReader};
-use crate::model::{Decided, Entry, Inventory};
-use crate::playbook::{Playbooks, Run, signatures};
->>>>>>> c2d3b947ac3ad7dc813f1e3600c4a9e405d6e40f
 use crate::source::{self, BindError, Bound};
 
 /// Findings and checkpoints between the detection thread and the decider.
@@ -163,8 +157,9 @@ impl Acting {
         let (ceilings, guard) = (setup.settings.actions.clone(), setup.settings.guard.clone());
         let policy = Policy { content: acting.content.subscribe(), posture, ceilings, guard };
         let runner = acting.runner(policy);
-<<<<<<< HEAD
-        Ok(Acting { tasks: acting.tasks(data, setup.settings.ledger.clone(), posture, runner, open_runs, to_runs), ..acting })
+        let mut tasks = acting.tasks(posture, runner, open_runs, to_runs);
+        tasks.push(tokio::spawn(retain::run(acting.effects.clone(), data.clone(), setup.settings.ledger.clone(), acting.stop.clone())));
+        Ok(Acting { tasks, ..acting })
     }
 
     /// Runs pin their script by its hash.
@@ -187,11 +182,6 @@ impl Acting {
             verified: self.verified.clone(),
             status: self.status.clone(),
         }
-=======
-        let mut tasks = acting.tasks(posture, runner, open_runs, to_runs);
-        tasks.push(tokio::spawn(retain::run(acting.effects.clone(), data.clone(), settings.ledger, acting.stop.clone())));
-        Ok(Acting { tasks, ..acting })
->>>>>>> c2d3b947ac3ad7dc813f1e3600c4a9e405d6e40f
     }
 
     fn runner(&self, policy: Policy) -> Runner {
@@ -207,34 +197,16 @@ impl Acting {
         }
     }
 
-<<<<<<< HEAD
-    fn tasks(
-        &self,
-        data: &DataDir,
-        ledger: LedgerConfig,
-        posture: Posture,
-        runner: Runner,
-        open_runs: Vec<Run>,
-        to_runs: mpsc::Receiver<Run>,
-    ) -> Vec<JoinHandle<()>> {
+    fn tasks(&self, posture: Posture, runner: Runner, open_runs: Vec<Run>, to_runs: mpsc::Receiver<Run>) -> Vec<JoinHandle<()>> {
         let mut tasks = vec![
             tokio::spawn(runs::run(Arc::new(runner), open_runs, to_runs)),
             tokio::spawn(leases::run(self.effects.clone(), self.hands.clone(), posture, self.status.clone(), self.stop.clone())),
             tokio::spawn(deliveries::run(self.effects.clone(), self.content.subscribe(), self.stop.clone())),
-            tokio::spawn(retain::run(self.effects.clone(), data.clone(), ledger, self.stop.clone())),
         ];
         if posture != Posture::Observe {
             tasks.push(tokio::spawn(devices::run(self.hands.clone(), self.content.subscribe(), self.status.clone(), self.stop.clone())));
         }
         tasks
-=======
-    fn tasks(&self, posture: Posture, runner: Runner, open_runs: Vec<Run>, to_runs: mpsc::Receiver<Run>) -> Vec<JoinHandle<()>> {
-        vec![
-            tokio::spawn(runs::run(Arc::new(runner), open_runs, to_runs)),
-            tokio::spawn(leases::run(self.effects.clone(), self.hands.clone(), posture, self.status.clone(), self.stop.clone())),
-            tokio::spawn(deliveries::run(self.effects.clone(), self.channels.clone(), self.stop.clone())),
-        ]
->>>>>>> c2d3b947ac3ad7dc813f1e3600c4a9e405d6e40f
     }
 
     fn decider(&self, checkpoints: Checkpoints) -> Decider {
