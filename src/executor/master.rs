@@ -7,6 +7,7 @@ use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use openssh::Session;
+use rustix::process::Pid;
 use tokio::io::AsyncReadExt;
 use tokio::process::{Child, ChildStderr, Command};
 use tokio::sync::watch;
@@ -15,6 +16,7 @@ use tokio::task::JoinHandle;
 use super::paths::Paths;
 use crate::model::Device;
 
+use crate::process::Role;
 /// ssh's own limit for the TCP connection and the server's first words.
 const CONNECT_S: u64 = 5;
 /// From the start of ssh to a usable session: the TCP connection, key exchange and login of a slow device.
@@ -234,8 +236,8 @@ pub(super) fn socket_name(device: &Device) -> PathBuf {
 pub(super) fn sweep(folder: &Path) -> io::Result<()> {
     for entry in fs::read_dir(folder)? {
         let entry = entry?;
-        let alive = Path::new("/proc").join(entry.file_name()).exists();
-        if !alive {
+        let pid = entry.file_name().to_str().and_then(|name| name.parse().ok()).and_then(Pid::from_raw);
+        if pid.is_some_and(|pid| pid == rustix::process::getpid() || !is_executor(pid)) {
             // Another executor may be sweeping too.
             let _ = fs::remove_dir_all(entry.path());
         }
@@ -263,6 +265,18 @@ mod tests {
     }
 
     #[test]
+/// Whether the process runs and is an executor, as far as can be seen: its number may have gone to another one.
+fn is_executor(pid: Pid) -> bool {
+    if rustix::process::test_kill_process(pid) == Err(rustix::io::Errno::SRCH) {
+        return false;
+    }
+    // Where /proc hides the processes of others, one that lives may be an executor.
+    fs::read(format!("/proc/{}/cmdline", pid.as_raw_nonzero())).map_or(true, |line| {
+        let name = line.split(|byte| *byte == 0).next().unwrap_or_default();
+        crate::process::role(&String::from_utf8_lossy(name)) == Some(Role::Executor)
+    })
+}
+
     fn what_ssh_says_becomes_a_cause_and_a_remedy() {
         for (said, words) in [
             ("ssh: connect to host 192.168.1.1 port 22: No route to host\r\n", "ap1 (192.168.1.1:22) cannot be reached: No route to host"),
@@ -291,3 +305,22 @@ mod tests {
         assert_eq!(quoted(Path::new(r#"/a b/100%/"q"/\"#)), r#""/a b/100%%/\"q\"/\\""#);
     }
 }
+    #[test]
+    fn folders_of_executors_that_are_no_more_are_taken_away() {
+        use std::os::unix::process::CommandExt;
+        let dir = tempfile::tempdir().unwrap();
+        let mut running = std::process::Command::new("sleep").arg0("opmas-executor").arg("60").spawn().unwrap();
+        // The first process and this test live, but are no executors; no process has the last number.
+        let names = [running.id(), 1, std::process::id(), 4_194_305].map(|pid| pid.to_string());
+        for name in names.iter().map(String::as_str).chain(["kept"]) {
+            fs::create_dir(dir.path().join(name)).unwrap();
+            fs::write(dir.path().join(name).join("socket"), "").unwrap();
+        }
+        sweep(dir.path()).unwrap();
+        let mut left: Vec<_> = fs::read_dir(dir.path()).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
+        left.sort();
+        running.kill().unwrap();
+        running.wait().unwrap();
+        assert_eq!(left, [&names[0], "kept"]);
+    }
+
