@@ -1,13 +1,14 @@
 //! `[actions]` of the configuration: how far each action may go at most.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use serde::{Deserialize, Deserializer, Serialize};
 use toml::Spanned;
 
 use super::authorise::Mode;
 use super::catalogue::Catalogue;
-use crate::diag::{Diagnostic, Place};
+use crate::diag::{self, Diagnostic, Place};
 
 /// The operator's ceilings. An action that is not named has `observe`.
 ///
@@ -52,8 +53,17 @@ impl Ceilings {
 
     fn unknown(&self, name: &str, catalogue: &Catalogue, file: &str, text: &str) -> Diagnostic {
         let place = self.offsets.get(name).map_or(Place::default(), |offset| Place::of_offset(text, *offset));
-        let known = || catalogue.iter().map(|action| &*action.name).collect::<Vec<_>>().join(", ");
-        let help = catalogue.nearest(name).map_or_else(|| format!("known: {}", known()), |word| format!("did you mean `{word}`?"));
-        Diagnostic::new(file, place, format!("unknown action `{name}`")).help(help)
+        unknown_action(file, place, name, catalogue.iter().map(|action| &*action.name))
     }
+}
+
+/// What is said about an action that the catalogue does not have.
+pub fn unknown_action<'a>(file: impl Into<Arc<str>>, place: Place, written: &str, known: impl Iterator<Item = &'a str>) -> Diagnostic {
+    let known: Vec<_> = known.collect();
+    let help = match diag::nearest(written, known.iter().copied()) {
+        Some(name) => format!("did you mean `{name}`?"),
+        None if known.is_empty() => "no action is loaded: look at the files in playbooks/actions".to_owned(),
+        None => format!("known: {}", known.join(", ")),
+    };
+    Diagnostic::new(file, place, format!("unknown action `{written}`")).help(help)
 }

@@ -15,7 +15,7 @@ use crate::model::{Device, Inventory, OutcomeState, Platform};
 /// What to do.
 #[derive(clap::Subcommand)]
 pub(super) enum Command {
-    /// Pin a device's host key, make a key for it, and write it into devices.toml.
+    /// Pin a device's host key, make a key for it, and write it into devices.toml; for one that is there already, pin its key anew.
     Add(AddArguments),
     /// List them.
     List {
@@ -86,22 +86,33 @@ fn add(paths: &Paths, arguments: &AddArguments) -> Done {
     let name = paths.devices.display().to_string();
     let text = read_optional(&paths.devices)?;
     // Everything that can be refused is refused before the network is asked.
-    let text = inventory::with_device(&name, &text, &device).map_err(|e| Failure::new(Exit::Invalid, e))?;
+    let with = inventory::with_device(&name, &text, &device).map_err(|e| Failure::new(Exit::Invalid, e))?;
+    let there = with == text;
     let key = enroll::scan(&device.host, device.port).map_err(|e| enroll_failure(&e))?;
-    enroll::may_pin(paths, &device, &key).map_err(|e| enroll_failure(&e))?;
+    let pinned = pinned(paths, &device, &key, there)?;
     println!("{} ({}:{}) shows the host key", device.name, device.host, device.port);
     println!("  {} {}", key.algorithm, key.fingerprint());
-    confirm(arguments, &key)?;
+    confirm(arguments, &key, &pinned)?;
     data_folder(paths)?;
     let public = enroll::own_key(paths).map_err(|e| enroll_failure(&e))?;
     enroll::pin(paths, &device, &key).map_err(|e| enroll_failure(&e))?;
-    enroll::replace(&paths.devices, &text, 0o644).map_err(|e| Failure::new(Exit::Invalid, format!("{name}: {e}")))?;
-    println!("Pinned in {}, and {} written into {name}.", paths.known_hosts().display(), device.name);
+    if there {
+        println!("Pinned in {}; {} is in {name} already, which stays as it is.", paths.known_hosts().display(), device.name);
+    } else {
+        enroll::replace(&paths.devices, &with, 0o644).map_err(|e| Failure::new(Exit::Invalid, format!("{name}: {e}")))?;
+        println!("Pinned in {}, and {} written into {name}.", paths.known_hosts().display(), device.name);
+    }
     tell_running(paths)?;
     println!("Let opmas log in: put this line into /etc/dropbear/authorized_keys on the device (LuCI: System, Administration, SSH-Keys):");
     println!("{}", enroll::authorized_line(&public));
     println!("Then see whether it works: opmas device check {}", device.name);
     Ok(Exit::Done)
+}
+
+/// The keys that are pinned for the host; another one than it shows is replaced only for a device that is there already.
+fn pinned(paths: &Paths, device: &Device, key: &HostKey, there: bool) -> Result<Vec<HostKey>, Failure> {
+    let pinned = enroll::pinned(paths, device).map_err(|e| enroll_failure(&e))?;
+    if there || pinned.is_empty() || pinned.contains(key) { Ok(pinned) } else { Err(enroll_failure(&enroll::other_pinned(paths, device))) }
 }
 
 /// Has an opmas that runs on the data folder read the inventory anew.
@@ -170,14 +181,22 @@ fn host_and_port(place: &str) -> Option<(String, u16)> {
     }
 }
 
-/// Has a person, or an argument, say that the key is the device's own.
-fn confirm(arguments: &AddArguments, key: &HostKey) -> Result<(), Failure> {
+/// Has a person, or an argument, say that the key is the device's own, unless it is pinned already.
+fn confirm(arguments: &AddArguments, key: &HostKey, pinned: &[HostKey]) -> Result<(), Failure> {
+    let other = pinned.first().filter(|_| !pinned.contains(key));
+    if let Some(other) = other {
+        println!("Another key was pinned before: {}. If the device was not reinstalled, somebody may stand in between.", other.fingerprint());
+    }
     if let Some(wanted) = &arguments.fingerprint {
         let same = wanted.trim_end_matches('=') == key.fingerprint();
         return if same { Ok(()) } else { Err(Failure::new(Exit::Invalid, format!("the device shows another key than {wanted}; nothing was pinned"))) };
     }
-    if arguments.yes {
+    if arguments.yes || pinned.contains(key) {
         return Ok(());
+    }
+    if let (Some(_), false) = (other, std::io::stdin().is_terminal()) {
+        let why = format!("another key was pinned before, and nobody is here to compare this one; --fingerprint {} pins it in its place", key.fingerprint());
+        return Err(Failure::new(Exit::Invalid, why));
     }
     if !std::io::stdin().is_terminal() {
         println!("Nobody was here to compare it, so it is believed as it is; --fingerprint SHA256:… pins only that one.");
@@ -303,7 +322,8 @@ fn print_check(name: &str, reply: &Reply) {
         OutcomeState::Partial => "wrong",
         _ => "failed",
     };
-    println!("{name}: {word}: {} ({} ms)", reply.outcome.detail, reply.outcome.took_ms);
+    // The detail stands last: what is to be copied from it ends with the line.
+    println!("{name}: {word} ({} ms): {}", reply.outcome.took_ms, reply.outcome.detail);
     if let Some(report) = &reply.report {
         let system = report.system.as_deref().unwrap_or("unknown system");
         let clock = report.clock_offset_s.map_or_else(|| "unknown".to_owned(), |s| format!("{s} s off"));

@@ -125,39 +125,48 @@ fn parse(line: &str) -> Option<HostKey> {
     (known && !line.starts_with('#') && STANDARD.decode(key).is_ok()).then(|| HostKey { algorithm: algorithm.to_owned(), key: key.to_owned() })
 }
 
-/// Whether the key can be pinned: nothing is pinned for the host, or this very key (`false`: it is there already).
+/// The keys that are pinned for the device's host and port.
 ///
 /// # Errors
-/// Another key of this kind is pinned, or the file cannot be read.
-pub fn may_pin(paths: &Paths, device: &Device, key: &HostKey) -> Result<bool, EnrollError> {
-    let path = paths.known_hosts();
+/// The file cannot be read.
+pub fn pinned(paths: &Paths, device: &Device) -> Result<Vec<HostKey>, EnrollError> {
     let name = known_hosts_name(device);
-    let text = match fs::read_to_string(&path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => String::new(),
-        text => text.map_err(|cause| file(&path, cause))?,
-    };
-    let ours = |line: &&str| line.split_whitespace().next().is_some_and(|names| names.split(',').any(|n| n == name));
-    let pinned: Vec<HostKey> = text.lines().filter(ours).filter_map(parse).collect();
-    if pinned.contains(key) {
-        return Ok(false);
-    }
-    if pinned.is_empty() { Ok(true) } else { Err(EnrollError::Pinned { name, path: path.display().to_string() }) }
+    Ok(known_hosts(paths)?.lines().filter(|line| is_for(line, &name)).filter_map(parse).collect())
 }
 
-/// Pins the key, if it is not there already.
+/// That another key is pinned for the device's host than the one that it shows.
+#[must_use]
+pub fn other_pinned(paths: &Paths, device: &Device) -> EnrollError {
+    EnrollError::Pinned { name: known_hosts_name(device), path: paths.known_hosts().display().to_string() }
+}
+
+/// Pins the key, if it is not there already, in place of every other one of the device's host and port.
 ///
 /// # Errors
-/// As [`may_pin`], and when the file cannot be written.
+/// The file cannot be read or written.
 pub fn pin(paths: &Paths, device: &Device, key: &HostKey) -> Result<(), EnrollError> {
-    if !may_pin(paths, device, key)? {
+    if pinned(paths, device)?.contains(key) {
         return Ok(());
     }
     private_folder(&paths.keys()).map_err(|cause| file(&paths.keys(), cause))?;
+    let name = known_hosts_name(device);
+    let mut text: String = known_hosts(paths)?.lines().filter(|line| !is_for(line, &name)).map(|line| format!("{line}\n")).collect();
+    text.push_str(&format!("{name} {} {}\n", key.algorithm, key.key));
     let path = paths.known_hosts();
-    let before = fs::read_to_string(&path).unwrap_or_default();
-    let end = if before.is_empty() || before.ends_with('\n') { "" } else { "\n" };
-    let line = format!("{} {} {}\n", known_hosts_name(device), key.algorithm, key.key);
-    replace(&path, &format!("{before}{end}{line}"), 0o600).map_err(|cause| file(&path, cause))
+    replace(&path, &text, 0o600).map_err(|cause| file(&path, cause))
+}
+
+fn known_hosts(paths: &Paths) -> Result<String, EnrollError> {
+    let path = paths.known_hosts();
+    match fs::read_to_string(&path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(String::new()),
+        text => text.map_err(|cause| file(&path, cause)),
+    }
+}
+
+/// Whether a line of `known_hosts` holds a key of this host.
+fn is_for(line: &str, name: &str) -> bool {
+    line.split_whitespace().next().is_some_and(|names| names.split(',').any(|n| n == name))
 }
 
 /// The host as `known_hosts` has it: `host`, or `[host]:port` for another port than 22; lower case.
@@ -174,13 +183,17 @@ pub fn own_key(paths: &Paths) -> Result<String, EnrollError> {
     private_folder(&paths.keys()).map_err(|cause| file(&paths.keys(), cause))?;
     let key = paths.key();
     if !key.exists() {
-        make(&key)?;
+        keygen(&key, &["-q", "-t", "ed25519", "-N", "", "-C", "opmas"])?;
     }
     let wrong = |why: &str| EnrollError::Key { path: key.display().to_string(), why: why.to_owned() };
     if fs::metadata(&key).map_err(|cause| file(&key, cause))?.mode() & 0o077 != 0 {
         return Err(wrong("others may read this private key; run `chmod 600` on it"));
     }
     let public = key.with_extension("pub");
+    if !public.exists() {
+        let text = keygen(&key, &["-y", "-P", ""])?;
+        replace(&public, &text, 0o644).map_err(|cause| file(&public, cause))?;
+    }
     let text = fs::read_to_string(&public).map_err(|cause| file(&public, cause))?;
     match text.lines().next() {
         Some(line) if line.starts_with("ssh-") => Ok(line.trim().to_owned()),
@@ -188,18 +201,31 @@ pub fn own_key(paths: &Paths) -> Result<String, EnrollError> {
     }
 }
 
-fn make(key: &Path) -> Result<(), EnrollError> {
+/// What ssh-keygen prints when it makes the key or its public half.
+fn keygen(key: &Path, args: &[&str]) -> Result<String, EnrollError> {
     let output = Command::new("ssh-keygen")
-        .args(["-q", "-t", "ed25519", "-N", "", "-C", "opmas", "-f"])
+        .args(args)
+        .arg("-f")
         .arg(key)
         .stdin(Stdio::null())
         .output()
         .map_err(|cause| EnrollError::Tool { tool: "ssh-keygen", cause })?;
     if output.status.success() {
-        return Ok(());
+        return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
     }
     let said = String::from_utf8_lossy(&output.stderr).trim().to_owned();
     Err(EnrollError::Key { path: key.display().to_string(), why: format!("the key cannot be made: {said}") })
+}
+
+/// The command that pins the device's key anew and prints the line for it.
+#[must_use]
+pub fn command(device: &Device) -> String {
+    let place = match device.port {
+        22 => device.host.clone(),
+        port if device.host.contains(':') => format!("[{}]:{port}", device.host),
+        port => format!("{}:{port}", device.host),
+    };
+    format!("opmas device add {}@{place} --name {}", device.user, device.name)
 }
 
 /// The line for `/etc/dropbear/authorized_keys`.
@@ -235,7 +261,7 @@ mod tests {
     }
 
     #[test]
-    fn a_second_key_for_a_pinned_host_is_refused() {
+    fn a_second_key_takes_the_place_of_the_first_of_that_host_only() {
         let dir = tempfile::tempdir().unwrap();
         let paths = Paths::new(&dir.path().join("opmas.toml"), &dir.path().join("data")).unwrap();
         let key = HostKey { algorithm: "ssh-ed25519".into(), key: KEY.into() };
@@ -245,7 +271,16 @@ mod tests {
         let text = fs::read_to_string(paths.known_hosts()).unwrap();
         assert_eq!(text, format!("router.lan ssh-ed25519 {KEY}\n[router.lan]:2222 ssh-ed25519 {KEY}\n"));
         let other = HostKey { algorithm: "ssh-ed25519".into(), key: KEY.replace('K', "L") };
-        assert!(matches!(pin(&paths, &device(22), &other), Err(EnrollError::Pinned { .. })));
+        pin(&paths, &device(22), &other).unwrap();
+        assert!(pinned(&paths, &device(22)).unwrap().iter().eq([&other]));
+        assert_eq!(fs::read_to_string(paths.known_hosts()).unwrap(), format!("[router.lan]:2222 ssh-ed25519 {KEY}\nrouter.lan ssh-ed25519 {}\n", other.key));
+    }
+
+    #[test]
+    fn the_command_names_the_device_as_it_is_typed() {
+        assert_eq!(command(&device(22)), "opmas device add root@Router.lan --name ap1");
+        assert_eq!(command(&device(2222)), "opmas device add root@Router.lan:2222 --name ap1");
+        assert_eq!(command(&Device { host: "fd00::1".into(), ..device(2222) }), "opmas device add root@[fd00::1]:2222 --name ap1");
     }
 
     #[test]

@@ -86,20 +86,29 @@ pub fn validate(device: &Device) -> Result<(), DeviceError> {
     if device.port == 0 { Err(DeviceError::Port) } else { Ok(()) }
 }
 
-/// The text of an inventory with one more device; everything that was there stays as it was, comments too.
+fn same_place(one: &Device, other: &Device) -> bool {
+    one.host.eq_ignore_ascii_case(&other.host) && one.port == other.port && one.user == other.user
+}
+
+/// The text of an inventory with one more device; everything that was there stays as it was, comments too. The same text when the
+/// device is there already under this name, with this user, host and port.
 ///
 /// # Errors
-/// The text is not valid, or has a device with this name, or this user, host and port.
+/// The text is not valid, or has another device with this name, or this user, host and port under another name.
 pub fn with_device(name: &str, text: &str, device: &Device) -> Result<String, Diagnostic> {
     let wrong = |message: String| Diagnostic::new(name, Place::default(), message);
     validate(device).map_err(|e| wrong(format!("device `{}`: {e}", device.name.escape_default())))?;
     let there = parse(name, text)?;
-    if there.by_name(&device.name).is_some() {
-        return Err(wrong(format!("device `{}` is there already", device.name)).help("choose another name with --name"));
+    let place = |d: &Device| format!("{}@{}:{}", d.user, d.host, d.port);
+    if let Some(other) = there.by_name(&device.name) {
+        if same_place(other, device) {
+            return Ok(text.to_owned());
+        }
+        return Err(wrong(format!("device `{}` is there already, as {}", device.name, place(other))).help("choose another name with --name"));
     }
-    let same = |d: &&Device| d.host.eq_ignore_ascii_case(&device.host) && d.port == device.port && d.user == device.user;
-    if let Some(other) = there.devices.iter().find(same) {
-        return Err(wrong(format!("{}@{}:{} is there already, as `{}`", device.user, device.host, device.port, other.name)));
+    if let Some(other) = there.devices.iter().find(|d| same_place(d, device)) {
+        let help = format!("to pin its key anew, run `{}`", super::enroll::command(other));
+        return Err(wrong(format!("{} is there already, as `{}`", place(device), other.name)).help(help));
     }
     let mut document: DocumentMut = text.parse().map_err(|e: toml_edit::TomlError| wrong(e.message().to_owned()))?;
     let trailing = document.trailing().as_str().unwrap_or_default().to_owned();
@@ -152,7 +161,8 @@ mod tests {
         assert!(after.ends_with("\n[[device]]\nname = \"ap2\"\nhost = \"192.168.1.3\"\nport = 22\nuser = \"root\"\nplatform = \"openwrt-fw4\"\n"), "{after}");
         assert_eq!(parse("devices.toml", &after).unwrap().devices.len(), 2);
         let twice = with_device("devices.toml", before, &device("ap1", "192.168.1.9")).unwrap_err().to_string();
-        assert_eq!(twice, "devices.toml: device `ap1` is there already; choose another name with --name");
+        assert_eq!(twice, "devices.toml: device `ap1` is there already, as root@192.168.1.1:22; choose another name with --name");
+        assert_eq!(with_device("devices.toml", before, &device("ap1", "192.168.1.1")).unwrap(), before);
         let same = with_device("devices.toml", before, &device("ap3", "192.168.1.1")).unwrap_err().to_string();
         assert!(same.contains("as `ap1`"), "{same}");
         assert!(with_device("devices.toml", "", &device("ap1", "a")).unwrap().starts_with("[[device]]\n"));

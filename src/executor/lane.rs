@@ -28,6 +28,8 @@ const ROOM: Duration = Duration::from_secs(30);
 const PAUSE: Duration = Duration::from_secs(1);
 /// See [`PAUSE`].
 const MAX_PAUSE: Duration = Duration::from_secs(30);
+/// Before an action is carried out, what the guard knows of the device is read again when it is older: one way there and back.
+const FACTS_AGE: Duration = Duration::from_secs(3);
 
 /// What all lanes share.
 #[derive(Debug)]
@@ -47,6 +49,8 @@ pub(super) struct Shared {
 pub(super) struct Connection {
     pub master: Master,
     pub facts: GuardFacts,
+    /// When they were read.
+    read: Instant,
     _place: OwnedSemaphorePermit,
 }
 
@@ -114,8 +118,14 @@ impl Lane {
         }
     }
 
-    /// The connection, made when there is none. A check tries also while others are answered with the last failure.
+    /// The connection, made when there is none or when the one that was there does not say what the guard must know anew.
+    /// A check tries also while others are answered with the last failure.
     pub async fn open(&mut self, request: &Request) -> Result<&Connection, OpenError> {
+        if let Some(mut connection) = self.connection.take()
+            && self.refresh(&mut connection, request).await.is_ok()
+        {
+            self.connection = Some(connection);
+        }
         if self.connection.is_none() {
             if !matches!(request, Request::Check { .. }) {
                 self.paused()?;
@@ -133,19 +143,36 @@ impl Lane {
         let place = self.place().await?;
         let socket: PathBuf = socket_name(&self.device);
         let master = Master::connect(&self.device, &self.shared.setup.paths, &socket).await?;
+        let read = Instant::now();
         let facts = self.facts(&master).await?;
-        if let Ok(mut guard) = self.shared.setup.guard.lock() {
-            guard.learn(&self.device.name, facts.clone());
-        }
-        Ok(Connection { master, facts, _place: place })
+        Ok(Connection { master, facts, read, _place: place })
     }
 
-    /// What the guard must know of the device; read once a connection.
+    /// Reads again what is too old for the request.
+    async fn refresh(&self, connection: &mut Connection, request: &Request) -> Result<(), OpenError> {
+        let most = match request {
+            Request::Apply(_) => FACTS_AGE,
+            Request::Check { .. } => Duration::ZERO,
+            Request::Verify(_) | Request::Undo(_) => return Ok(()),
+        };
+        if connection.read.elapsed() >= most {
+            let read = Instant::now();
+            connection.facts = self.facts(&connection.master).await?;
+            connection.read = read;
+        }
+        Ok(())
+    }
+
+    /// What the guard must know of the device, which learns it.
     async fn facts(&self, master: &Master) -> Result<GuardFacts, OpenError> {
         let wrong = |why: &dyn std::error::Error| OpenError::Facts(self.device.name.clone(), why.to_string());
         let answers = remote::run_all(master, &GuardFacts::commands(), report::BOUNDS).await;
         let results = answers.into_iter().map(|(result, _)| result).collect::<Result<Vec<_>, _>>().map_err(|e| wrong(&e))?;
-        GuardFacts::parse(&results).map_err(|e: FactsError| wrong(&e))
+        let facts = GuardFacts::parse(&results).map_err(|e: FactsError| wrong(&e))?;
+        if let Ok(mut guard) = self.shared.setup.guard.lock() {
+            guard.learn(&self.device.name, facts.clone());
+        }
+        Ok(facts)
     }
 
     async fn place(&self) -> Result<OwnedSemaphorePermit, OpenError> {

@@ -7,13 +7,16 @@ use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use openssh::Session;
+use rustix::process::Pid;
 use tokio::io::AsyncReadExt;
 use tokio::process::{Child, ChildStderr, Command};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
+use super::enroll;
 use super::paths::Paths;
 use crate::model::Device;
+use crate::process::Role;
 
 /// ssh's own limit for the TCP connection and the server's first words.
 const CONNECT_S: u64 = 5;
@@ -25,6 +28,10 @@ const ALIVE_S: u64 = 5;
 const ALIVE_COUNT: u64 = 2;
 /// Most bytes of what ssh says that are kept: the first ones, which name the cause.
 const MAX_SAID: usize = 8 << 10;
+/// Longest public key in bytes that is repeated in a message, since a cut one is of no use; opmas's own has about 90.
+const MAX_KEY: usize = 300;
+/// Where OpenWrt keeps the keys that may log in.
+const AUTHORIZED: &str = "/etc/dropbear/authorized_keys";
 /// How often the control socket is looked for while connecting; a login takes tens of milliseconds.
 const LOOK: Duration = Duration::from_millis(4);
 
@@ -33,20 +40,23 @@ const LOOK: Duration = Duration::from_millis(4);
 pub(super) enum ConnectError {
     /// The device shows another key than the pinned one.
     #[error(
-        "host key of {device} is not the pinned one: it shows {shown}; if the device was reinstalled, take its line out of {known_hosts} and run `opmas device add` again, else somebody may stand in between"
+        "host key of {device} is not the pinned one: it shows {shown}; if the device was reinstalled, run `{add}` and compare the fingerprint, else somebody may stand in between"
     )]
-    OtherKey { device: String, shown: String, known_hosts: String },
+    OtherKey { device: String, shown: String, add: String },
     /// No key is pinned.
-    #[error("host key of {device} ({host}) is not pinned in {known_hosts}; run `opmas device add`")]
-    NotPinned { device: String, host: String, known_hosts: String },
+    #[error("host key of {device} ({host}) is not pinned; run `{add}`")]
+    NotPinned { device: String, host: String, add: String },
     /// The device does not take our key.
-    #[error("{device} does not accept the key {key}; put the line of {key}.pub into its /etc/dropbear/authorized_keys")]
-    KeyRefused { device: String, key: String },
+    #[error("{device} does not accept the key of opmas; {remedy}")]
+    KeyRefused { device: String, remedy: String },
+    /// We have no key.
+    #[error("there is no key to log in with; run `{add}`, which makes {key}, and put the line that it prints on every device")]
+    NoKey { key: String, add: String },
     /// Our key cannot be used.
     #[error(
-        "the key {key} cannot be used: {cause}; it must be a private ssh key without passphrase, readable only by its owner (`opmas device add` makes one)"
+        "the key {key} cannot be used: {cause}; it must be a private ssh key without passphrase, readable only by its owner; without one, `{add}` makes it and prints the line for the device"
     )]
-    Key { key: String, cause: String },
+    Key { key: String, cause: String, add: String },
     /// Nothing answers there.
     #[error("{device} ({host}) cannot be reached: {cause}")]
     Unreachable { device: String, host: String, cause: String },
@@ -187,22 +197,34 @@ fn unreachable(device: &Device, cause: impl Into<String>) -> ConnectError {
 /// What ssh's words mean. Its texts have been stable for many years; what is not known is passed on.
 fn explain(said: &str, device: &Device, paths: &Paths) -> ConnectError {
     let name = device.name.to_string();
-    let known_hosts = paths.known_hosts().display().to_string();
     let key = paths.key().display().to_string();
+    let add = enroll::command(device);
     if said.contains("REMOTE HOST IDENTIFICATION HAS CHANGED") {
         let shown = said.split_whitespace().map(|word| word.trim_end_matches('.')).find(|word| word.starts_with("SHA256:"));
-        return ConnectError::OtherKey { device: name, shown: shown.unwrap_or("another one").to_owned(), known_hosts };
+        return ConnectError::OtherKey { device: name, shown: shown.unwrap_or("another one").to_owned(), add };
     }
     if said.contains("Host key verification failed") || said.contains("host key is known for") {
-        return ConnectError::NotPinned { device: name, host: format!("{}:{}", device.host, device.port), known_hosts };
+        return ConnectError::NotPinned { device: name, host: format!("{}:{}", device.host, device.port), add };
+    }
+    if !paths.key().exists() && said.contains("Permission denied") {
+        return ConnectError::NoKey { key, add };
     }
     if let Some(cause) = key_trouble(said) {
-        return ConnectError::Key { key, cause };
+        return ConnectError::Key { key, cause, add };
     }
     if said.contains("Permission denied") || said.contains("Too many authentication failures") {
-        return ConnectError::KeyRefused { device: name, key };
+        return ConnectError::KeyRefused { device: name, remedy: let_in(device, paths) };
     }
     unreachable(device, cause(said))
+}
+
+/// How the device comes to accept our key: the line for it, or how to see the line when it is too long to be repeated here.
+fn let_in(device: &Device, paths: &Paths) -> String {
+    let public = fs::read_to_string(paths.key().with_extension("pub")).unwrap_or_default();
+    match public.lines().next().map(str::trim) {
+        Some(line) if (1..=MAX_KEY).contains(&line.len()) => format!("put this line into its {AUTHORIZED}: {}", enroll::authorized_line(line)),
+        _ => format!("put the line into its {AUTHORIZED} that `{}` prints", enroll::command(device)),
+    }
 }
 
 /// What is wrong with the key file, when ssh could not load it.
@@ -230,17 +252,29 @@ pub(super) fn socket_name(device: &Device) -> PathBuf {
     PathBuf::from(crate::model::hex(digest.get(..6).unwrap_or_default()))
 }
 
-/// Takes away control folders of executors that are no more. `folder` is `DATA/ctl`.
+/// Takes away control folders of executors that are no more, also one that had this process's number. `folder` is `DATA/ctl`.
 pub(super) fn sweep(folder: &Path) -> io::Result<()> {
     for entry in fs::read_dir(folder)? {
         let entry = entry?;
-        let alive = Path::new("/proc").join(entry.file_name()).exists();
-        if !alive {
+        let pid = entry.file_name().to_str().and_then(|name| name.parse().ok()).and_then(Pid::from_raw);
+        if pid.is_some_and(|pid| pid == rustix::process::getpid() || !is_executor(pid)) {
             // Another executor may be sweeping too.
             let _ = fs::remove_dir_all(entry.path());
         }
     }
     Ok(())
+}
+
+/// Whether the process runs and is an executor, as far as can be seen: its number may have gone to another one.
+fn is_executor(pid: Pid) -> bool {
+    if rustix::process::test_kill_process(pid) == Err(rustix::io::Errno::SRCH) {
+        return false;
+    }
+    // Where /proc hides the processes of others, one that lives may be an executor.
+    fs::read(format!("/proc/{}/cmdline", pid.as_raw_nonzero())).map_or(true, |line| {
+        let name = line.split(|byte| *byte == 0).next().unwrap_or_default();
+        crate::process::role(&String::from_utf8_lossy(name)) == Some(Role::Executor)
+    })
 }
 
 #[cfg(test)]
@@ -258,7 +292,9 @@ mod tests {
             site: None,
             tags: Vec::new(),
         };
-        let paths = Paths::new(Path::new("/c/opmas.toml"), Path::new("/d")).unwrap();
+        let data = tempfile::tempdir().unwrap();
+        let paths = Paths::new(Path::new("/c/opmas.toml"), data.path()).unwrap();
+        enroll::own_key(&paths).unwrap();
         explain(said, &device, &paths).to_string()
     }
 
@@ -269,11 +305,10 @@ mod tests {
             ("ssh: Could not resolve hostname ap1: Name or service not known", "cannot be reached: Name or service not known"),
             (
                 "No ED25519 host key is known for 192.168.1.1 and you have requested strict checking.\nHost key verification failed.",
-                "is not pinned in /d/keys/known_hosts",
+                "is not pinned; run `opmas device add root@192.168.1.1 --name ap1`",
             ),
-            ("root@192.168.1.1: Permission denied (publickey,password).", "does not accept the key /d/keys/id_ed25519; put the line"),
+            ("root@192.168.1.1: Permission denied (publickey,password).", "put this line into its /etc/dropbear/authorized_keys: no-port-forwarding,"),
             ("Load key \"/d/keys/id_ed25519\": error in libcrypto\nroot@h: Permission denied (publickey).", "cannot be used: error in libcrypto"),
-            ("no such identity: /d/keys/id_ed25519: No such file or directory\nPermission denied", "cannot be used: No such file or directory"),
             (
                 "@ WARNING: REMOTE HOST IDENTIFICATION HAS CHANGED! @\nsent by the remote host is\nSHA256:abc.\nHost key verification failed.",
                 "it shows SHA256:abc;",
@@ -284,6 +319,25 @@ mod tests {
             let told = explained(said);
             assert!(told.contains(words), "{told}");
         }
+    }
+
+    #[test]
+    fn folders_of_executors_that_are_no_more_are_taken_away() {
+        use std::os::unix::process::CommandExt;
+        let dir = tempfile::tempdir().unwrap();
+        let mut running = std::process::Command::new("sleep").arg0("opmas-executor").arg("60").spawn().unwrap();
+        // The first process and this test live, but are no executors; no process has the last number.
+        let names = [running.id(), 1, std::process::id(), 4_194_305].map(|pid| pid.to_string());
+        for name in names.iter().map(String::as_str).chain(["kept"]) {
+            fs::create_dir(dir.path().join(name)).unwrap();
+            fs::write(dir.path().join(name).join("socket"), "").unwrap();
+        }
+        sweep(dir.path()).unwrap();
+        let mut left: Vec<_> = fs::read_dir(dir.path()).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
+        left.sort();
+        running.kill().unwrap();
+        running.wait().unwrap();
+        assert_eq!(left, [&names[0], "kept"]);
     }
 
     #[test]

@@ -93,7 +93,11 @@ fn plan<'a>(setup: &'a Setup, device: &Device, op: Op, task: &Task) -> Result<Pl
         return Err(End::refused(format!("the executor changes nothing without the verdict `auto`, and this step has `{}`", word(task.verdict))));
     }
     let action = setup.catalogue.get(&task.action).ok_or_else(|| {
-        let help = setup.catalogue.nearest(&task.action).map_or_else(String::new, |near| format!("; did you mean `{near}`?"));
+        let help = match setup.catalogue.nearest(&task.action) {
+            Some(near) => format!("; did you mean `{near}`?"),
+            None if setup.catalogue.iter().next().is_none() => ": no action is loaded".to_owned(),
+            None => String::new(),
+        };
         End::refused(format!("the catalogue has no action `{}`{help}", task.action.escape_default()))
     })?;
     let params = action.params(&task.params).map_err(End::refused)?;

@@ -8,8 +8,8 @@ use sha2::{Digest, Sha256};
 use super::evaluate::ActionSignature;
 use super::header::{self, Header, Trigger};
 use super::script;
-use crate::action::{Budget, Mode};
-use crate::diag::{Diagnostic, Place, SourceFile, nearest};
+use crate::action::{Budget, Mode, unknown_action};
+use crate::diag::{Diagnostic, Place, SourceFile};
 use crate::model::{Finding, Span, hex};
 
 /// Bytes of a playbook file.
@@ -148,19 +148,13 @@ fn actions(file: &SourceFile, header: &Header, known: &[ActionSignature]) -> Res
     for written in &header.actions {
         match known.iter().find(|action| *action.name == **written.get_ref()) {
             Some(action) => found.push(action.clone()),
-            None => wrong.push(unknown_action(file, Place::of_offset(&file.text, written.span().start), written.get_ref(), known)),
+            None => {
+                let place = Place::of_offset(&file.text, written.span().start);
+                wrong.push(unknown_action(&*file.name, place, written.get_ref(), known.iter().map(|action| &*action.name)));
+            }
         }
     }
     if wrong.is_empty() { Ok(found) } else { Err(wrong) }
-}
-
-fn unknown_action(file: &SourceFile, place: Place, written: &str, known: &[ActionSignature]) -> Diagnostic {
-    let names = || known.iter().map(|action| &*action.name);
-    let help = match nearest(written, names()) {
-        Some(name) => format!("did you mean `{name}`?"),
-        None => format!("known: {}", names().collect::<Vec<_>>().join(", ")),
-    };
-    Diagnostic::new(&*file.name, place, format!("unknown action `{written}`")).help(help)
 }
 
 fn compile(file: &SourceFile) -> Result<AST, Diagnostic> {

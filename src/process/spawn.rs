@@ -21,7 +21,8 @@ struct Job {
 /// Lives in a static, so that the thread's receiver never ends. Callers block for their answer: no queue builds up.
 static SPAWNER: OnceLock<Sender<Job>> = OnceLock::new();
 
-/// Starts a command whose process dies with ours and inherits no descriptor but its standard ones.
+/// Starts a command whose process dies with ours and inherits no descriptor but its standard ones. Signals that go to the whole
+/// process group or control group (Ctrl-C, the stop of a service manager) do not end it before us: it ignores them.
 ///
 /// # Errors
 /// There is no tokio runtime here, or the kernel refuses.
@@ -69,7 +70,16 @@ fn before_exec(parent: Pid) -> io::Result<()> {
         return Err(io::ErrorKind::NotConnected.into());
     }
     close_on_exec();
-    Ok(())
+    ignore(libc::SIGHUP)?;
+    ignore(libc::SIGINT)?;
+    ignore(libc::SIGTERM)
+}
+
+/// An ignored signal stays ignored beyond exec.
+fn ignore(signal: libc::c_int) -> io::Result<()> {
+    // SAFETY: no function of ours is installed as a handler.
+    let before = unsafe { libc::signal(signal, libc::SIG_IGN) };
+    if before == libc::SIG_ERR { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
 /// Everything beyond the standard descriptors closes at exec, also what a library opened without that flag.

@@ -53,12 +53,23 @@ fn x1_a_device_is_added_and_checked() {
     let output = router.opmas(&folder, &["device", "check", "ap1"]);
     assert_eq!(output.status.code(), Some(4));
     assert!(stdout(&output).contains("does not accept the key"), "{}", stdout(&output));
+    let line = authorized(&stdout(&output));
 
-    let added = router.opmas(&folder, &["device", "add", "ap1", &format!("root@{ROUTER}"), "--yes"]);
-    assert_eq!(added.status.code(), Some(3));
-    assert!(stderr(&added).contains("device `ap1` is there already"), "{}", stderr(&added));
-    let public = fs::read_to_string(folder.join("opmas-data/keys/id_ed25519.pub")).unwrap();
-    router.allow(&opmas::executor::enroll::authorized_line(&public));
+    // Once more is no mistake: it prints the line again, the one that the check printed too.
+    let again = router.opmas(&folder, &["device", "add", "ap1", &target]);
+    assert_eq!(again.status.code(), Some(0), "{}", stderr(&again));
+    assert_eq!(authorized(&stdout(&again)), line);
+    assert_eq!(fs::read_to_string(folder.join("devices.toml")).unwrap(), text);
+    for (args, words) in [
+        (["ap1", "root@192.168.1.9"], "device `ap1` is there already, as root@192.168.1.1:22"),
+        (["ap1", "admin@192.168.1.1"], "device `ap1` is there already, as root@192.168.1.1:22"),
+        (["ap3", "root@192.168.1.1"], "is there already, as `ap1`"),
+    ] {
+        let output = router.opmas(&folder, &[&["device", "add", "--yes"], &args[..]].concat());
+        assert_eq!(output.status.code(), Some(3), "{args:?}");
+        assert!(stderr(&output).contains(words), "{args:?}: {}", stderr(&output));
+    }
+    router.allow(&line);
     let output = router.opmas(&folder, &["device", "check", "ap1", "--json"]);
     assert_eq!(output.status.code(), Some(0), "{}{}", stdout(&output), stderr(&output));
     let report: serde_json::Value = serde_json::from_str(&stdout(&output)).unwrap();
@@ -74,7 +85,8 @@ fn x1_a_device_is_added_and_checked() {
     router.device("reboot");
     let output = router.opmas(&folder, &["device", "check", "ap1"]);
     assert_eq!(output.status.code(), Some(4));
-    assert!(stdout(&output).contains("host key of ap1 is not the pinned one"), "{}", stdout(&output));
+    let said = stdout(&output);
+    assert!(said.contains("host key of ap1 is not the pinned one") && said.contains("`opmas device add root@192.168.1.1 --name ap1`"), "{said}");
     let output = router.opmas(&folder, &["device", "add", "ap2", &format!("admin@{ROUTER}"), "--yes"]);
     assert_eq!(output.status.code(), Some(3));
     assert!(stderr(&output).contains("another key is pinned"), "{}", stderr(&output));
@@ -83,6 +95,61 @@ fn x1_a_device_is_added_and_checked() {
     let output = router.opmas(&folder, &["device", "check"]);
     assert_eq!(output.status.code(), Some(4));
     assert!(stdout(&output).contains("attic (192.168.1.250:22) cannot be reached"), "{}", stdout(&output));
+}
+
+/// The line for the device in what a command printed.
+#[track_caller]
+fn authorized(said: &str) -> String {
+    let from = said.find("no-port-forwarding,").unwrap_or_else(|| panic!("no line for the device: {said}"));
+    said[from..].lines().next().unwrap().to_owned()
+}
+
+#[test]
+fn x1_a_reinstalled_device_and_a_lost_key_are_enrolled_anew() {
+    let router = Router::up();
+    let folder = router.dir.path().join("config");
+    fs::create_dir(&folder).unwrap();
+    let target = format!("root@{ROUTER}");
+    let add = |more: &[&str]| router.opmas(&folder, &[&["device", "add", &target, "--name", "ap1"], more].concat());
+    let check = || router.opmas(&folder, &["device", "check", "ap1"]);
+    let advice = "`opmas device add root@192.168.1.1 --name ap1`";
+    router.allow(&authorized(&stdout(&add(&["--yes"]))));
+    assert_eq!(check().status.code(), Some(0));
+
+    // Another key is believed only when somebody says so.
+    let pinned = folder.join("opmas-data/keys/known_hosts");
+    let before = fs::read_to_string(&pinned).unwrap();
+    fs::remove_file(router.root().join("etc/dropbear/dropbear_ed25519_host_key")).unwrap();
+    router.device("reboot");
+    let said = stdout(&check());
+    assert!(said.contains("host key of ap1 is not the pinned one") && said.contains(advice), "{said}");
+    let output = add(&[]);
+    assert_eq!(output.status.code(), Some(3), "{}", stdout(&output));
+    assert!(stdout(&output).contains("Another key was pinned before: SHA256:") && stderr(&output).contains("--fingerprint SHA256:"), "{}", stderr(&output));
+    assert_eq!(fs::read_to_string(&pinned).unwrap(), before);
+    let shown = stdout(&output).split_whitespace().find(|word| word.starts_with("SHA256:")).unwrap().to_owned();
+    let output = add(&["--fingerprint", &shown]);
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    assert_eq!(fs::read_to_string(&pinned).unwrap().lines().count(), 1, "the old one is gone");
+    assert_eq!(check().status.code(), Some(0));
+
+    // A lost key is made anew, and its line is put on the device.
+    let key = folder.join("opmas-data/keys/id_ed25519");
+    fs::remove_file(&key).unwrap();
+    let said = stdout(&check());
+    assert!(said.contains("there is no key") && said.contains(advice), "{said}");
+    let output = add(&[]);
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    assert!(!stdout(&output).contains("was pinned before"), "{}", stdout(&output));
+    let line = authorized(&stdout(&output));
+    assert_eq!(authorized(&stdout(&check())), line);
+    router.allow(&line);
+    assert_eq!(check().status.code(), Some(0));
+
+    // So is the public half.
+    fs::remove_file(key.with_extension("pub")).unwrap();
+    let without = |line: &str| line.split(' ').take(3).map(str::to_owned).collect::<Vec<_>>();
+    assert_eq!(without(&authorized(&stdout(&add(&[])))), without(&line));
 }
 
 #[test]

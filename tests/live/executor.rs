@@ -137,6 +137,32 @@ async fn the_guard_and_the_verdict_are_asked_again() {
 }
 
 #[tokio::test]
+async fn the_guard_knows_what_the_device_learned_since_it_was_connected_to() {
+    let lab = Lab::new();
+    let client = lab.start().await;
+    is(&client.perform(Request::Apply(block(ATTACKER))).await, OutcomeState::Enforced, "");
+    lab.router.sh("rt", "ip route add 10.79.0.0/16 via 198.51.100.80 dev eth1");
+    // A check looks at once, however fresh the connection's facts are.
+    let reply = client.perform(Request::Check { device: "ap1".into() }).await;
+    assert!(reply.report.as_ref().unwrap().gateways.contains(&"198.51.100.80".to_owned()), "{reply:#?}");
+    is(&client.perform(Request::Apply(block("198.51.100.80"))).await, OutcomeState::Refused, "a gateway of the device");
+    // An action does when what is known is older than three seconds.
+    lab.router.sh("rt", "ip route add 10.80.0.0/16 via 198.51.100.81 dev eth1");
+    tokio::time::sleep(Duration::from_millis(3100)).await;
+    is(&client.perform(Request::Apply(block("198.51.100.81"))).await, OutcomeState::Refused, "a gateway of the device");
+    // A connection that broke unseen meanwhile is replaced before anything is sent.
+    lab.router.sh(
+        "mg",
+        "nft add table inet t; nft add chain inet t i '{ type filter hook input priority 0; }'; nft add rule inet t i tcp sport 22 tcp flags fin,rst drop",
+    );
+    lab.router.device("reboot");
+    lab.router.sh("mg", "nft delete table inet t");
+    tokio::time::sleep(Duration::from_millis(3100)).await;
+    is(&client.perform(Request::Apply(block(OTHER))).await, OutcomeState::Enforced, "");
+    assert!(!lab.router.nft().contains("198.51.100.8"), "nothing of this reached the device");
+}
+
+#[tokio::test]
 async fn hostile_values_are_refused_before_the_device_hears_of_them() {
     let lab = Lab::new();
     let client = lab.start().await;
@@ -298,6 +324,28 @@ async fn a_killed_executor_leaves_no_ssh_and_is_started_again() {
     assert_eq!(client.status().borrow().restarts, 1);
     client.shutdown().await;
     lab.router.gone("mg", "-M", Duration::from_secs(2));
+}
+
+#[tokio::test]
+async fn signals_to_the_whole_group_end_neither_the_executor_nor_what_it_does() {
+    let lab = Lab::new();
+    lab.slow_action(2, 10);
+    let client = lab.start().await;
+    let asking = client.clone();
+    let asked = tokio::spawn(async move { asking.perform(Request::Apply(task("ap1", "slow", ATTACKER))).await });
+    wait_for(&lab, "2").await;
+    let pids: Vec<String> = lab.router.processes("mg").iter().map(|process| process.pid.to_string()).collect();
+    assert_eq!(pids.len(), 2, "the executor and its ssh");
+    for signal in ["TERM", "INT", "HUP"] {
+        lab.router.sh("mg", &format!("kill -{signal} {}", pids.join(" ")));
+    }
+    let reply = asked.await.unwrap();
+    is(&reply, OutcomeState::Failed, "");
+    assert_eq!(reply.commands[0].exit, Some(0), "{reply:#?}");
+    is(&client.perform(Request::Apply(block(ATTACKER))).await, OutcomeState::Enforced, "");
+    assert_eq!(client.status().borrow().restarts, 0);
+    client.shutdown().await;
+    eventually(Duration::from_secs(2), "something still runs", || lab.router.processes("mg").is_empty());
 }
 
 #[test]

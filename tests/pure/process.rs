@@ -69,6 +69,27 @@ async fn a_worker_says_hello_and_ends_when_the_connection_closes() {
     assert!(child.wait().await.unwrap().success());
 }
 
+#[tokio::test]
+async fn signals_to_the_whole_group_do_not_end_a_worker_before_the_connection_does() {
+    use rustix::process::{Pid, Signal, kill_process};
+    let mut peer = Peer::spawn_program(Path::new(OPMAS), Role::Worker, &["probe".into()]).unwrap();
+    let pid = Pid::from_raw(peer.child().id().unwrap() as i32).unwrap();
+    for signal in [Signal::TERM, Signal::INT, Signal::HUP] {
+        kill_process(pid, signal).unwrap();
+    }
+    peer.send(&Confinement::worker()).await.unwrap();
+    let probed: Option<Probed> = peer.recv().await.unwrap();
+    assert!(probed.is_some(), "it still answers");
+
+    let mut peer = Peer::spawn_program(Path::new(OPMAS), Role::Worker, &[]).unwrap();
+    peer.recv::<Hello>().await.unwrap().unwrap();
+    let pid = Pid::from_raw(peer.child().id().unwrap() as i32).unwrap();
+    kill_process(pid, Signal::TERM).unwrap();
+    let (tx, rx, mut child) = peer.split();
+    drop((tx, rx));
+    assert!(child.wait().await.unwrap().success());
+}
+
 /// Set in the process that [`a_parent`] is run in.
 const IN_PARENT: &str = "OPMAS_TEST_PARENT";
 

@@ -71,6 +71,8 @@ fn what_is_wrong_with_a_header_is_said_with_its_place_and_the_remedy() {
         with("[\"block_ip\", \"collect_log\"]", "[\"reboot\", \"block_ip\"]"),
         ["playbooks/p.rhai:5:12: unknown action `reboot`; known: block_ip, collect_log, block_mac"]
     );
+    let without = Playbooks::load(&[file("playbooks/p.rhai", GOOD)], &[]).diagnostics;
+    assert_eq!(without[0].to_string(), "playbooks/p.rhai:5:12: unknown action `block_ip`; no action is loaded: look at the files in playbooks/actions");
     assert_eq!(with("\"auto\"", "\"atuo\""), ["playbooks/p.rhai:4:11: unknown variant `atuo`, expected one of `observe`, `approve`, `auto`"]);
     assert_eq!(with(">=4", ">=6"), ["playbooks/p.rhai:3:74: `>=6` names no severity: write such as \">=4\", 1 (info) to 5 (critical)"]);
     assert_eq!(with("severity =", "severty ="), ["playbooks/p.rhai:3:63: unknown key `severty`; did you mean `severity`?"]);
