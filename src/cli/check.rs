@@ -1,5 +1,7 @@
 //! `opmas check`: reads everything that `run` would, says what is wrong, and who may do what.
 
+mod surroundings;
+
 use std::path::Path;
 
 use super::{Done, Exit, Failure};
@@ -11,12 +13,16 @@ use crate::source::SourceConfig;
 pub(super) fn run(config: Option<&Path>) -> Done {
     let setup = match Setup::load(config) {
         Ok(setup) => setup,
-        Err(missing @ Invalid::Missing(_)) => return Err(Failure::new(Exit::Invalid, missing)),
+        Err(missing @ (Invalid::Missing(_) | Invalid::Unreadable(_))) => return Err(Failure::new(Exit::Invalid, missing)),
         Err(wrong) => return Err(Failure::new(Exit::Wrong, wrong)),
     };
-    let wrong = wrong(&setup);
-    for one in &wrong {
+    let mut wrong: Vec<String> = wrong(&setup).iter().chain(&setup.content.unbound()).map(ToString::to_string).collect();
+    wrong.extend(surroundings::wrong(&setup));
+    for one in wrong.iter().chain(&surroundings::readable_by_others(&setup)) {
         eprintln!("opmas: {one}");
+    }
+    for sentence in setup.paths.shipped() {
+        println!("{sentence}");
     }
     let rules = setup.content.rules;
     println!(
@@ -81,20 +87,22 @@ fn authority(setup: &Setup) {
     }
 }
 
-/// What the trust of a source allows.
+/// Whose messages may lead to what.
 fn trust(source: &SourceConfig, automatic: &[&str]) -> String {
-    let acts = if automatic.is_empty() {
-        "nothing is carried out without asking now".to_owned()
-    } else {
-        format!("{} is carried out without asking", automatic.join(", "))
+    let acts = match automatic {
+        [] => "now no action is carried out without a person's approval".to_owned(),
+        some => format!("their findings may lead to {} without a person's approval", some.join(", ")),
     };
     match source {
-        SourceConfig::Syslog(syslog) if syslog.trusted => format!("trusted: whoever can send to {} is believed, and then {acts}", syslog.listen),
-        SourceConfig::Syslog(syslog) => {
-            let asks = if automatic.is_empty() { "" } else { "; what follows from others asks for approval" };
-            format!("not trusted: of {} only TCP from the addresses in devices.toml is believed, and then {acts}{asks}", syslog.listen)
+        SourceConfig::Syslog(syslog) if syslog.trusted => {
+            format!("trusted: messages of everyone who can send to {} count as true; {acts}", syslog.listen)
         }
-        SourceConfig::File(file) => format!("believed, since it is a local file ({}); then {acts}", file.path.display()),
-        SourceConfig::Stdin => format!("believed, since it is standard input; then {acts}"),
+        SourceConfig::Syslog(syslog) => format!(
+            "not trusted: of the messages to {}, those that devices in devices.toml send by TCP count as true; {acts}; what follows from other messages always needs an approval",
+            syslog.listen
+        ),
+        SourceConfig::File(file) if !file.trusted => format!("not trusted: what follows from the lines of {} always needs an approval", file.path.display()),
+        SourceConfig::File(file) => format!("trusted: the lines of {} count as true, as it is a local file; {acts}", file.path.display()),
+        SourceConfig::Stdin => format!("trusted: the lines of standard input count as true; {acts}"),
     }
 }

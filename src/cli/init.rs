@@ -1,6 +1,7 @@
 //! `opmas init`
 
 use std::fs;
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 use super::{Done, Exit, Failure};
@@ -26,6 +27,9 @@ pub(super) fn run(arguments: &Arguments) -> Done {
     for file in Folder::ALL.into_iter().flat_map(Folder::shipped) {
         write(&dir.join(&*file.name), &file.text)?;
     }
+    let secrets = dir.join("secrets");
+    let made = if secrets.is_dir() { Ok(()) } else { fs::DirBuilder::new().mode(0o700).create(&secrets) };
+    made.map_err(|error| Failure::new(Exit::Invalid, format!("cannot make {}: {error}", secrets.display())))?;
     write(&dir.join("devices.toml"), DEVICES)?;
     // Last, so that a folder with an opmas.toml is whole.
     write(&dir.join("opmas.toml"), SETTINGS)?;
@@ -34,6 +38,7 @@ pub(super) fn run(arguments: &Arguments) -> Done {
     println!("  rules/         Sigma rules, and extractors/ that make fields of log lines");
     println!("  playbooks/     what is done about findings, and actions/ that say how");
     println!("  notifiers/     whom findings are told to, and routes.toml that says which");
+    println!("  secrets/       passwords and keys that notifiers/ name, for you alone");
     println!("  devices.toml   the devices that actions run on; `opmas device add` fills it");
     println!("Go on with:");
     println!("  cd {} && opmas check && opmas run", dir.display());

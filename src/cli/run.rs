@@ -21,6 +21,12 @@ pub(super) struct Arguments {
 pub(super) fn run(config: Option<&Path>, arguments: &Arguments) -> Done {
     service::log(arguments.log_json);
     let setup = Setup::load(config).map_err(|error| Failure::new(Exit::Invalid, error))?;
+    for sentence in setup.paths.shipped() {
+        tracing::info!("{sentence}");
+    }
+    for wrong in setup.content.unbound() {
+        tracing::warn!("{wrong}");
+    }
     if arguments.strict {
         super::check::strict(&setup)?;
     }

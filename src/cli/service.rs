@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 use super::{Done, Exit, Failure};
 use crate::api::control::{self, Control};
 use crate::api::http::{self, Pages};
-use crate::config::{HttpConfig, Setup};
+use crate::config::Setup;
 use crate::engine::{self, Engine, Status};
 
 /// How often the metrics' recorder tidies up.
@@ -45,9 +45,10 @@ where
     let metrics = recorder().map_err(|error| invalid(&error))?;
     let status = Status::default();
     name_what_is_left_out(&setup)?;
-    let (http_config, data_dir) = (setup.settings.http.clone(), setup.settings.data_dir.clone());
-    let pages = Pages { status: status.clone(), metrics: metrics.clone(), token: token(&http_config)? };
-    let listener = http::bind(http_config.listen).await.map_err(|error| invalid(&error))?;
+    let (listen, data_dir) = (setup.settings.http.listen, setup.settings.data_dir.clone());
+    let token = setup.token().map_err(|error| invalid(&error))?.map(|token| Pages::digest(&token));
+    let pages = Pages { status: status.clone(), metrics: metrics.clone(), token };
+    let listener = http::bind(listen).await.map_err(|error| invalid(&error))?;
     // From here on it no longer ends the process.
     let hangup = signal(SignalKind::hangup()).map_err(|error| invalid(&error))?;
     let stop = CancellationToken::new();
@@ -110,16 +111,6 @@ async fn wait(ended: &mut Ended, metrics: &PrometheusHandle, mut hangup: Signal,
 
 fn recorder() -> Result<PrometheusHandle, metrics_exporter_prometheus::BuildError> {
     PrometheusBuilder::new().install_recorder()
-}
-
-fn token(config: &HttpConfig) -> Result<Option<Arc<[u8; 32]>>, Failure> {
-    let Some(path) = &config.token_file else { return Ok(None) };
-    let invalid = |what: String| Failure::new(Exit::Invalid, format!("[http] token_file {}: {what}", path.display()));
-    let text = std::fs::read_to_string(path).map_err(|error| invalid(error.to_string()))?;
-    match text.trim() {
-        "" => Err(invalid("it is empty; write a long random word into it".to_owned())),
-        token => Ok(Some(Pages::digest(token))),
-    }
 }
 
 /// Files that do not load are named and left out; without any rule nothing is started (X1).

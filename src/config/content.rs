@@ -1,6 +1,6 @@
 //! What a configuration folder holds beside `opmas.toml`: everything that may change while opmas runs.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -83,6 +83,8 @@ struct Texts {
 pub struct Content {
     /// How many rules there are. As text they are [`Content::good`]: they go live as a spool entry.
     pub rules: usize,
+    /// Their ids, else names, else titles, and their names: what a playbook may name.
+    names: BTreeSet<Arc<str>>,
     /// `playbooks/actions/`
     pub catalogue: Arc<Catalogue>,
     /// `playbooks/`
@@ -106,12 +108,13 @@ impl Content {
         let mut new = Content::default();
         let devices = paths.devices.display().to_string();
         new.inventory = new.part(Part::Devices, &mut found, before, |files| one(files, &before.inventory, |file| inventory::parse(&devices, &file.text)));
-        new.rules = if new.unchanged(Part::Rules, &found, before) {
-            before.rules
+        (new.rules, new.names) = if new.unchanged(Part::Rules, &found, before) {
+            (before.rules, before.names.clone())
         } else {
             new.part(Part::Rules, &mut found, before, |files| {
                 let loaded = correlate::load(files);
-                (loaded.set.rules.len(), loaded.diagnostics)
+                let names = loaded.set.rules.iter().flat_map(|rule| std::iter::once(rule.key()).chain(&rule.name)).cloned().collect();
+                ((loaded.set.rules.len(), names), loaded.diagnostics)
             })
         };
         new.part(Part::Extractors, &mut found, before, |files| ((), Extractors::load(files).1));
@@ -164,6 +167,21 @@ impl Content {
     /// What is wrong with files, of all parts.
     pub fn diagnostics(&self) -> impl Iterator<Item = &Diagnostic> {
         self.texts.values().flat_map(|texts| &texts.refused)
+    }
+
+    /// Playbooks that name a rule which is not loaded: they would wait for it in vain.
+    #[must_use]
+    pub fn unbound(&self) -> Vec<Diagnostic> {
+        let named = self.playbooks.iter().flat_map(|playbook| playbook.on.rules().map(move |rule| (playbook, rule)));
+        let unknown = named.filter(|(_, rule)| !self.names.contains(*rule)).map(|(playbook, rule)| {
+            let place = Place::of_key(&playbook.script, "on");
+            let help = match crate::diag::nearest(rule, self.names.iter().map(|name| &**name)) {
+                Some(name) => format!("did you mean `{name}`?"),
+                None => "write the id or the name of one below rules/".to_owned(),
+            };
+            Diagnostic::new(playbook.file.clone(), place, format!("no rule `{rule}` is loaded")).help(help)
+        });
+        unknown.collect()
     }
 
     /// Takes `files` for the last good texts of a part, where there are none of the same name.

@@ -31,6 +31,9 @@ pub enum FilesError {
     /// Larger than [`MAX_FILE_BYTES`].
     #[error("{0}: larger than {MAX_FILE_BYTES} bytes; split it")]
     TooLarge(PathBuf),
+    /// A folder where a file is expected.
+    #[error("{0} is a folder; name the file in it, such as {0}/opmas.toml")]
+    Folder(PathBuf),
     /// Not UTF-8.
     #[error("{0}: not UTF-8 text; save it as UTF-8")]
     NotText(PathBuf),
@@ -78,6 +81,7 @@ impl Found {
             Ok(file) => self.files.push(file),
             Err(error) if error.is_absence() => {}
             Err(FilesError::Io { cause, .. }) => self.unreadable.push(whole(&name(path, base), format!("cannot be read: {cause}"))),
+            Err(FilesError::Folder(_)) => self.unreadable.push(whole(&name(path, base), "is a folder".to_owned()).help("write a file in its place")),
             Err(FilesError::NotText(_)) => self.unreadable.push(whole(&name(path, base), "is not UTF-8 text".to_owned()).help("save it as UTF-8")),
             Err(_) => self.unreadable.push(whole(&name(path, base), format!("is larger than {MAX_FILE_BYTES} bytes")).help("split it")),
         }
@@ -94,6 +98,8 @@ pub(super) fn paths(base: &Path, folder: Folder) -> Result<Option<Vec<PathBuf>>,
     if fs::metadata(&dir).is_err_and(|error| error.kind() == io::ErrorKind::NotFound) {
         return Ok(None);
     }
+    // What is no folder, or cannot be looked into, is not only left out.
+    fs::read_dir(&dir).map_err(|cause| FilesError::Io { path: dir.clone(), cause })?;
     let mut paths = Vec::new();
     walk(&dir, MAX_DEPTH, &mut paths)?;
     paths.sort();
@@ -106,7 +112,11 @@ pub(super) fn paths(base: &Path, folder: Folder) -> Result<Option<Vec<PathBuf>>,
 /// It cannot be read, is too large, or is not text.
 pub fn read(path: &Path, base: &Path) -> Result<SourceFile, FilesError> {
     let io = |cause| FilesError::Io { path: path.to_owned(), cause };
-    if fs::metadata(path).map_err(io)?.len() > MAX_FILE_BYTES {
+    let data = fs::metadata(path).map_err(io)?;
+    if data.is_dir() {
+        return Err(FilesError::Folder(path.to_owned()));
+    }
+    if data.len() > MAX_FILE_BYTES {
         return Err(FilesError::TooLarge(path.to_owned()));
     }
     let text = String::from_utf8(fs::read(path).map_err(io)?).map_err(|_| FilesError::NotText(path.to_owned()))?;
@@ -122,7 +132,8 @@ fn walk(path: &Path, depth: usize, out: &mut Vec<PathBuf>) -> Result<(), FilesEr
     let is_dir = match fs::metadata(path) {
         // Gone meanwhile, or a link to nowhere.
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-        data => data.map_err(io)?.is_dir(),
+        // A link in a circle, say: it is named when it is read.
+        data => data.is_ok_and(|data| data.is_dir()),
     };
     if !is_dir {
         out.push(path.to_owned());

@@ -5,11 +5,15 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+/// Where it listens when nothing else is said.
+const PORT: u16 = 9320;
+
 /// The table `[http]`.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct HttpConfig {
     /// Address and port; default 127.0.0.1:9320.
+    #[serde(deserialize_with = "listen")]
     pub listen: SocketAddr,
     /// File with the bearer token; required when `listen` is not a loopback address.
     pub token_file: Option<PathBuf>,
@@ -17,6 +21,10 @@ pub struct HttpConfig {
 
 impl Default for HttpConfig {
     fn default() -> HttpConfig {
-        HttpConfig { listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 9320)), token_file: None }
+        HttpConfig { listen: SocketAddr::from((Ipv4Addr::LOCALHOST, PORT)), token_file: None }
     }
+}
+
+fn listen<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<SocketAddr, D::Error> {
+    crate::source::address(&String::deserialize(deserializer)?, PORT).map_err(serde::de::Error::custom)
 }

@@ -10,6 +10,7 @@ use super::HttpConfig;
 use crate::action::{Ceilings, GuardConfig, Posture};
 use crate::diag::{self, Diagnostic, Place};
 use crate::journal::{LedgerConfig, SpoolConfig};
+use crate::model::Span;
 use crate::source::SourceConfig;
 
 /// The whole of `opmas.toml`. Relative paths are relative to its folder.
@@ -20,7 +21,7 @@ pub struct Settings {
     #[serde(default = "data_dir")]
     pub data_dir: PathBuf,
     /// System-wide: observe (default), guarded, armed.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "posture")]
     pub posture: Posture,
     /// The operator's ceiling per action.
     #[serde(default)]
@@ -50,13 +51,25 @@ pub struct Settings {
 #[serde(deny_unknown_fields, default)]
 pub struct LeaseConfig {
     /// How often an effect is read back while it should hold; default 60 s.
-    pub verify_every: crate::model::Span,
+    pub verify_every: Span,
 }
 
 impl Default for LeaseConfig {
     fn default() -> LeaseConfig {
-        LeaseConfig { verify_every: crate::model::Span::secs(60) }
+        LeaseConfig { verify_every: Span::secs(60) }
     }
+}
+
+/// Shortest `[lease] verify_every`: each time asks every device that has one.
+const MIN_VERIFY: Span = Span::secs(1);
+/// Least `[spool] keep_bytes`: with less, what came just now is dropped.
+const MIN_KEEP_BYTES: u64 = 1 << 20;
+
+fn posture<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Posture, D::Error> {
+    let value = toml::Value::deserialize(deserializer)?;
+    let known = [Posture::Observe, Posture::Guarded, Posture::Armed];
+    let posture = known.into_iter().find(|posture| value.as_str() == Some(posture.word()));
+    posture.ok_or_else(|| serde::de::Error::custom(format!("{value} is no posture; write \"observe\", \"guarded\" or \"armed\"")))
 }
 
 fn data_dir() -> PathBuf {
@@ -88,6 +101,14 @@ impl Settings {
         if !settings.http.listen.ip().is_loopback() && settings.http.token_file.is_none() {
             return Err(whole(format!("[http] listen = \"{}\" is reachable by others and has no token_file", settings.http.listen))
                 .help("write a token into a file and name it: token_file = \"http.token\""));
+        }
+        let least =
+            |key: &str, least: &str| Diagnostic::new(file, Place::of_key(text, key), format!("{key} is too little")).help(format!("write {least} or more"));
+        if settings.lease.verify_every < MIN_VERIFY {
+            return Err(least("verify_every", "\"1s\""));
+        }
+        if settings.spool.keep_bytes < MIN_KEEP_BYTES {
+            return Err(least("keep_bytes", "1048576"));
         }
         for source in settings.source.values_mut() {
             if let SourceConfig::File(file) = source {

@@ -4,8 +4,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::content::{Content, Part};
-use super::{FilesError, Settings, files};
-use crate::diag::Diagnostic;
+use super::{FilesError, Folder, Settings, files};
+use crate::diag::{Diagnostic, Place};
 
 /// Where a configuration is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -28,12 +28,24 @@ impl Paths {
     }
 }
 
+impl Paths {
+    /// One sentence for each folder that is not there.
+    #[must_use]
+    pub fn shipped(&self) -> Vec<String> {
+        let absent = Folder::ALL.map(Folder::name).into_iter().filter(|name| !self.base.join(name).exists());
+        absent.map(|name| format!("{name}/ is not there: the shipped ones are used")).collect()
+    }
+}
+
 /// Why nothing can be started: no valid configuration (exit 3).
 #[derive(Debug, thiserror::Error)]
 pub enum Invalid {
     /// There is no such file.
     #[error("there is no {0}; write one with `opmas init`, or name another with --config")]
     Missing(PathBuf),
+    /// `opmas.toml` cannot be read.
+    #[error("{0}")]
+    Unreadable(FilesError),
     /// A folder or file cannot be read.
     #[error(transparent)]
     Files(#[from] FilesError),
@@ -96,6 +108,21 @@ impl Setup {
         Ok((paths, settings))
     }
 
+    /// The bearer token that `[http] token_file` names.
+    ///
+    /// # Errors
+    /// The file cannot be read or is empty.
+    pub fn token(&self) -> Result<Option<String>, Diagnostic> {
+        let Some(path) = &self.settings.http.token_file else { return Ok(None) };
+        let wrong = |what: String| {
+            let place = Place::of_key(&self.text, "token_file");
+            let wrong = Diagnostic::new(self.paths.file.display().to_string(), place, format!("[http] token_file: {what}"));
+            wrong.help("write a long random word into that file, or name another")
+        };
+        let text = std::fs::read_to_string(path).map_err(|error| wrong(format!("cannot read {}: {error}", path.display())))?;
+        if text.trim().is_empty() { Err(wrong(format!("{} is empty", path.display()))) } else { Ok(Some(text.trim().to_owned())) }
+    }
+
     /// From the text of `opmas.toml` and the folders beside `paths.file`.
     ///
     /// # Errors
@@ -114,10 +141,10 @@ impl Setup {
     }
 }
 
-fn read_optional(path: &Path) -> Result<Option<String>, FilesError> {
+fn read_optional(path: &Path) -> Result<Option<String>, Invalid> {
     match files::read(path, Path::new("")) {
         Ok(file) => Ok(Some(file.text.to_string())),
         Err(error) if error.is_absence() => Ok(None),
-        Err(error) => Err(error),
+        Err(error) => Err(Invalid::Unreadable(error)),
     }
 }

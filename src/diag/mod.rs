@@ -27,6 +27,15 @@ impl Place {
     }
 }
 
+impl Place {
+    /// Where a text first sets a TOML key; the whole file when it does not.
+    #[must_use]
+    pub fn of_key(text: &str, key: &str) -> Place {
+        let sets = |line: &str| line.trim_start().strip_prefix(key).is_some_and(|rest| rest.trim_start().starts_with('='));
+        text.lines().position(sets).map_or(Place::default(), |at| Place { line: u32::try_from(at + 1).unwrap_or(u32::MAX), column: 1 })
+    }
+}
+
 /// A file of rules, playbooks, actions, channels or extractors: its name as the user knows it, and its text.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SourceFile {
@@ -116,7 +125,23 @@ fn toml_diagnostic(file: &str, text: &str, error: &toml::de::Error) -> Diagnosti
             return unknown_key(file, place, written, known);
         }
     }
+    if message.starts_with("duplicate key") {
+        return duplicate_key(file, text, place);
+    }
     Diagnostic::new(file, place, message.lines().collect::<Vec<_>>().join(", "))
+}
+
+/// toml's own message does not name the key.
+fn duplicate_key(file: &str, text: &str, place: Place) -> Diagnostic {
+    let at = (place.line as usize).saturating_sub(1);
+    let key = |line: &str| match line.trim() {
+        header if header.starts_with('[') => header.split_inclusive(']').take(1).collect::<String>(),
+        line => line.split('=').next().unwrap_or_default().trim().to_owned(),
+    };
+    let written = text.lines().nth(at).map(key).unwrap_or_default();
+    let first = text.lines().take(at).enumerate().filter(|(_, line)| key(line) == written).last();
+    let first = first.map(|(line, _)| format!(", first in line {}", line + 1)).unwrap_or_default();
+    Diagnostic::new(file, place, format!("`{written}` is here a second time{first}")).help("put everything into one of the two and remove the other")
 }
 
 #[cfg(test)]
@@ -140,6 +165,14 @@ mod tests {
     fn a_far_key_lists_the_known_ones() {
         let error = from_toml::<Small>("opmas.toml", "zzz = 1").unwrap_err();
         assert_eq!(error.to_string(), "opmas.toml:1:1: unknown key `zzz`; known: posture");
+    }
+
+    #[test]
+    fn a_key_or_table_that_is_there_twice_is_named_with_both_places() {
+        let said = |text: &str| from_toml::<toml::Table>("opmas.toml", text).unwrap_err().to_string();
+        let help = "put everything into one of the two and remove the other";
+        assert_eq!(said("[a]\nx = 1\n\n[b]\n[a] # again\n"), format!("opmas.toml:5:2: `[a]` is here a second time, first in line 1; {help}"));
+        assert_eq!(said("[a]\nx = 1\nx=2"), format!("opmas.toml:3:1: `x` is here a second time, first in line 2; {help}"));
     }
 
     #[test]

@@ -67,6 +67,7 @@ pub enum From {
 struct Written {
     #[serde(rename = "type")]
     kind: Kind,
+    #[serde(default, deserialize_with = "listen")]
     listen: Option<SocketAddr>,
     udp: Option<bool>,
     tcp: Option<bool>,
@@ -81,6 +82,27 @@ enum Kind {
     Syslog,
     File,
     Stdin,
+}
+
+fn listen<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<SocketAddr>, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    address(&text, DEFAULT_LISTEN.port()).map(Some).map_err(serde::de::Error::custom)
+}
+
+/// The address and port to listen on. `port` is the one to propose where none is written.
+///
+/// # Errors
+/// One sentence with what to write instead.
+pub fn address(text: &str, port: u16) -> Result<SocketAddr, String> {
+    text.parse().map_err(|_| {
+        let (host, given) = text.rsplit_once(':').filter(|(_, port)| port.parse::<u16>().is_ok()).unwrap_or((text, ""));
+        let port = given.parse().unwrap_or(port);
+        let ip = match host {
+            "" | "*" => std::net::Ipv4Addr::UNSPECIFIED.into(),
+            host => text.parse().or_else(|_| host.parse()).unwrap_or(DEFAULT_LISTEN.ip()),
+        };
+        format!("`{text}` is no address with a port; write \"{}\"", SocketAddr::new(ip, port))
+    })
 }
 
 impl TryFrom<Written> for SourceConfig {

@@ -30,7 +30,7 @@ impl Meter {
             bytes: counter!("opmas_source_bytes_total", "source" => label()),
             truncated: counter!("opmas_source_truncated_total", "source" => label()),
             connections: gauge!("opmas_source_connections", "source" => label()),
-            refused: counter!("opmas_source_refused_connections_total", "source" => label()),
+            refused: counter!("opmas_source_refused_total", "source" => label()),
             dropped: counter!("opmas_source_kernel_drops_total", "source" => label()),
             crowded: counter!("opmas_source_crowded_datagrams_total", "source" => label()),
         }

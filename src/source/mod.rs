@@ -24,7 +24,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::clock;
 use crate::model::{Record, RecordId, Trust};
-pub use config::{FileConfig, From, SourceConfig, SyslogConfig};
+pub use config::{FileConfig, From, SourceConfig, SyslogConfig, address};
 pub use framing::{Framer, MAX_FRAME};
 use meter::Meter;
 

@@ -1,11 +1,13 @@
 //! Syslog over TCP: one task a connection.
 
+use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 
 use super::framing::Framer;
 use super::syslog::Peers;
@@ -15,6 +17,12 @@ use super::{Closed, LAST_WAIT, Outlet};
 const MAX_CONNECTIONS: usize = 1024;
 /// Beyond them, connections of managed devices only: others cannot lock them out.
 const RESERVED_FOR_DEVICES: usize = 256;
+/// Connections of one address: a sender needs one, and a few that it has left behind are still open.
+const MAX_OF_ONE_ADDRESS: usize = 64;
+/// How long a connection may take for its first whole message, except one of a managed device, which may have nothing to say.
+const FIRST_MESSAGE: Duration = Duration::from_secs(60);
+/// Refused connections are told of this often at most.
+const WARN_EVERY: Duration = Duration::from_secs(60);
 /// A connection without a byte for so long is closed. Routers are silent for long, and connect again when closed.
 const IDLE: Duration = Duration::from_secs(6 * 3600);
 /// The kernel asks a silent peer whether it is still there.
@@ -33,14 +41,15 @@ pub(super) async fn run(listener: std::net::TcpListener, outlet: Outlet, peers: 
         Err(error) => return tracing::error!(source = %outlet.source, %error, "the TCP socket cannot be read"),
     };
     let mut connections = JoinSet::new();
+    let mut door = Door { outlet, peers, open: HashMap::new(), refused: 0, warned: None };
     loop {
         tokio::select! {
-            () = outlet.stopped() => break,
+            () = door.outlet.stopped() => break,
             Some(_) = connections.join_next() => {}
             accepted = listener.accept() => match accepted {
-                Ok((stream, from)) => admit(stream, from, &mut connections, &outlet, &peers),
+                Ok((stream, from)) => door.admit(stream, from, &mut connections),
                 Err(error) => {
-                    tracing::warn!(source = %outlet.source, %error, "a connection could not be accepted");
+                    tracing::warn!(source = %door.outlet.source, %error, "a connection could not be accepted");
                     tokio::time::sleep(ACCEPT_PAUSE).await;
                 }
             },
@@ -49,27 +58,55 @@ pub(super) async fn run(listener: std::net::TcpListener, outlet: Outlet, peers: 
     // Connections that the kernel has accepted for us may have sent something.
     for _ in 0..MAX_CONNECTIONS {
         let Ok(Ok((stream, from))) = tokio::time::timeout(LAST_WAIT, listener.accept()).await else { break };
-        admit(stream, from, &mut connections, &outlet, &peers);
+        door.admit(stream, from, &mut connections);
     }
     drop(listener);
     while connections.join_next().await.is_some() {}
 }
 
-fn admit(stream: TcpStream, from: SocketAddr, connections: &mut JoinSet<()>, outlet: &Outlet, peers: &Peers) {
-    let peer = from.ip().to_canonical();
-    let room = if peers.knows(peer) { MAX_CONNECTIONS + RESERVED_FOR_DEVICES } else { MAX_CONNECTIONS };
-    if connections.len() >= room {
-        outlet.meter.refused.increment(1);
-        return tracing::warn!(source = %outlet.source, %peer, "a connection was refused: {room} are open");
+/// Who gets in.
+struct Door {
+    outlet: Outlet,
+    peers: Peers,
+    /// One clone for each open connection of an address.
+    open: HashMap<IpAddr, Arc<()>>,
+    /// Connections refused since the last warning.
+    refused: u64,
+    warned: Option<Instant>,
+}
+
+impl Door {
+    fn admit(&mut self, stream: TcpStream, from: SocketAddr, connections: &mut JoinSet<()>) {
+        let peer = from.ip().to_canonical();
+        self.open.retain(|_, seat| Arc::strong_count(seat) > 1);
+        let room = if self.peers.knows(peer) { MAX_CONNECTIONS + RESERVED_FOR_DEVICES } else { MAX_CONNECTIONS };
+        let of_peer = self.open.get(&peer).map_or(0, |seat| Arc::strong_count(seat) - 1);
+        if connections.len() >= room || of_peer >= MAX_OF_ONE_ADDRESS {
+            return self.refuse(peer, of_peer, connections.len());
+        }
+        let source = &self.outlet.source;
+        // Without it a dead peer is only noticed after the idle time.
+        let alive = rustix::net::sockopt::set_socket_keepalive(&stream, true).and_then(|()| rustix::net::sockopt::set_tcp_keepidle(&stream, KEEPALIVE));
+        if let Err(error) = alive {
+            tracing::debug!(%source, %peer, %error, "no keep-alive");
+        }
+        let name = format!("{source}/tcp/{}", SocketAddr::new(peer, from.port())).into();
+        let seat = Arc::clone(self.open.entry(peer).or_default());
+        let (outlet, peers) = (self.outlet.clone(), self.peers.clone());
+        let connection = Connection { stream, peer, name, outlet, peers, framer: Framer::default(), opened: Instant::now(), spoke: false, _seat: seat };
+        connections.spawn(connection.run());
     }
-    // Without it a dead peer is only noticed after the idle time.
-    let alive = rustix::net::sockopt::set_socket_keepalive(&stream, true).and_then(|()| rustix::net::sockopt::set_tcp_keepidle(&stream, KEEPALIVE));
-    if let Err(error) = alive {
-        tracing::debug!(source = %outlet.source, %peer, %error, "no keep-alive");
+
+    fn refuse(&mut self, peer: IpAddr, of_peer: usize, open: usize) {
+        self.outlet.meter.refused.increment(1);
+        self.refused += 1;
+        if self.warned.is_some_and(|at| at.elapsed() < WARN_EVERY) {
+            return;
+        }
+        let refused = std::mem::take(&mut self.refused);
+        self.warned = Some(Instant::now());
+        tracing::warn!(source = %self.outlet.source, refused, %peer, of_peer, open, "connections were refused: at most {MAX_OF_ONE_ADDRESS} of one address and {MAX_CONNECTIONS} in all; `peer` is the last of them");
     }
-    let name = format!("{}/tcp/{}", outlet.source, SocketAddr::new(peer, from.port()));
-    let connection = Connection { stream, peer, name: name.into(), outlet: outlet.clone(), peers: peers.clone(), framer: Framer::default() };
-    connections.spawn(connection.run());
 }
 
 struct Connection {
@@ -79,6 +116,10 @@ struct Connection {
     outlet: Outlet,
     peers: Peers,
     framer: Framer,
+    opened: Instant,
+    /// Whether a whole message has come.
+    spoke: bool,
+    _seat: Arc<()>,
 }
 
 impl Connection {
@@ -101,12 +142,17 @@ impl Connection {
             tokio::select! {
                 biased;
                 () = self.outlet.stopped() => return self.read_last(&mut buffer).await,
-                ready = tokio::time::timeout(IDLE, self.stream.readable()) => if !matches!(ready, Ok(Ok(()))) { return Ok(true) },
+                ready = tokio::time::timeout_at(self.patience(), self.stream.readable()) => if !matches!(ready, Ok(Ok(()))) { return Ok(true) },
             }
             if let Some(unfinished) = self.read_once(&mut buffer).await? {
                 return Ok(unfinished);
             }
         }
+    }
+
+    /// When the connection is closed if nothing more comes.
+    fn patience(&self) -> Instant {
+        patience(self.opened, Instant::now(), self.spoke || self.peers.knows(self.peer))
     }
 
     /// What the kernel has already acknowledged to the sender is still taken.
@@ -136,6 +182,7 @@ impl Connection {
     async fn take(&mut self, bytes: &[u8]) -> Result<(), Closed> {
         let mut messages = Vec::new();
         self.framer.push(bytes, &mut messages);
+        self.spoke |= !messages.is_empty();
         self.hand_over(messages).await
     }
 
@@ -145,5 +192,23 @@ impl Connection {
         let trust = self.peers.of_connection(self.peer);
         let records = messages.into_iter().map(|raw| self.outlet.record(&self.name, None, Some(self.peer), trust, raw)).collect();
         self.outlet.send_all(records).await
+    }
+}
+
+/// `proven`: it has brought a whole message, or is a managed device's.
+fn patience(opened: Instant, now: Instant, proven: bool) -> Instant {
+    if proven { now + IDLE } else { opened + FIRST_MESSAGE }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bytes_that_are_no_message_do_not_prolong_a_connection() {
+        let opened = Instant::now();
+        let later = opened + Duration::from_secs(59);
+        assert_eq!(patience(opened, later, false), opened + Duration::from_secs(60));
+        assert_eq!(patience(opened, later, true), later + Duration::from_secs(6 * 3600));
     }
 }

@@ -3,6 +3,7 @@
 mod action;
 mod alert;
 mod compose;
+mod config;
 mod correlate;
 mod detect;
 mod eval;

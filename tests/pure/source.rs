@@ -13,7 +13,7 @@ use opmas::model::{Record, RecordId, Trust};
 use opmas::normalise::CUT_MARK;
 use opmas::source::{Batch, BindError, Framer, MAX_FRAME, SourceConfig, bind};
 use proptest::prelude::*;
-use tokio::io::AsyncWriteExt as _;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpStream, UdpSocket};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
@@ -202,6 +202,44 @@ async fn a_last_message_without_newline_counts_when_the_connection_ends() {
     assert_eq!(source.lines(1).await, [format!("<13>short{CUT_MARK}")]);
 }
 
+#[tokio::test]
+async fn one_address_cannot_take_all_connections() {
+    let mut source = Running::syslog();
+    let mut hanging = Vec::new();
+    for _ in 0..80 {
+        let mut connection = TcpStream::connect(source.tcp).await.unwrap();
+        // One that was refused may be closed by now.
+        let _ = connection.write_all(b"<13>hel").await;
+        hanging.push(connection);
+    }
+    let mut refused = 0;
+    for connection in &mut hanging {
+        let mut byte = [0];
+        let read = tokio::time::timeout(Duration::from_millis(20), connection.read(&mut byte)).await;
+        refused += usize::from(read.is_ok());
+    }
+    assert_eq!(refused, 80 - 64);
+    let socket = tokio::net::TcpSocket::new_v4().unwrap();
+    socket.bind("127.0.0.2:0".parse().unwrap()).unwrap();
+    let mut other = socket.connect(source.tcp).await.unwrap();
+    other.write_all(b"another\n").await.unwrap();
+    assert_eq!(source.lines(1).await, ["another"]);
+    drop(hanging.remove(0));
+    // Its seat is free again once its unfinished message was taken.
+    source.records(1).await;
+    tokio::time::timeout(PATIENCE, async {
+        loop {
+            let mut again = TcpStream::connect(source.tcp).await.unwrap();
+            let _ = again.write_all(b"again\n").await;
+            if let Ok(line) = tokio::time::timeout(Duration::from_millis(200), source.lines(1)).await {
+                return assert_eq!(line, ["again"]);
+            }
+        }
+    })
+    .await
+    .expect("room for one more");
+}
+
 #[test]
 fn an_address_that_is_taken_or_missing_is_named_with_the_remedy() {
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
@@ -222,6 +260,9 @@ fn a_wrong_table_is_told_with_its_place() {
     assert!(said("type = 'file'").contains("needs `path`"));
     assert!(said("type = 'file'\npath = 'x'\nudp = true").contains("`udp` is no key of a source of this type"));
     assert!(said("type = 'syslog'\nudp = false\ntcp = false").contains("hears nothing"));
+    assert!(said("type = 'syslog'\nlisten = '127.0.0.1'").ends_with("`127.0.0.1` is no address with a port; write \"127.0.0.1:1514\""));
+    assert!(said("type = 'syslog'\nlisten = 'localhost:514'").ends_with("`localhost:514` is no address with a port; write \"127.0.0.1:514\""));
+    assert!(said("type = 'syslog'\nlisten = ':514'").ends_with("write \"0.0.0.0:514\""));
     assert!(said("type = 'sylog'").contains("sylog"));
     let SourceConfig::Syslog(defaults) = config("type = 'syslog'") else { panic!("a syslog source") };
     assert_eq!((defaults.listen.to_string().as_str(), defaults.udp, defaults.tcp, defaults.trusted), ("127.0.0.1:1514", true, true, false));
