@@ -72,7 +72,7 @@ fn a_mistake_is_named_with_its_place_and_the_remedy() {
         ("address = \"ip\"", "address = \"duration\"", "the check needs a parameter of type ip, and `duration` is of type duration"),
         ("nft_block", "nft_blok", "`nft_blok`"),
         ("max = \"30d\"", "max = \"30 days\"", "the bound of a duration is whole seconds"),
-        ("max = \"30d\"", "max = \"1s\"\nmin = \"2s\"", "duplicate key"),
+        ("max = \"30d\"", "max = \"1s\"\nmin = \"2s\"", "`min` is here a second time"),
         ("default = \"1h\"", "default = \"90d\"", "the default: \"90d\" is not a time between 1s and 30d"),
         ("type = \"ip\"", "type = \"ip\"\nmax = 3", "a parameter of type ip has no key `max`"),
         ("type = \"ip\"", "type = \"address\"", "`address`"),
