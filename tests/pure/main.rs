@@ -5,6 +5,7 @@ mod alert;
 mod correlate;
 mod detect;
 mod eval;
+mod index;
 mod journal;
 mod layers;
 mod normalise;
