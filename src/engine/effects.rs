@@ -1,10 +1,11 @@
 //! Everything decided: appended to the ledger first, then taken into the state machines that follow from it.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::{Notify, broadcast};
 
+use super::index::Feed;
 use super::open::OpenFindings;
 use super::status::{Gravity, Status};
 use crate::action::{Budgets, Leases};
@@ -33,6 +34,8 @@ pub(super) struct Effects {
     /// Wakes the leases.
     pub(super) lease_news: Notify,
     feed: broadcast::Sender<Arc<Decided>>,
+    /// Where queries are answered from, once it is there.
+    pub(super) index: OnceLock<Feed>,
     status: Status,
 }
 
@@ -52,6 +55,7 @@ impl Effects {
             delivery_news: Notify::new(),
             lease_news: Notify::new(),
             feed: broadcast::channel(FEED).0,
+            index: OnceLock::new(),
             status,
         }
     }
@@ -67,19 +71,27 @@ impl Effects {
         if decided.is_empty() {
             return;
         }
-        while let Err(error) = self.ledger.append(decided.clone()).await {
+        let place = loop {
+            let error = match self.ledger.append(decided.clone()).await {
+                Ok(place) => break place,
+                Err(error) => error,
+            };
             self.status.set("ledger", Gravity::NotReady, format!("nothing can be recorded, so nothing is done: {error}"));
             if !error.is_temporary() {
                 tracing::error!(%error, "a decision is too large for the ledger, or opmas is ending; nothing follows from it");
                 return;
             }
             tokio::time::sleep(RETRY).await;
-        }
+        };
         self.status.clear("ledger");
-        for one in decided {
-            self.apply(&one);
+        let decided: Vec<Arc<Decided>> = decided.into_iter().map(Arc::new).collect();
+        for one in &decided {
+            self.apply(one);
             // No reader is no error.
-            let _ = self.feed.send(Arc::new(one));
+            let _ = self.feed.send(one.clone());
+        }
+        if let Some(index) = self.index.get() {
+            index.recorded(place, decided);
         }
         self.delivery_news.notify_one();
         self.lease_news.notify_one();

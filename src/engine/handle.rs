@@ -4,6 +4,7 @@ use std::collections::HashSet;
 use std::io;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex};
+use std::thread;
 use std::time::Duration;
 
 use tokio::sync::{broadcast, mpsc, watch};
@@ -16,6 +17,7 @@ use super::hands::Hands;
 use super::intake;
 use super::status::Status;
 use crate::executor::{Reply, Request};
+use crate::index::{Answer, Query};
 use crate::journal::{LedgerHash, Revisions, SpoolHandle};
 use crate::model::{Decided, EntryBody, Inventory};
 use crate::source::Batch;
@@ -47,6 +49,7 @@ pub(super) struct Stop {
     pub(super) before_decider: Vec<JoinHandle<()>>,
     pub(super) decider: JoinHandle<()>,
     pub(super) after_decider: Vec<JoinHandle<()>>,
+    pub(super) index: thread::JoinHandle<()>,
 }
 
 /// The addresses whose TCP connections are believed: those of devices.
@@ -83,6 +86,17 @@ impl Engine {
     #[must_use]
     pub fn ledger_head(&self) -> (u64, LedgerHash) {
         self.effects.head()
+    }
+
+    /// Asks the index; the answer knows everything that was recorded before.
+    ///
+    /// # Errors
+    /// There is no index that can be used: one sentence.
+    pub async fn query(&self, query: Query) -> Result<Answer, String> {
+        let head = self.effects.head().0;
+        let Some(feed) = self.effects.index.get().cloned() else { return Err("the index is not there yet".to_owned()) };
+        // It waits for the thread, which may be catching up.
+        tokio::task::spawn_blocking(move || feed.query(query, head)).await.unwrap_or_else(|error| Err(error.to_string()))
     }
 
     /// Asks the executor how a device can be reached.
@@ -125,5 +139,12 @@ impl Engine {
             }
         }
         self.hands.shutdown().await;
+        let (feed, head) = (self.effects.index.get().cloned(), self.effects.head().0);
+        let ended = tokio::task::spawn_blocking(move || {
+            feed.iter().for_each(|feed| feed.end(head));
+            self.stop.index.join()
+        });
+        // What it has not written it reads from the ledger at the next start.
+        let _ = tokio::time::timeout(PATIENCE, ended).await;
     }
 }

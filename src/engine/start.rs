@@ -3,6 +3,7 @@
 use std::io;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
+use std::thread;
 
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
@@ -14,6 +15,7 @@ use super::detection::{CaughtUp, Detection};
 use super::effects::{Effects, lock};
 use super::handle::{Engine, Stop, addresses};
 use super::hands::Hands;
+use super::index;
 use super::intake::{self, Streams};
 use super::policy::Policy;
 use super::recover;
@@ -84,6 +86,9 @@ pub async fn start(mut setup: Setup, status: Status) -> Result<Engine, StartErro
     let recorded = recover::recorded(&mut store, &detection)?;
     let (entries_in, entries) = mpsc::channel(MAX_BATCHES);
     let spool = store.spool.start(entries_in)?;
+    let (feed, index) = index::start(data.clone(), store.effects.head().0, status.clone()).map_err(StartError::io("start the index's thread"))?;
+    // It is empty until now.
+    let _ = store.effects.index.set(feed);
     let (rules, extractors) = (std::mem::take(&mut setup.rules), std::mem::take(&mut setup.extractors));
     let acting = Acting::start(setup, &data, store.effects, store.runs, &status).await?;
     let decider = tokio::spawn(acting.decider(checkpoints).run(detected));
@@ -93,7 +98,7 @@ pub async fn start(mut setup: Setup, status: Status) -> Result<Engine, StartErro
     let configured = Configured { rules: &rules, extractors: &extractors, inventory: &inventory };
     let new = configured.new_revisions(&acting.revisions, &caught_up.live).map_err(StartError::io("keep the rules' revision"))?;
     intake::append(&spool, new, &status).await;
-    let engine = acting.listen(sources, spool, decider, &caught_up);
+    let engine = acting.listen(sources, spool, decider, index, &caught_up);
     status.clear("start");
     Ok(engine)
 }
@@ -112,7 +117,7 @@ fn bind(setup: &Setup, data: &DataDir) -> Result<Vec<Bound>, BindError> {
 /// Starts the detection thread, and waits until it has caught up.
 async fn catch_up(detection: Detection, recorded: Option<SpoolReader>, entries: mpsc::Receiver<Arc<[Entry]>>) -> Result<CaughtUp, StartError> {
     let (tell, caught_up) = oneshot::channel();
-    let thread = std::thread::Builder::new().name("detection".to_owned());
+    let thread = thread::Builder::new().name("detection".to_owned());
     thread.spawn(move || detection.run(recorded, tell, entries)).map_err(StartError::io("start the detection thread"))?;
     let caught_up = caught_up.await.map_err(|_| StartError::Internal("the detection thread ended while it caught up".to_owned()))?;
     tracing::info!(entries = caught_up.entries, "caught up with the spool");
@@ -205,7 +210,7 @@ impl Acting {
     }
 
     /// Lets the sources in.
-    fn listen(self, sources: Vec<Bound>, spool: SpoolHandle, decider: JoinHandle<()>, caught_up: &CaughtUp) -> Engine {
+    fn listen(self, sources: Vec<Bound>, spool: SpoolHandle, decider: JoinHandle<()>, index: thread::JoinHandle<()>, caught_up: &CaughtUp) -> Engine {
         let (batches, from_sources) = mpsc::channel(intake::MAX_WAITING);
         let (stop_sources, sources_stop) = watch::channel(false);
         let verified = watch::Sender::new(Arc::new(addresses(&self.inventory.borrow())));
@@ -219,7 +224,7 @@ impl Acting {
         ];
         let listening = sources.iter().flat_map(listening).collect();
         before_decider.extend(sources.into_iter().map(|source| tokio::spawn(source.run(batches.clone(), verified.subscribe(), sources_stop.clone()))));
-        let stop = Stop { sources: stop_sources, ticks, effects: self.stop, before_decider, decider, after_decider: self.tasks };
+        let stop = Stop { sources: stop_sources, ticks, effects: self.stop, before_decider, decider, after_decider: self.tasks, index };
         Engine {
             status: self.status,
             effects: self.effects,

@@ -54,7 +54,9 @@ fn a_flipped_byte_in_each_of_its_files_changes_no_answer() {
             fs::write(&hit, bytes).unwrap();
             let t = std::time::Instant::now();
             let (mut index, opened) = Index::open(&path).unwrap();
-            if std::env::var("STEP").is_ok() { eprintln!("{} {place}: {opened:?} {} {:?}", file.display(), index.position().0, t.elapsed()); }
+            if std::env::var("STEP").is_ok() {
+                eprintln!("{} {place}: {opened:?} {} {:?}", file.display(), index.position().0, t.elapsed());
+            }
             catch_up(&mut index, &ledger, 64);
             assert_eq!(answers(&index), expected, "{} byte {place}: {opened:?}", file.display());
             assert_eq!(set_aside(place_dir.path()).len(), usize::from(opened != Opened::Ready));
