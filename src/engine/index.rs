@@ -284,3 +284,47 @@ impl Keeper {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::index::Rows;
+    use crate::journal::Ledger;
+    use crate::model::{FindingId, Time};
+
+    fn run(n: usize) -> Decided {
+        Decided::Run { run: format!("{n:016x}").into(), playbook: "p".into(), revision: "r".into(), finding: FindingId::new(&["f"]), at: Time(0) }
+    }
+
+    fn runs(feed: &Feed, head: u64) -> Vec<String> {
+        match feed.query(Query::Runs { limit: 1_000 }, head).unwrap().rows {
+            Rows::Runs(rows) => rows.iter().map(|row| row.run.to_string()).collect(),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[tokio::test]
+    async fn batches_may_come_late_in_another_order_or_never() {
+        let dir = tempfile::tempdir().unwrap();
+        let data = DataDir::open(&dir.path().join("data")).unwrap();
+        let (ledger, _) = Ledger::open(&data).unwrap();
+        let status = Status::default();
+        let (feed, thread) = start(data, 0, status.clone()).unwrap();
+        let mut told = Vec::new();
+        for n in 0..8 {
+            let place = ledger.append(vec![run(2 * n), run(2 * n + 1)]).await.unwrap();
+            told.push((place, vec![Arc::new(run(2 * n)), Arc::new(run(2 * n + 1))]));
+        }
+        // Batches 3 and 7 are never told of, and the others not in their order.
+        for at in [1, 0, 2, 5, 4, 6, 4] {
+            let (place, decided) = told[at].clone();
+            feed.recorded(place, decided);
+        }
+        let expected: Vec<String> = (0..16).rev().map(|n| format!("{n:016x}")).collect();
+        assert_eq!(runs(&feed, ledger.head().0), expected);
+        feed.end(ledger.head().0);
+        thread.join().unwrap();
+        assert!(feed.query(Query::Leases, 0).is_err(), "it has ended");
+        assert_eq!(status.reasons(), []);
+    }
+}
