@@ -45,7 +45,7 @@ pub mod sigma;
 pub mod triage;
 
 // The doors to the world.
-/// Deliveries: email and webhook.
+/// Deliveries: email, PagerDuty, Slack, webhook.
 pub mod alert;
 /// Steps to outcomes: the sandboxed process that holds the ssh keys.
 pub mod executor;

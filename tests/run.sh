@@ -20,8 +20,8 @@ export OPMAS_LONG=$long
 
 as_root() { if [ "$(id -u)" = 0 ]; then "$@"; else sudo "$@"; fi; }
 
-# Debian's packages that the live tests start: the router's daemons and tools.
-packages=(dropbear-bin busybox nftables iproute2 openssh-client openssl util-linux procps python3 python3-venv)
+# Debian's packages that the live tests start: the router's daemons and tools; and those that judge what we ship.
+packages=(dropbear-bin busybox nftables iproute2 openssh-client openssl util-linux procps python3 python3-venv bsdutils curl man-db prometheus systemd)
 missing=()
 for package in "${packages[@]}"; do
   dpkg-query -W -f '${Status}' "$package" 2>/dev/null | grep -q 'install ok installed' || missing+=("$package")
@@ -32,8 +32,9 @@ if [ ${#missing[@]} -gt 0 ]; then
   as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
 fi
 
-# The SMTP receiver.
+# The SMTP receiver, and the validators.
 tests/services/smtp.sh install
+tests/services/checks.sh install
 
 export CARGO_TERM_COLOR=${CARGO_TERM_COLOR:-auto}
 cargo test --locked --lib --bins "${filter[@]}"

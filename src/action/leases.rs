@@ -52,6 +52,19 @@ impl Leases {
         Leases { catalogue, verify_every: verify_every.max(Span::secs(1)), leases: BTreeMap::new() }
     }
 
+    /// Takes over a changed catalogue. An effect may be another one for it: the leases stand as if they had been granted under it.
+    pub fn configure(&mut self, catalogue: Arc<Catalogue>) {
+        self.catalogue = catalogue;
+        for (id, mut lease) in std::mem::take(&mut self.leases) {
+            let new = self.id(&id.device, &id.action, &lease.params);
+            if new != id {
+                // What is under way is answered to nobody, and due again.
+                (lease.id, lease.in_flight) = (new.clone(), None);
+            }
+            self.leases.insert(new, lease);
+        }
+    }
+
     /// Every lease that has not ended, in a fixed order.
     pub fn active(&self) -> impl Iterator<Item = &Lease> {
         self.leases.values()

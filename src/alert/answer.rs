@@ -1,6 +1,7 @@
 //! What the other side said.
 
 use std::fmt;
+use std::sync::Arc;
 
 use super::clean::visible;
 use crate::model::Span;
@@ -11,21 +12,25 @@ const MAX_DETAIL: usize = 500;
 /// A `Retry-After` longer than this is cut to it: a message about an attack is not put off for a day by a header.
 pub const MAX_RETRY_AFTER: Span = Span::secs(3_600);
 
-/// The other side accepted the message. The text is its answer, bounded and visible.
+/// The other side accepted the message. It prints as the other side's words, bounded and visible.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Answer(String);
+pub struct Answer {
+    text: String,
+    /// What the other side calls the message, when it can be changed under that name later.
+    pub receipt: Option<Arc<str>>,
+}
 
 impl Answer {
     /// From the other side's words.
     #[must_use]
     pub fn new(text: impl fmt::Display) -> Answer {
-        Answer(visible(text.to_string().trim(), MAX_DETAIL))
+        Answer { text: visible(text.to_string().trim(), MAX_DETAIL), receipt: None }
     }
 }
 
 impl fmt::Display for Answer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
+        f.write_str(&self.text)
     }
 }
 
@@ -39,7 +44,8 @@ pub enum Failure {
     },
     /// The other side, or the configuration, says no.
     Permanent,
-    /// The message was given away and the answer was lost: it may have been accepted.
+    /// The message was given away and the answer was lost: it may have been accepted. The outbox sends it again where
+    /// the channel has an idempotency key.
     Ambiguous,
 }
 

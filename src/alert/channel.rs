@@ -3,8 +3,9 @@
 use std::sync::Arc;
 
 use super::answer::{Answer, SendError};
+use super::http::Post;
 use super::notice::Notice;
-use super::{email, webhook};
+use super::{email, pagerduty, slack, webhook};
 use crate::diag::{Diagnostic, Place};
 use crate::model::Time;
 
@@ -28,6 +29,10 @@ pub struct Channel {
 pub enum Integration {
     /// By SMTP.
     Email(Box<email::Email>),
+    /// PagerDuty's Events API v2.
+    PagerDuty(Box<pagerduty::PagerDuty>),
+    /// Slack's Web API.
+    Slack(Box<slack::Slack>),
     /// By signed HTTP POST.
     Webhook(Box<webhook::Webhook>),
 }
@@ -37,7 +42,7 @@ pub enum Integration {
 pub enum Repeat {
     /// Yes: the delivery's id goes with it, and the other side knows it again.
     ByKey,
-    /// No: a second mail is a second mail.
+    /// No: a second mail is a second mail, a second Slack message a second one.
     Never,
 }
 
@@ -47,6 +52,8 @@ impl Integration {
     pub fn name(&self) -> &'static str {
         match self {
             Integration::Email(_) => "email",
+            Integration::PagerDuty(_) => "pagerduty",
+            Integration::Slack(_) => "slack",
             Integration::Webhook(_) => "webhook",
         }
     }
@@ -55,8 +62,8 @@ impl Integration {
     #[must_use]
     pub fn repeat(&self) -> Repeat {
         match self {
-            Integration::Email(_) => Repeat::Never,
-            Integration::Webhook(_) => Repeat::ByKey,
+            Integration::Email(_) | Integration::Slack(_) => Repeat::Never,
+            Integration::PagerDuty(_) | Integration::Webhook(_) => Repeat::ByKey,
         }
     }
 
@@ -65,7 +72,9 @@ impl Integration {
     pub fn target(&self) -> String {
         match self {
             Integration::Email(email) => email.target(),
-            Integration::Webhook(webhook) => webhook.target(),
+            Integration::PagerDuty(pagerduty) => pagerduty.server.target(),
+            Integration::Slack(slack) => slack.server.target(),
+            Integration::Webhook(webhook) => webhook.server.target(),
         }
     }
 }
@@ -75,8 +84,10 @@ impl Integration {
 pub enum Prepared {
     /// Connected, authenticated, sender and recipients accepted.
     Email(Box<email::Ready>),
-    /// Rendered and signed.
-    Webhook(Box<webhook::Ready>),
+    /// Requests that are sent one after the other, each once the one before it was accepted.
+    Http(Vec<Post>),
+    /// A new message, or the change of one.
+    Slack(Box<slack::Ready>),
 }
 
 impl Channel {
@@ -87,6 +98,8 @@ impl Channel {
     pub fn check(&self) -> Result<(), Diagnostic> {
         let checked = match &self.integration {
             Integration::Email(email) => email.check(),
+            Integration::PagerDuty(pagerduty) => pagerduty.check(),
+            Integration::Slack(slack) => slack.check(),
             Integration::Webhook(webhook) => webhook.check(),
         };
         checked.map_err(|fault| Diagnostic::new(self.file.clone(), Place::default(), fault))
@@ -111,7 +124,9 @@ impl Channel {
         }
         match &self.integration {
             Integration::Email(email) => email.prepare(notice, delivery, now).await.map(|ready| Prepared::Email(Box::new(ready))),
-            Integration::Webhook(webhook) => webhook.prepare(notice, delivery, now).map(|ready| Prepared::Webhook(Box::new(ready))),
+            Integration::PagerDuty(pagerduty) => pagerduty.prepare(notice, delivery).map(Prepared::Http),
+            Integration::Slack(slack) => slack.prepare(notice, delivery).map(|ready| Prepared::Slack(Box::new(ready))),
+            Integration::Webhook(webhook) => webhook.prepare(notice, delivery, now).map(|post| Prepared::Http(vec![post])),
         }
     }
 }
@@ -120,12 +135,20 @@ impl Prepared {
     /// Gives the message away, once.
     ///
     /// # Errors
-    /// [`SendError`]; ambiguous when the message was given away and the answer was lost, and the channel has no
-    /// idempotency key.
+    /// [`SendError`]; ambiguous when the message was given away and the answer was lost.
     pub async fn send(self) -> Result<Answer, SendError> {
         match self {
             Prepared::Email(ready) => ready.send().await,
-            Prepared::Webhook(ready) => ready.send().await,
+            Prepared::Http(posts) => one_by_one(posts).await,
+            Prepared::Slack(ready) => ready.send().await,
         }
     }
+}
+
+async fn one_by_one(posts: Vec<Post>) -> Result<Answer, SendError> {
+    let mut answer = Answer::new("nothing was to be sent");
+    for post in posts {
+        answer = post.send().await?.judged()?;
+    }
+    Ok(answer)
 }

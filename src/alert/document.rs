@@ -4,7 +4,7 @@
 use serde_json::Value;
 
 use super::clean::visible;
-use super::notice::{Notice, Purpose};
+use super::notice::{AlertState, Notice, Purpose};
 use crate::model::{Entity, EntityKind, Finding, Trust};
 
 /// A subject is cut to this many characters: phones show about 40, mail servers refuse lines of 1,000 bytes.
@@ -47,6 +47,10 @@ pub(super) fn document(notice: &Notice, delivery: &str) -> Document {
         Purpose::Test => vec![test(notice)],
         Purpose::Alert => notice.findings.iter().take(MAX_FINDINGS).flat_map(|finding| of_finding(finding)).collect(),
     };
+    if notice.alert.state == AlertState::Resolved {
+        let over = Line::Prose(format!("This is over since {}. It told of:", notice.alert.at.brief()));
+        sections.insert(0, Section { heading: "Resolved".into(), lines: vec![over] });
+    }
     if let Some(more) = notice.findings.len().checked_sub(MAX_FINDINGS).filter(|more| *more > 0) {
         sections.push(Section { heading: format!("And {more} more findings"), lines: Vec::new() });
     }
@@ -57,13 +61,17 @@ pub(super) fn document(notice: &Notice, delivery: &str) -> Document {
     Document { subject: subject(notice), sections }
 }
 
-/// `[opmas] critical: title (device)`, one bounded line.
+/// `[opmas] critical: title (device)`, or `resolved` in the severity's place; one bounded line.
 pub(super) fn subject(notice: &Notice) -> String {
     let Some(finding) = notice.findings.first() else {
         return format!("[opmas] test of channel {}", visible(&notice.alert.channel, MAX_SUBJECT));
     };
     let place = finding.device.as_ref().map_or(String::new(), |device| format!(" ({})", visible(device, 40)));
-    format!("[opmas] {}: {}{place}", notice.severity(), visible(&finding.title, MAX_SUBJECT))
+    let state = match notice.alert.state {
+        AlertState::Firing => notice.severity().to_string(),
+        AlertState::Resolved => "resolved".to_owned(),
+    };
+    format!("[opmas] {state}: {}{place}", visible(&finding.title, MAX_SUBJECT))
 }
 
 fn test(notice: &Notice) -> Section {
@@ -76,7 +84,8 @@ fn of_finding(finding: &Finding) -> Vec<Section> {
     let severity = u8::from(finding.severity);
     let title = visible(&finding.title, MAX_VALUE);
     let mut sections = vec![Section { heading: format!("{} ({severity} of 5): {title}", finding.severity), lines: facts(finding) }];
-    let evidence: Vec<Line> = finding.evidence.iter().take(MAX_LINES).map(|e| Line::Raw(format!("{} {}", e.time, visible(&e.raw, MAX_RAW)))).collect();
+    let evidence: Vec<Line> =
+        finding.evidence.iter().take(MAX_LINES).map(|e| Line::Raw(format!("{} {}", e.time.time_of_day(), visible(&e.raw, MAX_RAW)))).collect();
     let shown = evidence.len();
     let heading = if finding.count > shown as u64 { format!("Evidence: {shown} of {} events", finding.count) } else { "Evidence".to_owned() };
     sections.push(Section { heading, lines: evidence });
@@ -89,7 +98,7 @@ fn of_finding(finding: &Finding) -> Vec<Section> {
 fn facts(finding: &Finding) -> Vec<Line> {
     // One line: it holds values of log lines, whose line ends would look like ours.
     let mut lines = vec![Line::Prose(visible(finding.text.trim(), MAX_PARAGRAPH))];
-    lines.push(Line::Pair("When", format!("{} (events from {} to {})", finding.time, finding.window.from, finding.window.to)));
+    lines.push(Line::Pair("When", format!("{} (events from {} to {})", finding.time.brief(), finding.window.from.brief(), finding.window.to.brief())));
     if let Some(device) = &finding.device {
         let site = finding.site.as_ref().map_or(String::new(), |site| format!(", site {}", visible(site, MAX_VALUE)));
         lines.push(Line::Pair("Device", format!("{}{site}", visible(device, MAX_VALUE))));

@@ -2,9 +2,11 @@
 
 use std::net::IpAddr;
 use std::ops::Range;
+use std::path::{Path, PathBuf};
 
 use toml::Spanned;
 
+use super::secret::SecretSource;
 use crate::diag::{Diagnostic, Place, SourceFile};
 use crate::model::Span;
 
@@ -30,4 +32,19 @@ pub(super) fn timeout(file: &SourceFile, written: Option<&Spanned<Span>>, defaul
 /// Where a channel file says `enabled = false`; a channel is enabled unless it does.
 pub(super) fn disabled(file: &SourceFile, written: Option<&Spanned<bool>>) -> Option<Place> {
     written.filter(|enabled| !*enabled.get_ref()).map(|enabled| Place::of_offset(&file.text, enabled.span().start))
+}
+
+/// The secret that a channel cannot do without, from its keys `NAME_file` and `NAME_env`. `what` names it for people.
+pub(super) fn secret(
+    file: &SourceFile,
+    at: &Range<usize>,
+    base: &Path,
+    (name, what): (&str, &str),
+    (path, env): (Option<PathBuf>, Option<String>),
+) -> Result<SecretSource, Diagnostic> {
+    let missing = || fault(file, at, format!("the {what} is missing"), format!("write `{name}_file = \"…\"` or `{name}_env = \"…\"`"));
+    match SecretSource::choose(base, path, env) {
+        Ok(source) => source.ok_or_else(missing),
+        Err(()) => Err(fault(file, at, format!("both `{name}_file` and `{name}_env` are given"), "keep one of them")),
+    }
 }

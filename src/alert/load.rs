@@ -9,11 +9,11 @@ use toml::Spanned;
 
 use super::channel::{Channel, Integration};
 use super::keys::fault;
-use super::{email, webhook};
+use super::{email, pagerduty, slack, webhook};
 use crate::diag::{Diagnostic, Place, SourceFile, from_toml, nearest};
 
 /// The integrations, as `integration = "…"` names them.
-const INTEGRATIONS: [&str; 2] = ["email", "webhook"];
+const INTEGRATIONS: [&str; 4] = ["email", "pagerduty", "slack", "webhook"];
 /// More channels than this are refused: each has a queue and a worker.
 const MAX_CHANNELS: usize = 200;
 /// The longest name of a channel, which goes into delivery ids and logs.
@@ -115,6 +115,8 @@ fn channel(name: &str, file: &SourceFile, base: &Path) -> Result<Channel, Vec<Di
     };
     let (disabled, integration) = match integration.get_ref().as_str() {
         "email" => email::load(file, base).map(|(disabled, email)| (disabled, Integration::Email(Box::new(email))))?,
+        "pagerduty" => pagerduty::load(file, base).map(|(disabled, pagerduty)| (disabled, Integration::PagerDuty(Box::new(pagerduty))))?,
+        "slack" => slack::load(file, base).map(|(disabled, slack)| (disabled, Integration::Slack(Box::new(slack))))?,
         "webhook" => webhook::load(file, base).map(|(disabled, webhook)| (disabled, Integration::Webhook(Box::new(webhook))))?,
         other => {
             let help = nearest(other, INTEGRATIONS).map_or_else(|| format!("known: {}", INTEGRATIONS.join(", ")), |near| format!("did you mean `{near}`?"));

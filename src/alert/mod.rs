@@ -8,7 +8,7 @@
 //! (which connects, so that the attempt is recorded as late as possible), appends [`Outbox::attempt`], waits for the
 //! fsync, calls [`Prepared::send`], and appends [`Outbox::outcome`]. After a start it replays the ledger into the outbox and
 //! appends what [`Outbox::settle`] says: an attempt without an outcome is repeated where the channel has an idempotency
-//! key (webhook), and is unknown where it has none (email): semantics O7.
+//! key (webhook, PagerDuty), and is unknown where it has none (email, Slack): semantics O7.
 //!
 //! One folder per integration; each owns its configuration.
 
@@ -18,13 +18,19 @@ mod clean;
 mod document;
 /// By SMTP.
 pub mod email;
+mod http;
 mod intend;
 mod keys;
 mod load;
 mod notice;
 mod outbox;
+/// PagerDuty's Events API v2.
+pub mod pagerduty;
 mod render;
+mod retry_after;
 mod secret;
+/// Slack's Web API.
+pub mod slack;
 mod tls;
 /// By HTTP, signed as Standard Webhooks says.
 pub mod webhook;
@@ -32,9 +38,11 @@ pub mod webhook;
 pub use answer::{Answer, Failure, MAX_RETRY_AFTER, SendError};
 pub use channel::{Channel, Integration, Prepared, Repeat};
 pub use clean::{bounded, visible};
+pub use http::Post;
 pub use intend::{Intended, intend};
 pub use load::{Channels, Loaded};
 pub use notice::{Alert, AlertState, Notice, Purpose, delivery_id};
 pub use outbox::{Due, IN_ORDER_TRIES, Illegal, MAX_AGE, MAX_TRIES, MAX_WAITING, Outbox, Standing, backoff};
 pub use render::{render_html, render_text, subject};
+pub use retry_after::retry_after;
 pub use secret::{Secret, SecretError, SecretSource};

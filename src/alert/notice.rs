@@ -14,6 +14,8 @@ use crate::model::{Finding, FindingId, Severity, Time};
 pub enum AlertState {
     /// It was found.
     Firing,
+    /// It is over.
+    Resolved,
 }
 
 /// What a route makes of findings, as semantics M1 prints it.
@@ -32,6 +34,15 @@ pub struct Alert {
     pub findings: Vec<FindingId>,
     /// When the alert was made.
     pub at: Time,
+}
+
+impl Alert {
+    /// What is the same in every notice of this alert, and the id of its first delivery: the key under which the other
+    /// side puts them together.
+    #[must_use]
+    pub fn key(&self) -> Arc<str> {
+        delivery_id(self.findings.first().unwrap_or(&FindingId("".into())), &self.route, &self.channel)
+    }
 }
 
 /// Why a message is sent.
@@ -54,6 +65,9 @@ pub struct Notice {
     pub findings: Vec<Arc<Finding>>,
     /// What was done about them: a sentence for each step and its outcome.
     pub done: Vec<String>,
+    /// What the channel called the alert's earlier message ([`Outbox::receipt`](super::Outbox::receipt)), which is changed
+    /// where the channel can do so.
+    pub receipt: Option<Arc<str>>,
 }
 
 impl Notice {
@@ -62,14 +76,21 @@ impl Notice {
     pub fn of_findings(findings: Vec<Arc<Finding>>, route: &str, channel: &str, at: Time, done: Vec<String>) -> Notice {
         let ids = findings.iter().map(|finding| finding.id.clone()).collect();
         let alert = Alert { route: route.into(), channel: channel.into(), group: BTreeMap::new(), state: AlertState::Firing, findings: ids, at };
-        Notice { purpose: Purpose::Alert, alert, findings, done }
+        Notice { purpose: Purpose::Alert, alert, findings, done, receipt: None }
+    }
+
+    /// The same alert, over; `receipt` as [`Outbox::receipt`](super::Outbox::receipt) gives it for [`Alert::key`].
+    #[must_use]
+    pub fn resolved(mut self, at: Time, receipt: Option<Arc<str>>) -> Notice {
+        (self.alert.state, self.alert.at, self.receipt) = (AlertState::Resolved, at, receipt);
+        self
     }
 
     /// A message that says that it is only a test.
     #[must_use]
     pub fn test(channel: &str, at: Time) -> Notice {
         let alert = Alert { route: "test".into(), channel: channel.into(), group: BTreeMap::new(), state: AlertState::Firing, findings: Vec::new(), at };
-        Notice { purpose: Purpose::Test, alert, findings: Vec::new(), done: Vec::new() }
+        Notice { purpose: Purpose::Test, alert, findings: Vec::new(), done: Vec::new(), receipt: None }
     }
 
     /// The highest severity of its findings; a test is information.

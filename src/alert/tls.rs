@@ -1,4 +1,4 @@
-//! What both integrations need for TLS.
+//! What the integrations need for TLS.
 
 use std::io::Read as _;
 use std::path::Path;

@@ -13,8 +13,9 @@ use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
+use crate::config::Part;
 use crate::engine::{Engine, Reason};
-use crate::executor::{Reply, inventory};
+use crate::executor::Reply;
 use crate::index::{self, Query};
 
 /// Longest request, in bytes: they name a device.
@@ -115,8 +116,6 @@ pub fn bind(data_dir: &Path) -> io::Result<UnixListener> {
 pub struct Control {
     /// The running system.
     pub engine: Arc<Engine>,
-    /// `devices.toml`
-    pub devices: PathBuf,
 }
 
 /// Answers until `stop`.
@@ -177,10 +176,11 @@ impl Control {
     }
 
     async fn reload(&self) -> Result<usize, String> {
-        let inventory = inventory::load(&self.devices).map_err(|error| error.to_string())?;
-        let devices = inventory.devices.len();
-        self.engine.set_inventory(inventory).await.map_err(|error| error.to_string())?;
-        Ok(devices)
+        let content = self.engine.reload().await?;
+        match content.refused(Part::Devices).first() {
+            Some(wrong) => Err(wrong.to_string()),
+            None => Ok(content.inventory.devices.len()),
+        }
     }
 }
 

@@ -34,9 +34,10 @@ pub(super) fn run(config: Option<&Path>, command: &Command) -> Done {
 /// The channel files beside the configuration, or the shipped ones.
 fn load(config: Option<&Path>) -> Result<Loaded, Failure> {
     let base = Paths::new(config).base;
-    let files = config::folder(&base, Folder::Notifiers).map_err(|error| Failure::new(Exit::Invalid, error))?;
-    let channels: Vec<_> = files.into_iter().filter(|file| file.name.ends_with(".toml")).collect();
-    Ok(Channels::load(&channels, &base))
+    let found = config::folder(&base, Folder::Notifiers, |name| name.ends_with(".toml")).map_err(|error| Failure::new(Exit::Invalid, error))?;
+    let mut loaded = Channels::load(&found.files, &base);
+    loaded.diagnostics.extend(found.unreadable);
+    Ok(loaded)
 }
 
 fn list(loaded: &Loaded, json: bool) -> Exit {

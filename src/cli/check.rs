@@ -5,9 +5,7 @@ use std::path::Path;
 use super::{Done, Exit, Failure};
 use crate::action::{Mode, Posture};
 use crate::config::{Invalid, Setup};
-use crate::correlate;
 use crate::diag::Diagnostic;
-use crate::normalise::Extractors;
 use crate::source::SourceConfig;
 
 pub(super) fn run(config: Option<&Path>) -> Done {
@@ -20,12 +18,12 @@ pub(super) fn run(config: Option<&Path>) -> Done {
     for one in &wrong {
         eprintln!("opmas: {one}");
     }
-    let rules = correlate::load(&setup.rules).set.rules.len();
+    let rules = setup.content.rules;
     println!(
         "{rules} rules, {} playbooks, {} devices, {} channels",
-        setup.playbooks.iter().count(),
-        setup.inventory.devices.len(),
-        setup.channels.iter().count()
+        setup.content.playbooks.iter().count(),
+        setup.content.inventory.devices.len(),
+        setup.content.channels.iter().count()
     );
     authority(&setup);
     Ok(if wrong.is_empty() && rules > 0 { Exit::Done } else { Exit::Wrong })
@@ -33,10 +31,8 @@ pub(super) fn run(config: Option<&Path>) -> Done {
 
 /// Everything that does not load.
 fn wrong(setup: &Setup) -> Vec<Diagnostic> {
-    let mut wrong = correlate::load(&setup.rules).diagnostics;
-    wrong.extend(Extractors::load(&setup.extractors).1);
-    wrong.extend(setup.diagnostics.iter().cloned());
-    wrong.extend(setup.channels.iter().filter(|channel| channel.enabled).filter_map(|channel| channel.check().err()));
+    let mut wrong: Vec<Diagnostic> = setup.content.diagnostics().cloned().collect();
+    wrong.extend(setup.content.channels.iter().filter(|channel| channel.enabled).filter_map(|channel| channel.check().err()));
     wrong
 }
 
@@ -62,7 +58,7 @@ fn authority(setup: &Setup) {
         }
     );
     let mut automatic = Vec::new();
-    for playbook in setup.playbooks.iter() {
+    for playbook in setup.content.playbooks.iter() {
         for action in &playbook.actions {
             let ceiling = setup.settings.actions.of(&action.name);
             println!(

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use serde::Serialize;
-use serde_json::{Map, Value};
+use serde_json::{Map, Number, Value};
 
 use super::normalise::{BUFFER, extractors, parse_now, read_line, recording};
 use super::{Done, Exit, Failure};
@@ -44,7 +44,7 @@ pub(super) struct Arguments {
     /// The zone of time stamps without one: `Europe/Berlin`, `+02:00`.
     #[arg(long, value_name = "TZ", default_value = "UTC", allow_hyphen_values = true, value_parser = parse_timezone)]
     timezone: jiff::tz::TimeZone,
-    /// Decides the year of a first time stamp without one, RFC 3339; without it the system's date.
+    /// Decides the year of a first time stamp without one, a date or RFC 3339; without it the system's date.
     #[arg(long, value_name = "TIME", value_parser = parse_now)]
     now: Option<Time>,
     /// Extractor files (*.toml) beside the shipped ones; one of the same file name replaces it.
@@ -79,7 +79,7 @@ struct Match<'a> {
     kind: &'static str,
     time: Time,
     group: Option<Map<String, Value>>,
-    value: Option<u64>,
+    value: Option<Number>,
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     end: bool,
 }
@@ -179,6 +179,7 @@ fn evaluate<R: Read>(mut input: BufReader<R>, output: &mut impl Write, pipeline:
         (seq, offset) = (seq + 1, offset + length);
     }
     write(output, pipeline.entries(&batch), pipeline)?;
+    write(output, pipeline.finish(), pipeline)?;
     output.flush()
 }
 

@@ -57,10 +57,7 @@ pub(super) fn run(config: Option<&Path>, command: &Command) -> Done {
         Command::List(arguments) => list(config, arguments),
         Command::Show { id, json } => match rows::ask(config, &Query::Finding { id: id.clone() })?.rows {
             Rows::Finding(story) if *json => rows::json(&[story]),
-            Rows::Finding(story) => {
-                print!("{}", text(&story));
-                Ok(super::Exit::Done)
-            }
+            Rows::Finding(story) => rows::show(&text(&story)),
             other => Err(rows::not_one(&other)),
         },
     }

@@ -1,5 +1,6 @@
 //! The command line: arguments in, exit codes out (semantics X1). Data goes to standard output, logs to standard error.
 
+use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -7,6 +8,8 @@ use clap::{Parser, Subcommand};
 
 mod channel;
 mod check;
+mod completions;
+mod config;
 mod delivery;
 mod demo;
 mod device;
@@ -14,10 +17,12 @@ mod eval;
 mod finding;
 mod init;
 mod lease;
+mod man;
 mod normalise;
 mod playbook;
 mod rows;
 mod run;
+mod schema;
 mod service;
 mod show;
 mod store;
@@ -71,6 +76,15 @@ enum Command {
     /// Prove that the ledger was not rewritten.
     #[command(subcommand)]
     Audit(store::AuditCommand),
+    /// Show the configuration as opmas understands it.
+    #[command(subcommand)]
+    Config(config::Command),
+    /// Print the JSON Schema of what opmas writes.
+    Schema(schema::Arguments),
+    /// Print what a shell needs to complete the commands.
+    Completions(completions::Arguments),
+    /// Print the manual, or write a page for every command.
+    Man(man::Arguments),
 }
 
 /// How a command ends (semantics X1).
@@ -104,6 +118,14 @@ impl Failure {
 /// What every command returns.
 type Done = Result<Exit, Failure>;
 
+/// Writes a whole text to standard output; a reader that has seen enough (`| head`) is no error.
+fn print(output: &mut impl Write, text: &[u8]) -> Result<(), Failure> {
+    match output.write_all(text).and_then(|()| output.flush()) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(Failure::new(Exit::Unreachable, format!("cannot write to standard output: {error}"))),
+        _ => Ok(()),
+    }
+}
+
 /// Runs the command that the arguments name.
 #[must_use]
 pub fn main() -> ExitCode {
@@ -133,6 +155,10 @@ pub fn main() -> ExitCode {
         Command::Channel(command) => channel::run(config, &command),
         Command::Store(command) => store::run(config, &command),
         Command::Audit(command) => store::audit(config, &command),
+        Command::Config(command) => config::run(config, &command),
+        Command::Schema(arguments) => schema::run(&arguments),
+        Command::Completions(arguments) => completions::run(&arguments),
+        Command::Man(arguments) => man::run(&arguments),
     };
     match done {
         Ok(exit) => ExitCode::from(exit as u8),

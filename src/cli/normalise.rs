@@ -21,7 +21,7 @@ pub(super) struct Arguments {
     /// The zone of time stamps without one: `Europe/Berlin`, `+02:00`.
     #[arg(long, value_name = "TZ", default_value = "UTC", allow_hyphen_values = true, value_parser = parse_timezone)]
     timezone: jiff::tz::TimeZone,
-    /// Decides the year of a first time stamp without one, RFC 3339; without it the system's date.
+    /// Decides the year of a first time stamp without one, a date or RFC 3339; without it the system's date.
     #[arg(long, value_name = "TIME", value_parser = parse_now)]
     now: Option<Time>,
     /// Extractor files (*.toml) beside the shipped ones; one of the same file name replaces it.
@@ -30,7 +30,8 @@ pub(super) struct Arguments {
 }
 
 pub(super) fn parse_now(text: &str) -> Result<Time, String> {
-    Time::parse_rfc3339(text).ok_or_else(|| format!("`{text}` is no RFC 3339 time; write one such as 2026-11-21T13:08:05Z"))
+    let date = || Time::parse_rfc3339(&format!("{text}T00:00:00Z"));
+    Time::parse_rfc3339(text).or_else(date).ok_or_else(|| format!("`{text}` is no date and no RFC 3339 time; write one such as 2026-11-21T13:08:05Z"))
 }
 
 pub(super) fn run(arguments: &Arguments) -> Done {

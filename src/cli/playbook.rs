@@ -44,10 +44,7 @@ pub(super) fn run(config: Option<&Path>, command: &Command) -> Done {
         Command::Runs { limit, json } => runs(config, *limit, *json),
         Command::Show { run, json } => match rows::ask(config, &Query::Run { id: run.clone() })?.rows {
             Rows::Run(found) if *json => rows::json(&[found]),
-            Rows::Run(found) => {
-                print!("{}", story(&found));
-                Ok(Exit::Done)
-            }
+            Rows::Run(found) => rows::show(&story(&found)),
             other => Err(rows::not_one(&other)),
         },
     }
@@ -55,13 +52,13 @@ pub(super) fn run(config: Option<&Path>, command: &Command) -> Done {
 
 fn list(config: Option<&Path>, json: bool) -> Done {
     let setup = Setup::load_or_default(config).map_err(|error| Failure::new(Exit::Invalid, error))?;
-    setup.diagnostics.iter().for_each(|wrong| eprintln!("opmas: {wrong}"));
+    setup.content.diagnostics().filter(|wrong| wrong.file.ends_with(".rhai")).for_each(|wrong| eprintln!("opmas: {wrong}"));
     let row = |playbook: &Playbook| {
         let actions: Vec<&str> = playbook.actions.iter().map(|action| &*action.name).collect();
         let rules: Vec<&str> = playbook.on.rules().map(|rule| &**rule).collect();
         serde_json::json!({"name": playbook.name, "mode": playbook.mode.word(), "actions": actions, "rules": rules, "title": playbook.title, "file": playbook.file})
     };
-    let found: Vec<_> = setup.playbooks.iter().map(row).collect();
+    let found: Vec<_> = setup.content.playbooks.iter().map(row).collect();
     rows::list(&found, false, json, ["NAME", "MODE", "ACTIONS", "RULES", "TITLE"], |row| {
         ["name", "mode", "actions", "rules", "title"].map(|column| match row.get(column) {
             Some(serde_json::Value::Array(words)) => words.iter().filter_map(|word| word.as_str()).collect::<Vec<_>>().join(" "),

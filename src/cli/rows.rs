@@ -64,12 +64,19 @@ pub(super) fn not_one(rows: &Rows) -> Failure {
     }
 }
 
+/// Writes it to standard output.
+pub(super) fn show(text: &str) -> Done {
+    super::print(&mut std::io::stdout().lock(), text.as_bytes()).map(|()| Exit::Done)
+}
+
 /// One JSON object a line.
 pub(super) fn json<T: Serialize>(rows: &[T]) -> Done {
+    let mut text = String::new();
     for row in rows {
-        println!("{}", serde_json::to_string(row).map_err(|error| Failure::new(Exit::Invalid, error))?);
+        text.push_str(&serde_json::to_string(row).map_err(|error| Failure::new(Exit::Invalid, error))?);
+        text.push('\n');
     }
-    Ok(Exit::Done)
+    show(&text)
 }
 
 /// A table whose columns are as wide as they need to be; the last one is not padded. What came from a log is made visible.
@@ -91,7 +98,7 @@ pub(super) fn list<T: Serialize, const N: usize>(rows: &[T], more: bool, as_json
     if as_json {
         json(rows)?;
     } else {
-        print!("{}", table(header, rows.iter().map(cells)));
+        show(&table(header, rows.iter().map(cells)))?;
     }
     if more {
         eprintln!("opmas: there are more; ask with a larger --limit or for less");

@@ -5,15 +5,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use super::{Done, Exit, Failure};
 use crate::api::control::{self, Control};
 use crate::api::http::{self, Pages};
 use crate::config::{HttpConfig, Setup};
-use crate::correlate;
-use crate::engine::{self, Engine, Gravity, Status};
+use crate::engine::{self, Engine, Status};
 
 /// How often the metrics' recorder tidies up.
 const UPKEEP: Duration = Duration::from_secs(10);
@@ -45,19 +44,21 @@ where
     let invalid = |error: &dyn std::fmt::Display| Failure::new(Exit::Invalid, error);
     let metrics = recorder().map_err(|error| invalid(&error))?;
     let status = Status::default();
-    name_what_is_left_out(&setup, &status)?;
-    let (http_config, devices, data_dir) = (setup.settings.http.clone(), setup.paths.devices.clone(), setup.settings.data_dir.clone());
+    name_what_is_left_out(&setup)?;
+    let (http_config, data_dir) = (setup.settings.http.clone(), setup.settings.data_dir.clone());
     let pages = Pages { status: status.clone(), metrics: metrics.clone(), token: token(&http_config)? };
     let listener = http::bind(http_config.listen).await.map_err(|error| invalid(&error))?;
+    // From here on it no longer ends the process.
+    let hangup = signal(SignalKind::hangup()).map_err(|error| invalid(&error))?;
     let stop = CancellationToken::new();
     let stopped = stop.clone();
     // From here on `/readyz` says why it is not ready yet.
     let http = tokio::spawn(http::serve(listener, pages, async move { stopped.cancelled().await }));
     let engine = Arc::new(engine::start(setup, status).await.map_err(|error| invalid(&error))?);
     let socket = control::bind(&data_dir).map_err(|error| invalid(&format!("cannot make {}: {error}", control::path(&data_dir).display())))?;
-    let control = tokio::spawn(control::serve(socket, Arc::new(Control { engine: engine.clone(), devices }), stop.clone()));
+    let control = tokio::spawn(control::serve(socket, Arc::new(Control { engine: engine.clone() }), stop.clone()));
     let beside = tokio::spawn(ready(engine.clone()));
-    wait(&metrics).await.map_err(|error| invalid(&error))?;
+    wait(&metrics, hangup, &engine).await.map_err(|error| invalid(&error))?;
     tracing::info!("ending: what was accepted is finished first");
     beside.abort();
     // It has nothing to lose.
@@ -72,13 +73,14 @@ where
     Ok(Exit::Done)
 }
 
-/// Waits for SIGTERM or SIGINT.
-async fn wait(metrics: &PrometheusHandle) -> io::Result<()> {
+/// Waits for SIGTERM or SIGINT; SIGHUP has the configuration folder read at once.
+async fn wait(metrics: &PrometheusHandle, mut hangup: Signal, engine: &Engine) -> io::Result<()> {
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     loop {
         tokio::select! {
             _ = terminate.recv() => return Ok(()),
             _ = interrupt.recv() => return Ok(()),
+            _ = hangup.recv() => engine.reload_soon(),
             () = tokio::time::sleep(UPKEEP) => metrics.run_upkeep(),
         }
     }
@@ -99,25 +101,12 @@ fn token(config: &HttpConfig) -> Result<Option<Arc<[u8; 32]>>, Failure> {
 }
 
 /// Files that do not load are named and left out; without any rule nothing is started (X1).
-fn name_what_is_left_out(setup: &Setup, status: &Status) -> Result<(), Failure> {
-    let loaded = correlate::load(&setup.rules);
-    let (_, extractors) = crate::normalise::Extractors::load(&setup.extractors);
-    for (part, wrong) in [("rules", &loaded.diagnostics), ("extractors", &extractors), ("playbooks and channels", &setup.diagnostics)] {
-        for one in wrong {
-            eprintln!("opmas: {one}");
-        }
-        metrics::gauge!("opmas_files_quarantined", "part" => part).set(u32::try_from(wrong.len()).unwrap_or(u32::MAX));
-        if let Some(first) = wrong.first() {
-            status.set(part, Gravity::Degraded, format!("{} did not load and is left out: {first}", count(wrong.len())));
-        }
+fn name_what_is_left_out(setup: &Setup) -> Result<(), Failure> {
+    for wrong in setup.content.diagnostics() {
+        eprintln!("opmas: {wrong}");
     }
-    metrics::gauge!("opmas_rules_loaded").set(u32::try_from(loaded.set.rules.len()).unwrap_or(u32::MAX));
-    if loaded.set.rules.is_empty() {
-        return Err(Failure::new(Exit::Invalid, "no rule is loaded; `opmas check` says why, `opmas init` writes the shipped ones"));
+    if setup.content.rules > 0 {
+        return Ok(());
     }
-    Ok(())
-}
-
-fn count(n: usize) -> String {
-    if n == 1 { "one file".to_owned() } else { format!("{n} files") }
+    Err(Failure::new(Exit::Invalid, "no rule is loaded; `opmas check` says why, `opmas init` writes the shipped ones"))
 }

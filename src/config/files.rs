@@ -5,12 +5,14 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use super::shipped::Folder;
-use crate::diag::SourceFile;
+use crate::diag::{Diagnostic, Place, SourceFile};
 
 /// Most files that one folder may hold; SigmaHQ's whole collection is a tenth of it.
 pub const MAX_FILES: usize = 50_000;
 /// Largest file that is read; a rule file is a few kilobytes.
 pub const MAX_FILE_BYTES: u64 = 16 << 20;
+/// Deepest folder that is looked into: links may lead in a circle.
+const MAX_DEPTH: usize = 10;
 
 /// Why a folder cannot be read.
 #[derive(Debug, thiserror::Error)]
@@ -34,53 +36,102 @@ pub enum FilesError {
     NotText(PathBuf),
 }
 
-/// The files of `base/FOLDER` in the order of their paths, or the shipped ones when there is no such folder.
-///
-/// # Errors
-/// A file or folder that cannot be read, is too large, or is not text.
-pub fn folder(base: &Path, folder: Folder) -> Result<Vec<SourceFile>, FilesError> {
-    let dir = base.join(folder.name());
-    match fs::metadata(&dir) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(folder.shipped()),
-        _ => tree(&dir, base),
+impl FilesError {
+    /// Whether what was to be read is not there.
+    pub(super) fn is_absence(&self) -> bool {
+        matches!(self, FilesError::Io { cause, .. } if cause.kind() == io::ErrorKind::NotFound)
     }
 }
 
-/// All files below `root` (or `root` itself), named relative to `base`, sorted. Hidden files are left out.
+/// What was found of a folder's files.
+#[derive(Clone, Debug, Default)]
+pub struct Found {
+    /// Those that can be read, in the order of their names.
+    pub files: Vec<SourceFile>,
+    /// Those that cannot.
+    pub unreadable: Vec<Diagnostic>,
+}
+
+/// The files of `base/FOLDER` whose names are `wanted`, or the shipped ones when there is no such folder.
 ///
 /// # Errors
-/// As [`folder`].
-pub fn tree(root: &Path, base: &Path) -> Result<Vec<SourceFile>, FilesError> {
+/// The folder itself cannot be read, or holds too many files.
+pub fn folder(base: &Path, folder: Folder, wanted: impl Fn(&str) -> bool) -> Result<Found, FilesError> {
+    let mut found = Found::default();
+    let Some(paths) = paths(base, folder)? else {
+        found.files = folder.shipped().into_iter().filter(|file| wanted(&file.name)).collect();
+        return Ok(found);
+    };
+    for path in paths {
+        let name = name(&path, base);
+        if wanted(&name) {
+            found.take(&path, base);
+        }
+    }
+    Ok(found)
+}
+
+impl Found {
+    /// Reads one more file; one that is not there (any more) is nothing.
+    pub(super) fn take(&mut self, path: &Path, base: &Path) {
+        match read(path, base) {
+            Ok(file) => self.files.push(file),
+            Err(error) if error.is_absence() => {}
+            Err(FilesError::Io { cause, .. }) => self.unreadable.push(whole(&name(path, base), format!("cannot be read: {cause}"))),
+            Err(FilesError::NotText(_)) => self.unreadable.push(whole(&name(path, base), "is not UTF-8 text".to_owned()).help("save it as UTF-8")),
+            Err(_) => self.unreadable.push(whole(&name(path, base), format!("is larger than {MAX_FILE_BYTES} bytes")).help("split it")),
+        }
+    }
+}
+
+fn whole(name: &str, message: String) -> Diagnostic {
+    Diagnostic::new(name, Place::default(), message)
+}
+
+/// All files below `base/FOLDER`, sorted; `None` when there is no such folder. Hidden files are left out.
+pub(super) fn paths(base: &Path, folder: Folder) -> Result<Option<Vec<PathBuf>>, FilesError> {
+    let dir = base.join(folder.name());
+    if fs::metadata(&dir).is_err_and(|error| error.kind() == io::ErrorKind::NotFound) {
+        return Ok(None);
+    }
     let mut paths = Vec::new();
-    walk(root, &mut paths)?;
+    walk(&dir, MAX_DEPTH, &mut paths)?;
     paths.sort();
-    paths.iter().map(|path| read(path, base)).collect()
+    Ok(Some(paths))
 }
 
 /// One file, named relative to `base`.
 ///
 /// # Errors
-/// As [`folder`].
+/// It cannot be read, is too large, or is not text.
 pub fn read(path: &Path, base: &Path) -> Result<SourceFile, FilesError> {
     let io = |cause| FilesError::Io { path: path.to_owned(), cause };
     if fs::metadata(path).map_err(io)?.len() > MAX_FILE_BYTES {
         return Err(FilesError::TooLarge(path.to_owned()));
     }
     let text = String::from_utf8(fs::read(path).map_err(io)?).map_err(|_| FilesError::NotText(path.to_owned()))?;
-    let name = path.strip_prefix(base).unwrap_or(path).display().to_string();
-    Ok(SourceFile { name: name.into(), text: text.into() })
+    Ok(SourceFile { name: name(path, base).into(), text: text.into() })
 }
 
-fn walk(path: &Path, out: &mut Vec<PathBuf>) -> Result<(), FilesError> {
+fn name(path: &Path, base: &Path) -> String {
+    path.strip_prefix(base).unwrap_or(path).display().to_string()
+}
+
+fn walk(path: &Path, depth: usize, out: &mut Vec<PathBuf>) -> Result<(), FilesError> {
     let io = |cause| FilesError::Io { path: path.to_owned(), cause };
-    if !fs::metadata(path).map_err(io)?.is_dir() {
+    let is_dir = match fs::metadata(path) {
+        // Gone meanwhile, or a link to nowhere.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        data => data.map_err(io)?.is_dir(),
+    };
+    if !is_dir {
         out.push(path.to_owned());
         return if out.len() > MAX_FILES { Err(FilesError::TooMany(path.to_owned())) } else { Ok(()) };
     }
     for entry in fs::read_dir(path).map_err(io)? {
         let entry = entry.map_err(io)?;
-        if !entry.file_name().to_string_lossy().starts_with('.') {
-            walk(&entry.path(), out)?;
+        if depth > 0 && !entry.file_name().to_string_lossy().starts_with('.') {
+            walk(&entry.path(), depth - 1, out)?;
         }
     }
     Ok(())
@@ -88,23 +139,22 @@ fn walk(path: &Path, out: &mut Vec<PathBuf>) -> Result<(), FilesError> {
 
 /// Whether a file below `rules/` is a rule file, rather than its cases or an extractor.
 #[must_use]
-pub fn is_rule(file: &SourceFile) -> bool {
-    let name: &str = &file.name;
+pub fn is_rule(name: &str) -> bool {
     (name.ends_with(".yml") || name.ends_with(".yaml")) && !name.ends_with(".cases.yml") && !name.ends_with(".cases.yaml")
 }
 
 /// Whether a file below `rules/` is an extractor file.
 #[must_use]
-pub fn is_extractor(file: &SourceFile) -> bool {
-    in_folder(file, "extractors") && file.name.ends_with(".toml")
+pub fn is_extractor(name: &str) -> bool {
+    in_folder(name, "extractors") && name.ends_with(".toml")
 }
 
 /// Whether a file below `playbooks/` is an action.
 #[must_use]
-pub fn is_action(file: &SourceFile) -> bool {
-    in_folder(file, "actions") && file.name.ends_with(".toml")
+pub fn is_action(name: &str) -> bool {
+    in_folder(name, "actions") && name.ends_with(".toml")
 }
 
-fn in_folder(file: &SourceFile, folder: &str) -> bool {
-    Path::new(&*file.name).parent().is_some_and(|parent| parent.iter().any(|part| part == folder))
+fn in_folder(name: &str, folder: &str) -> bool {
+    Path::new(name).parent().is_some_and(|parent| parent.iter().any(|part| part == folder))
 }

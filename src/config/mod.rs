@@ -1,13 +1,18 @@
 //! `opmas.toml` and the folders beside it: composes the rooms' own config types and validates the whole before anything starts.
 
+mod content;
 mod files;
 mod http;
 mod settings;
+mod settle;
 mod setup;
 mod shipped;
+mod watch;
 
-pub use files::{FilesError, MAX_FILE_BYTES, MAX_FILES, folder, is_action, is_extractor, is_rule, read, tree};
+pub use content::{Content, Part};
+pub use files::{FilesError, Found, MAX_FILE_BYTES, MAX_FILES, folder, is_action, is_extractor, is_rule};
 pub use http::HttpConfig;
 pub use settings::{LeaseConfig, Settings};
 pub use setup::{Invalid, Paths, Setup};
 pub use shipped::{Folder, shipped_actions};
+pub use watch::Watcher;

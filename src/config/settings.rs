@@ -1,9 +1,10 @@
 //! `opmas.toml`.
 
 use std::collections::BTreeMap;
+use std::io;
 use std::path::{Path, PathBuf};
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use super::HttpConfig;
 use crate::action::{Ceilings, GuardConfig, Posture};
@@ -12,7 +13,7 @@ use crate::journal::SpoolConfig;
 use crate::source::SourceConfig;
 
 /// The whole of `opmas.toml`. Relative paths are relative to its folder.
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Settings {
     /// Where the spool, the ledger and the keys are; default `opmas-data`.
@@ -42,7 +43,7 @@ pub struct Settings {
 }
 
 /// `[lease]`
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct LeaseConfig {
     /// How often an effect is read back while it should hold; default 60 s.
@@ -93,5 +94,19 @@ impl Settings {
         settings.data_dir = base.join(&settings.data_dir);
         settings.http.token_file = settings.http.token_file.map(|path| base.join(path));
         Ok(settings)
+    }
+    /// Makes every path independent of the folder that opmas is started in.
+    ///
+    /// # Errors
+    /// The current folder cannot be asked for.
+    pub fn make_absolute(&mut self) -> io::Result<()> {
+        let files = self.source.values_mut().filter_map(|source| match source {
+            SourceConfig::File(file) => Some(&mut file.path),
+            SourceConfig::Syslog(_) | SourceConfig::Stdin => None,
+        });
+        for path in files.chain(&mut self.http.token_file).chain([&mut self.data_dir]) {
+            *path = std::path::absolute(&*path)?;
+        }
+        Ok(())
     }
 }

@@ -1,15 +1,11 @@
 //! Everything that a configuration folder says, read and checked.
 
-use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use super::{FilesError, Folder, Settings, files};
-use crate::action::Catalogue;
-use crate::alert::Channels;
-use crate::diag::{Diagnostic, Place, SourceFile};
-use crate::model::Inventory;
-use crate::playbook::{Playbooks, signatures};
-use crate::triage::Routes;
+use super::content::{Content, Part};
+use super::{FilesError, Settings, files};
+use crate::diag::Diagnostic;
 
 /// Where a configuration is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -46,29 +42,17 @@ pub enum Invalid {
     Diagnostic(#[from] Diagnostic),
 }
 
-/// Everything that a configuration folder says. Files that did not load are named in `diagnostics`; the rest runs.
+/// Everything that a configuration folder says.
 #[derive(Debug)]
 pub struct Setup {
     /// Where it was read from.
     pub paths: Paths,
+    /// The text of `opmas.toml`
+    pub text: Arc<str>,
     /// `opmas.toml`
     pub settings: Settings,
-    /// `devices.toml`
-    pub inventory: Inventory,
-    /// Rule files, as text: they go live as a spool entry.
-    pub rules: Vec<SourceFile>,
-    /// Extractor files, the same.
-    pub extractors: Vec<SourceFile>,
-    /// `playbooks/actions/`
-    pub catalogue: Catalogue,
-    /// `playbooks/`
-    pub playbooks: Playbooks,
-    /// `notifiers/`
-    pub channels: Channels,
-    /// `notifiers/routes.toml`
-    pub routes: Routes,
-    /// Files that did not load, and are left out.
-    pub diagnostics: Vec<Diagnostic>,
+    /// Everything else. Files that did not load are named in it; the rest runs.
+    pub content: Content,
 }
 
 impl Setup {
@@ -117,61 +101,23 @@ impl Setup {
     /// # Errors
     /// As [`Setup::load`].
     pub fn from_text(paths: Paths, text: &str) -> Result<Setup, Invalid> {
-        let base = paths.base.clone();
-        let settings = Settings::parse(&paths.file.display().to_string(), text, &base)?;
-        let inventory = match read_optional(&paths.devices)? {
-            Some(text) => crate::executor::inventory::parse(&paths.devices.display().to_string(), &text)?,
-            None => Inventory::default(),
-        };
-        let rules = files::folder(&base, Folder::Rules)?;
-        let playbooks = files::folder(&base, Folder::Playbooks)?;
-        let notifiers = files::folder(&base, Folder::Notifiers)?;
-        let mut diagnostics = Vec::new();
-        let (catalogue, wrong) = Catalogue::load(&select(&playbooks, files::is_action));
-        diagnostics.extend(wrong);
-        if let Some(wrong) = settings.actions.check(&catalogue, &paths.file.display().to_string(), text).into_iter().next() {
+        let file = paths.file.display().to_string();
+        let settings = Settings::parse(&file, text, &paths.base)?;
+        let content = Content::read(&paths, &Content::default())?;
+        if let Some(wrong) = settings.actions.check(&content.catalogue, &file, text).into_iter().next() {
             return Err(wrong.into());
         }
-        let scripts = Playbooks::load(&select(&playbooks, |f| f.name.ends_with(".rhai")), &signatures(&catalogue));
-        diagnostics.extend(scripts.diagnostics);
-        let channels = Channels::load(&select(&notifiers, |f| f.name.ends_with(".toml") && !is_routes(f)), &base);
-        diagnostics.extend(channels.diagnostics);
-        let channels = channels.channels;
-        let routes = match notifiers.iter().find(|f| is_routes(f)) {
-            Some(file) => Routes::load(file, &channels.names()).map_err(first)?,
-            None => Routes::default(),
-        };
-        Ok(Setup {
-            rules: select(&rules, files::is_rule),
-            extractors: select(&rules, files::is_extractor),
-            paths,
-            settings,
-            inventory,
-            catalogue,
-            playbooks: scripts.playbooks,
-            channels,
-            routes,
-            diagnostics,
-        })
+        if let Some(wrong) = content.refused(Part::Devices).iter().chain(content.refused(Part::Routes)).next() {
+            return Err(wrong.clone().into());
+        }
+        Ok(Setup { paths, text: text.into(), settings, content })
     }
-}
-
-fn is_routes(file: &SourceFile) -> bool {
-    file.name.ends_with("/routes.toml")
-}
-
-fn select(files: &[SourceFile], wanted: impl Fn(&SourceFile) -> bool) -> Vec<SourceFile> {
-    files.iter().filter(|file| wanted(file)).cloned().collect()
-}
-
-fn first(mut wrong: Vec<Diagnostic>) -> Diagnostic {
-    if wrong.is_empty() { Diagnostic::new("notifiers/routes.toml", Place::default(), "does not load") } else { wrong.swap_remove(0) }
 }
 
 fn read_optional(path: &Path) -> Result<Option<String>, FilesError> {
     match files::read(path, Path::new("")) {
         Ok(file) => Ok(Some(file.text.to_string())),
-        Err(FilesError::Io { cause, .. }) if cause.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) if error.is_absence() => Ok(None),
         Err(error) => Err(error),
     }
 }

@@ -51,7 +51,7 @@ impl Folder {
 /// The actions that the binary brings, for the executor: it has no configuration but what it reads itself.
 #[must_use]
 pub fn shipped_actions() -> Vec<SourceFile> {
-    Folder::Playbooks.shipped().into_iter().filter(super::is_action).collect()
+    Folder::Playbooks.shipped().into_iter().filter(|file| super::is_action(&file.name)).collect()
 }
 
 fn collect(dir: &Dir<'_>, folder: &str, out: &mut Vec<SourceFile>) {

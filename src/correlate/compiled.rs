@@ -4,25 +4,18 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
+use super::measure::{Datum, number};
 use super::shape::shape;
+use super::test::{Measured, Test, Timing, slots as bits};
 use super::value::{Overlay, canonical, field, is_host_field};
 use crate::diag::{Diagnostic, Place};
-use crate::model::{Event, Span};
-use crate::sigma::{Body, Comparison, Correlation, CorrelationType, Refire, Rule, RuleSet};
+use crate::model::{Event, Span, Time};
+use crate::sigma::{Body, Correlation, Refire, Rule, RuleSet};
 
-/// References of one ordered correlation: they are bits of a word.
+/// References of one temporal correlation: they are bits of a word.
 pub const MAX_REFERENCES: usize = 64;
-/// The highest threshold of an `event_count`: a group keeps so many entries where a rule asks for it.
+/// The highest threshold of a count: a group keeps so many entries where a rule asks for it.
 pub const MAX_THRESHOLD: f64 = 1_000_000.0;
-
-/// What makes a window true.
-#[derive(Clone, Debug)]
-pub(super) enum Test {
-    /// All comparisons hold for the number of entries.
-    Count(Vec<(Comparison, f64)>),
-    /// The references, by slot, in this order (C7).
-    Ordered(Vec<usize>),
-}
 
 /// Per slot, the field that an alias names, if it does.
 type FieldBySlot = Vec<Option<Arc<str>>>;
@@ -33,8 +26,16 @@ pub(super) struct Compiled {
     /// Its index among the rules.
     pub rule: usize,
     pub test: Test,
+    pub timing: Timing,
+    /// The slots that open a window of [`Timing::Unless`], and those that may settle it.
+    pub opening: u64,
+    pub settling: u64,
+    /// Whether findings show what was compared.
+    pub shows_value: bool,
     pub span: Span,
     pub lateness: Span,
+    /// How much later than the system's its timers are due.
+    pub delay: Span,
     pub refire: Refire,
     pub cooldown: Option<Span>,
     pub min_events: u64,
@@ -45,6 +46,8 @@ pub(super) struct Compiled {
     hosts: Vec<bool>,
     /// Per slot, the field of each group-by name.
     fields: Vec<Vec<Arc<str>>>,
+    /// Per slot, the field of each name whose values count (C10).
+    values: Vec<Vec<Arc<str>>>,
     /// Aliases that are no group-by names: name and, per slot, the field.
     aliases: Vec<(Arc<str>, FieldBySlot)>,
     /// Whether it is not reported (C11).
@@ -66,24 +69,30 @@ impl Compiled {
                 slots.push(*reference);
             }
         }
-        let test = match correlation.kind {
-            CorrelationType::EventCount => count(&correlation.condition).map(Test::Count),
-            CorrelationType::TemporalOrdered => order(correlation, references, &slots).map(Test::Ordered),
-        };
+        let places: Vec<usize> = references.iter().filter_map(|reference| slots.iter().position(|slot| slot == reference)).collect();
         let owner = set.rules.get(rule);
-        let test = test.map_err(|(message, help)| refusal(owner, message, help))?;
+        let test = Test::new(correlation, &places).map_err(|(message, help)| refusal(owner, message, help))?;
         let opmas = owner.map(|r| r.opmas.clone()).unwrap_or_default();
         let named = |slot: &usize, alias: &str| aliased(correlation, references, *slot, alias);
-        let fields: Vec<Vec<Arc<str>>> =
-            slots.iter().map(|slot| correlation.group_by.iter().map(|name| named(slot, name).unwrap_or_else(|| Arc::clone(name))).collect()).collect();
+        let by_slot = |names: &[Arc<str>]| -> Vec<Vec<Arc<str>>> {
+            slots.iter().map(|slot| names.iter().map(|name| named(slot, name).unwrap_or_else(|| Arc::clone(name))).collect()).collect()
+        };
+        let (fields, values) = (by_slot(&correlation.group_by), by_slot(&correlation.field));
+        let (opening, settling) = if let Test::Rules(condition) = &test { (bits(condition, false), bits(condition, true)) } else { (0, 0) };
+        let own = opmas.lateness.unwrap_or(lateness);
         let hosts =
             correlation.group_by.iter().enumerate().map(|(at, name)| is_host_field(name) || fields.iter().filter_map(|f| f.get(at)).any(|f| is_host_field(f)));
         let others = correlation.aliases.keys().filter(|alias| !correlation.group_by.contains(alias));
         Ok(Compiled {
             rule,
+            timing: test.timing(),
+            opening,
+            settling,
+            shows_value: matches!(test, Test::Compare(..)),
             test,
             span: correlation.timespan,
-            lateness: opmas.lateness.unwrap_or(lateness),
+            lateness: own,
+            delay: Span(own.0.saturating_sub(lateness.0)),
             refire: opmas.refire.unwrap_or(if opmas.cooldown.is_some() { Refire::Every } else { Refire::Edge }),
             cooldown: opmas.cooldown,
             min_events: opmas.min_events.unwrap_or(1),
@@ -91,6 +100,7 @@ impl Compiled {
             hosts: hosts.collect(),
             aliases: others.map(|alias| (Arc::clone(alias), slots.iter().map(|slot| named(slot, alias)).collect())).collect(),
             fields,
+            values,
             slots,
             silent: set.is_silent(rule),
             watched: false,
@@ -98,9 +108,23 @@ impl Compiled {
         })
     }
 
-    /// Whether it asks for an order, and so for presence instead of findings (C8).
-    pub(super) fn is_ordered(&self) -> bool {
-        matches!(self.test, Test::Ordered(_))
+    /// Whether it asks for presence instead of findings (C8).
+    pub(super) fn asks_presence(&self) -> bool {
+        matches!(self.test, Test::Ordered(_) | Test::Rules(_) | Test::Missing | Test::Compare(Measured::Rules, _))
+    }
+
+    /// Whether an entry that came by these slots may open a window that is decided when it is over.
+    pub(super) fn opens(&self, refs: u64) -> bool {
+        match self.timing {
+            Timing::AtOnce => false,
+            Timing::Unless => refs & self.opening != 0,
+            Timing::Window | Timing::Silence => true,
+        }
+    }
+
+    /// When the window that an entry of this time opens is decided: what the watermark must reach.
+    pub(super) fn due(&self, opened: Time) -> Time {
+        opened.plus(self.span).plus(self.delay)
     }
 
     /// How far behind a group's newest entry another may be and still count (C1).
@@ -110,10 +134,25 @@ impl Compiled {
 
     /// The entries that one group keeps at most, unless `limit` allows more.
     pub(super) fn entries(&self, limit: usize) -> usize {
-        let Test::Count(comparisons) = &self.test else { return limit };
+        let Test::Compare(Measured::Events | Measured::Distinct, comparisons) = &self.test else { return limit };
         let most = comparisons.iter().map(|(_, n)| *n).fold(self.min_events as f64, f64::max);
         // A threshold is at most MAX_THRESHOLD, so the cast loses nothing.
         limit.max(most.min(MAX_THRESHOLD) as usize + 1)
+    }
+
+    /// The value of an entry that came by `slot` (C10); `Err` for one that is no number where numbers are asked for.
+    pub(super) fn value(&self, slot: usize, event: &Event, overlay: Option<&Overlay>) -> Result<Option<Datum>, NotANumber> {
+        let Test::Compare(measured, _) = &self.test else { return Ok(None) };
+        let names = self.values.get(slot).map_or(&[][..], Vec::as_slice);
+        let Some(found) = names.iter().map(|name| lookup(event, overlay, name)).collect::<Option<Vec<_>>>() else { return Ok(None) };
+        match (measured, found.as_slice()) {
+            (Measured::Events | Measured::Rules, _) | (_, []) => Ok(None),
+            (Measured::Distinct | Measured::Share, values) => {
+                let texts: Vec<String> = values.iter().zip(names).map(|(value, name)| canonical(value, is_host_field(name))).collect();
+                Ok(serde_json::to_string(&texts).ok().map(|text| Datum::Text(text.into())))
+            }
+            (_, [value, ..]) => number(value).map(|number| Some(Datum::Number(number))).ok_or(NotANumber),
+        }
     }
 
     /// The group's text for an entry that came by `slot`; `None` when a group field is missing (C9).
@@ -168,36 +207,8 @@ fn aliased(correlation: &Correlation, references: &[usize], rule: usize, alias: 
     names.find_map(|name| by_rule.get(name)).cloned()
 }
 
-type Refused = (String, &'static str);
-
-fn count(condition: &[(Comparison, f64)]) -> Result<Vec<(Comparison, f64)>, Refused> {
-    for (comparison, number) in condition {
-        if !matches!(comparison, Comparison::Gt | Comparison::Gte) {
-            let message = "an event_count that a later event can make false (`lt`, `lte`, `eq`, `neq`) is not evaluated by this version".to_owned();
-            return Err((message, "it evaluates `gt` and `gte`"));
-        }
-        if *number > MAX_THRESHOLD {
-            return Err((format!("a threshold of {number} is more than a group keeps"), "at most 1000000"));
-        }
-    }
-    Ok(condition.to_vec())
-}
-
-fn order(correlation: &Correlation, references: &[usize], slots: &[usize]) -> Result<Vec<usize>, Refused> {
-    // A condition that asks for all the rules is what the type means without one.
-    let all = references.len() as f64;
-    let means_all = |(comparison, number): &(Comparison, f64)| matches!((comparison, number), (Comparison::Gte | Comparison::Eq, n) if *n == all);
-    if !correlation.condition.iter().all(means_all) {
-        return Err((
-            "temporal_ordered with a condition is not evaluated by this version".to_owned(),
-            "leave the condition away: all rules must match, in their order",
-        ));
-    }
-    if references.len() > MAX_REFERENCES {
-        return Err((format!("temporal_ordered over {} rules", references.len()), "at most 64"));
-    }
-    Ok(references.iter().filter_map(|reference| slots.iter().position(|slot| slot == reference)).collect())
-}
+/// A value that is no number.
+pub(super) struct NotANumber;
 
 fn refusal(rule: Option<&Rule>, message: String, help: &str) -> Diagnostic {
     let (file, place) = rule.map_or_else(|| (Arc::from(""), Place::default()), |rule| (Arc::clone(&rule.file), rule.place));

@@ -3,12 +3,15 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::compiled::{Compiled, correlation};
+use serde_json::Number;
+
+use super::compiled::{Compiled, NotANumber, correlation};
 use super::fired::Fired;
-use super::group::{Fire, Held};
+use super::group::{Fire, Group, Held};
 use super::groups::Groups;
 use super::place::Place;
 use super::timekeeper::{LATENESS, Timekeeper};
+use super::timer::Timers;
 use super::value::Overlay;
 use super::window::{Entry, Input};
 use crate::diag::Diagnostic;
@@ -23,9 +26,9 @@ const FREE_EVERY: Span = Span::secs(10);
 pub struct Limits {
     /// The lateness of rules that name none (C1).
     pub lateness: Span,
-    /// Groups of one rule; beyond it the one that is idle longest is evicted.
+    /// Groups of one rule; beyond it the one that is idle longest in the largest source's share is evicted.
     pub groups_per_rule: usize,
-    /// Groups of all rules together; as above.
+    /// Groups of all rules together; beyond it the largest share of all rules loses one.
     pub groups: usize,
     /// Entries of one group; beyond it the oldest is dropped. A rule with a higher threshold keeps as many as that.
     pub entries_per_group: usize,
@@ -48,6 +51,8 @@ pub struct Counters {
     pub groups_evicted: u64,
     /// Entries dropped because their group was full: `opmas_group_entries_dropped_total` (C12).
     pub entries_dropped: u64,
+    /// Values that are no numbers where a rule adds them up or ranks them: `opmas_not_a_number_total` (C10).
+    pub not_a_number: u64,
 }
 
 /// A finding that was told while its event was not believed: rule and group.
@@ -67,6 +72,9 @@ pub struct Correlator {
     limits: Limits,
     pub(super) counters: Counters,
     pub(super) freed: Time,
+    pub(super) timers: Timers,
+    /// How many groups there are.
+    pub(super) total: usize,
 }
 
 /// Inputs of one spool entry by correlation, in the order of [`Correlator::rules`].
@@ -94,7 +102,7 @@ impl Correlator {
         let groups = vec![Groups::default(); rules.len()];
         let keys = set.rules.iter().map(|rule| Arc::clone(rule.key())).collect();
         let silent = (0..set.rules.len()).map(|rule| set.is_silent(rule)).collect();
-        Ok(Correlator { rules, groups, consumers, keys, silent, limits, counters: Counters::default(), freed: Time::MIN })
+        Ok(Correlator { rules, groups, consumers, keys, silent, limits, counters: Counters::default(), freed: Time::MIN, timers: Timers::default(), total: 0 })
     }
 
     /// What was not counted or not kept.
@@ -111,7 +119,7 @@ impl Correlator {
     /// How many groups are kept.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.groups.iter().map(Groups::len).sum()
+        self.total
     }
 
     /// Whether no group is kept.
@@ -131,8 +139,11 @@ impl Correlator {
 
     /// A believed event and the detections that it matched enter; the correlations that fire and are not silent.
     /// `told`: what [`Correlator::attempt`] said of this event before it was believed, and is not said again.
-    pub fn event(&mut self, time: &Timekeeper, event: &Arc<Event>, matched: &[usize], told: &[Told]) -> Vec<Fired> {
-        self.run(time, event, matched, told, false).0
+    pub fn event(&mut self, time: &mut Timekeeper, event: &Arc<Event>, matched: &[usize], told: &[Told]) -> Vec<Fired> {
+        let mut fired = self.run(time, event, matched, told, false).0;
+        // What came late may have opened what is due already.
+        fired.extend(self.release(time, false));
+        fired
     }
 
     /// What an event that is not believed yet would make fire: it sees itself and what is believed, and leaves no trace (T3).
@@ -144,15 +155,55 @@ impl Correlator {
         result
     }
 
-    /// The watermark has moved: frees what it has passed (T4).
-    pub fn advance(&mut self, time: &Timekeeper) {
-        if time.watermark() < self.freed.plus(FREE_EVERY) {
-            return;
+    /// The watermark has moved: releases the timers that it has reached, and frees what it has passed (T4).
+    pub fn advance(&mut self, time: &mut Timekeeper) -> Vec<Fired> {
+        let fired = self.release(time, false);
+        if time.watermark() >= self.freed.plus(FREE_EVERY) {
+            self.freed = time.watermark();
+            for (rule, groups) in self.rules.iter().zip(&mut self.groups) {
+                let before = groups.len();
+                groups.free(rule, time);
+                self.total -= before - groups.len();
+            }
         }
-        self.freed = time.watermark();
-        for (rule, groups) in self.rules.iter().zip(&mut self.groups) {
-            groups.free(rule, time);
+        fired
+    }
+
+    /// The input has ended and time goes to infinity: every open timer is decided (X3).
+    pub fn finish(&mut self, time: &mut Timekeeper) -> Vec<Fired> {
+        let mut fired = self.release(time, true);
+        fired.iter_mut().for_each(|fired| fired.end = true);
+        fired
+    }
+
+    /// Decides what is due, one after the other. Each decision settles an entry of a group for good, and what it brings about goes to later
+    /// rules only, so that this ends.
+    fn release(&mut self, time: &mut Timekeeper, end: bool) -> Vec<Fired> {
+        let mut fired = Vec::new();
+        while let Some((at, text)) = self.timers.next(time, end) {
+            let Some(deadline) = self.deadline(at, &text) else { break };
+            let watermark = time.stand(deadline);
+            let mut inbox = Inbox::new();
+            if let Some(held) = self.decide(at, &text) {
+                fired.extend(self.pass_on(at, &text, held, &mut inbox).0);
+            }
+            fired.extend(self.spread(inbox, time, (None, &[])).0);
+            time.stand(watermark);
         }
+        fired
+    }
+
+    /// When the window of a group's timer ends.
+    fn deadline(&self, at: usize, text: &Arc<str>) -> Option<Time> {
+        let timer = self.groups.get(at)?.get(text)?.timer.as_ref()?;
+        Some(timer.opened.time.plus(self.rules.get(at)?.span))
+    }
+
+    fn decide(&mut self, at: usize, text: &Arc<str>) -> Option<Held> {
+        let (rule, groups) = (self.rules.get(at)?, self.groups.get_mut(at)?);
+        let (held, before) = groups.change(text, &Arc::from(""), |group| group.decide(rule));
+        self.timers.replace(at, text, before, groups.get(text).and_then(|group| group.timer.as_ref()));
+        held
     }
 
     fn run(&mut self, time: &Timekeeper, event: &Arc<Event>, matched: &[usize], told: &[Told], attempt: bool) -> (Vec<Fired>, Vec<Told>) {
@@ -160,61 +211,78 @@ impl Correlator {
         let (place, trust) = (Place { time: event.time, seq: event.seq }, event.trust);
         for rule in matched {
             for (consumer, slot) in self.consumers.get(*rule).into_iter().flatten() {
-                let input = Input { place, event: Arc::clone(event), overlay: None, slot: *slot, finding: false, trust, behind: None, told: false };
+                let event = Arc::clone(event);
+                let input = Input { place, event, overlay: None, slot: *slot, finding: false, value: None, trust, behind: None, told: false };
                 inbox.entry(*consumer).or_default().push(input);
             }
         }
-        let entered = !inbox.is_empty();
+        let told: Vec<(Place, Told)> = told.iter().map(|told| (place, told.clone())).collect();
+        self.spread(inbox, time, (attempt.then_some(place), &told))
+    }
+
+    /// Inputs go through the rules in their order. With a place, nothing but that is evaluated, and no trace is left.
+    fn spread(&mut self, mut inbox: Inbox, time: &Timekeeper, (only, told): (Option<Place>, &[(Place, Told)])) -> (Vec<Fired>, Vec<Told>) {
         let (mut fired, mut says) = (Vec::new(), Vec::new());
         while let Some((at, inputs)) = inbox.pop_first() {
             for (text, inputs) in self.by_group(at, inputs) {
                 let inputs = inputs.into_iter().map(|input| self.marked(at, &text, input, time, told)).collect();
-                for held in self.enter(at, &text, inputs, time, attempt.then_some(place)) {
+                for held in self.enter(at, &text, inputs, time, only) {
                     let (found, said) = self.pass_on(at, &text, held, &mut inbox);
                     fired.extend(found);
                     says.extend(said);
                 }
             }
         }
-        if entered && !attempt {
-            self.evict();
-        }
         (fired, says)
     }
 
     /// Inputs by the group that they belong to, in the order of their first places and of the groups' texts.
-    fn by_group(&mut self, at: usize, inputs: Vec<Input>) -> Vec<(Arc<str>, Vec<Input>)> {
+    fn by_group(&mut self, at: usize, mut inputs: Vec<Input>) -> Vec<(Arc<str>, Vec<Input>)> {
         let Some(rule) = self.rules.get(at) else { return Vec::new() };
         let mut by_text: BTreeMap<Arc<str>, Vec<Input>> = BTreeMap::new();
-        for input in inputs {
-            match rule.group_text(input.slot, &input.event, input.overlay.as_deref()) {
-                Some(text) => by_text.entry(text).or_default().push(input),
-                None => self.counters.missing_group_field += 1,
+        // Of an event that came by several references, the value is that of the first one.
+        inputs.sort_by_key(|input| input.slot);
+        for mut input in inputs {
+            let Some(text) = rule.group_text(input.slot, &input.event, input.overlay.as_deref()) else {
+                self.counters.missing_group_field += 1;
+                continue;
+            };
+            match rule.value(input.slot, &input.event, input.overlay.as_deref()) {
+                Ok(value) => input.value = value,
+                Err(NotANumber) => self.counters.not_a_number += 1,
             }
+            by_text.entry(text).or_default().push(input);
         }
         let mut groups: Vec<_> = by_text.into_iter().collect();
         groups.sort_by_key(|(_, inputs)| inputs.iter().map(|input| input.place).min());
         groups
     }
 
-    fn marked(&self, at: usize, text: &Arc<str>, input: Input, time: &Timekeeper, told: &[Told]) -> Input {
+    fn marked(&self, at: usize, text: &Arc<str>, input: Input, time: &Timekeeper, told: &[(Place, Told)]) -> Input {
         let rule = self.rules.get(at).map(|rule| rule.rule);
-        let told = told.iter().any(|(of, group)| Some(*of) == rule && group == text);
+        let told = told.iter().any(|(place, (of, group))| *place == input.place && Some(*of) == rule && group == text);
         let behind = if time.is_behind(input.place.time) { input.event.text("host").map(Arc::from) } else { None };
         Input { told, behind, ..input }
     }
 
     fn enter(&mut self, at: usize, text: &Arc<str>, inputs: Vec<Input>, time: &Timekeeper, only: Option<Place>) -> Vec<Held> {
         let (Some(rule), Some(groups)) = (self.rules.get(at), self.groups.get_mut(at)) else { return Vec::new() };
+        let Some(stream) = inputs.first().map(|input| Arc::clone(&input.event.stream)) else { return Vec::new() };
         let limit = self.limits.entries_per_group;
+        let enter = |group: &mut Group| {
+            group.see(rule, time);
+            group.enter(rule, inputs, limit, only)
+        };
         if only.is_some() {
-            return groups.copy(text, rule, time).enter(rule, inputs, limit, only).held;
+            return enter(&mut groups.get(text).cloned().unwrap_or_else(|| Group::new(stream))).held;
         }
-        let mut group = groups.take(text, rule, time);
-        let entered = group.enter(rule, inputs, limit, None);
-        groups.put(Arc::clone(text), group);
+        let before = groups.len();
+        let (entered, timer) = groups.change(text, &stream, enter);
+        self.timers.replace(at, text, timer, groups.get(text).and_then(|group| group.timer.as_ref()));
+        self.total = self.total + groups.len() - before;
         self.counters.late_matches += entered.late;
         self.counters.entries_dropped += entered.dropped;
+        self.evict(at);
         entered.held
     }
 
@@ -229,10 +297,10 @@ impl Correlator {
         let Held { entry, new, trust, fire } = held;
         let overlay = Arc::new(rule.overlay(entry.refs, &entry.event, entry.overlay.as_deref()));
         for (consumer, slot) in consumers {
-            let presence = self.rules.get(*consumer).is_some_and(Compiled::is_ordered);
+            let presence = self.rules.get(*consumer).is_some_and(Compiled::asks_presence);
             if (presence && new) || (!presence && fire.is_some()) {
                 let (place, event, overlay) = (entry.place, Arc::clone(&entry.event), Some(Arc::clone(&overlay)));
-                let input = Input { place, event, overlay, slot: *slot, finding: !presence, trust, behind: None, told: false };
+                let input = Input { place, event, overlay, slot: *slot, finding: !presence, value: None, trust, behind: None, told: false };
                 inbox.entry(*consumer).or_default().push(input);
             }
         }
@@ -241,20 +309,23 @@ impl Correlator {
         (fire.map(|fire| fired(rule, self.key(rule.rule), Arc::clone(text), &entry, fire, overlay)), said)
     }
 
-    /// Keeps the number of groups within its bounds (C12).
-    fn evict(&mut self) {
-        for groups in &mut self.groups {
-            while groups.len() > self.limits.groups_per_rule && groups.evict() {
-                self.counters.groups_evicted += 1;
-            }
-        }
-        while self.len() > self.limits.groups {
-            let longest = self.groups.iter_mut().filter(|groups| groups.len() > 0).min_by_key(|groups| groups.idle_since());
-            if !longest.is_some_and(Groups::evict) {
+    /// Keeps the number of a rule's groups, and of all, within its bounds (C12).
+    fn evict(&mut self, at: usize) {
+        while self.groups.get(at).is_some_and(|groups| groups.len() > self.limits.groups_per_rule) && self.evict_one(at) {}
+        while self.total > self.limits.groups {
+            let largest = self.groups.iter().enumerate().max_by_key(|(_, groups)| groups.largest()).map(|(at, _)| at);
+            if !largest.is_some_and(|at| self.evict_one(at)) {
                 return;
             }
-            self.counters.groups_evicted += 1;
         }
+    }
+
+    fn evict_one(&mut self, at: usize) -> bool {
+        let Some((text, group)) = self.groups.get_mut(at).and_then(Groups::evict) else { return false };
+        self.timers.replace(at, &text, group.timer, None);
+        self.total -= 1;
+        self.counters.groups_evicted += 1;
+        true
     }
 }
 
@@ -266,7 +337,7 @@ fn consumers(rules: &mut [Compiled], len: usize) -> Vec<Vec<(usize, usize)>> {
         for (slot, of) in rule.slots.iter().enumerate() {
             if let (Some(list), Some(flag)) = (consumers.get_mut(*of), watched.get_mut(*of)) {
                 list.push((at, slot));
-                *flag |= rule.is_ordered();
+                *flag |= rule.asks_presence();
             }
         }
     }
@@ -283,11 +354,19 @@ fn fired(rule: &Compiled, key: Arc<str>, group_text: Arc<str>, entry: &Entry, fi
         group: Some(rule.group(entry.refs, &entry.event, entry.overlay.as_deref())),
         overlay,
         group_text,
-        value: (!rule.is_ordered()).then_some(fire.count),
+        value: fire.value.filter(|_| rule.shows_value).and_then(shown),
         count: fire.count,
         from: fire.from,
         evidence: fire.evidence,
         trust: fire.trust,
         end: false,
     }
+}
+
+/// The largest float below which every whole number is one: 2^53.
+const WHOLE: f64 = 9_007_199_254_740_992.0;
+
+/// A number as people write it: a whole one without a point.
+fn shown(value: f64) -> Option<Number> {
+    if value.fract() == 0.0 && value.abs() < WHOLE { Some((value as i64).into()) } else { Number::from_f64(value) }
 }

@@ -9,7 +9,7 @@ use serde_json::Value;
 use super::fired::Fired;
 use super::value::{is_host_field, mac_digits};
 use crate::model::{Entity, EntityKind, Evidence, Finding, FindingKind, RuleRef, Severity, Window};
-use crate::sigma::{Body, Rule, RuleSet};
+use crate::sigma::{Body, Correlation, CorrelationType, Rule, RuleSet};
 
 /// The severity of a rule that names no level.
 pub const DEFAULT_SEVERITY: Severity = Severity::Low;
@@ -17,6 +17,10 @@ pub const DEFAULT_SEVERITY: Severity = Severity::Low;
 const QUOTED: usize = 200;
 /// Bytes of a value in a text.
 const SHOWN: usize = 80;
+/// Bytes of a line in the evidence: the spool has it whole, and a finding has to fit into a ledger record and a message.
+const MAX_RAW: usize = 4_096;
+/// Bytes of a group's or an entity's value in a finding; its identity was made from the whole.
+const MAX_VALUE: usize = 1_024;
 
 /// The finding that a firing is; `None` when the firing is not of this set of rules.
 #[must_use]
@@ -34,12 +38,12 @@ pub fn finding(fired: &Fired, set: &RuleSet) -> Option<Finding> {
         level: Arc::from(severity.level()),
         title: Arc::clone(&rule.title),
         text: text(fired, rule, set),
-        group: fired.group.iter().flatten().map(|(name, value)| (name.to_string(), value.clone())).collect(),
+        group: fired.group.iter().flatten().map(|(name, value)| (name.to_string(), bounded(value))).collect(),
         entities: entities(fired, rule),
         device: text_field("device"),
         site: text_field("site"),
         window: Window { from: fired.from, to: fired.place.time },
-        value: fired.value.map(Value::from),
+        value: fired.value.clone().map(Value::Number),
         count: fired.count,
         evidence: evidence(fired),
         tags: rule.tags.clone(),
@@ -50,7 +54,18 @@ pub fn finding(fired: &Fired, set: &RuleSet) -> Option<Finding> {
 
 fn evidence(fired: &Fired) -> Vec<Evidence> {
     let shown = fired.evidence.iter();
-    shown.map(|e| Evidence { seq: e.seq, source: Arc::clone(&e.source), time: e.time, raw: Arc::clone(&e.raw) }).collect()
+    shown.map(|e| Evidence { seq: e.seq, source: Arc::clone(&e.source), time: e.time, raw: short(&e.raw) }).collect()
+}
+
+fn short(raw: &Arc<str>) -> Arc<str> {
+    if raw.len() <= MAX_RAW { Arc::clone(raw) } else { cut(raw, MAX_RAW).into() }
+}
+
+fn bounded(value: &Value) -> Value {
+    match value {
+        Value::String(text) if text.len() > MAX_VALUE => Value::String(cut(text, MAX_VALUE)),
+        other => other.clone(),
+    }
 }
 
 fn entities(fired: &Fired, rule: &Rule) -> BTreeMap<String, Entity> {
@@ -66,7 +81,7 @@ fn entities(fired: &Fired, rule: &Rule) -> BTreeMap<String, Entity> {
 /// The kind follows from the value where that is an address, else from the names of the field and the role.
 fn entity(role: &str, field: &str, value: &Value) -> Option<Entity> {
     let text = match value {
-        Value::String(text) if !text.is_empty() => text.clone(),
+        Value::String(text) if !text.is_empty() && text.len() <= MAX_VALUE => text.clone(),
         Value::Number(number) => number.to_string(),
         _ => return None,
     };
@@ -106,13 +121,33 @@ fn text(fired: &Fired, rule: &Rule, set: &RuleSet) -> String {
     let Body::Correlation(correlation) = &rule.body else {
         return format!("{}{on}: {}", rule.title, cut(&fired.event.raw, QUOTED));
     };
-    let titles: Vec<&str> = set.inputs(fired.rule).iter().filter_map(|input| set.rules.get(*input)).map(|rule| &*rule.title).collect();
-    let what = match fired.value {
-        Some(value) => format!("{value} × {}", titles.join(" or ")),
-        None => titles.join(", then "),
-    };
+    let what = what(fired, correlation, set);
     let group: String = fired.group.iter().flatten().map(|(name, value)| format!(" {} {}", preposition(name), plain(value))).collect();
-    format!("{what}{group}{on} within {} (first {}, last {})", correlation.timespan, fired.from, fired.place.time)
+    format!("{what}{group}{on} within {} (first {}, last {})", correlation.timespan, fired.from.brief(), fired.place.time.brief())
+}
+
+/// What a correlation found, of which rules.
+fn what(fired: &Fired, correlation: &Correlation, set: &RuleSet) -> String {
+    let titles: Vec<&str> = set.inputs(fired.rule).iter().filter_map(|input| set.rules.get(*input)).map(|rule| &*rule.title).collect();
+    let (any, field) = (titles.join(" or "), correlation.field.join(", "));
+    let value = fired.value.as_ref().map(ToString::to_string).unwrap_or_default();
+    match correlation.kind {
+        CorrelationType::EventCount => format!("{value} × {any}"),
+        CorrelationType::ValueCount => format!("{value} different {field} of {any}"),
+        CorrelationType::ValueSum => format!("{field} adds up to {value} in {any}"),
+        CorrelationType::ValueAvg => format!("{field} is {value} on average in {any}"),
+        CorrelationType::ValuePercentile => match correlation.percentile {
+            Some(p) => format!("the {p}th percentile of {field} is {value} in {any}"),
+            None => format!("this {field} makes up {value} % of {any}"),
+        },
+        CorrelationType::Temporal if fired.value.is_some() => format!("{value} of {}", titles.join(", ")),
+        CorrelationType::Temporal if correlation.expression.is_some() => {
+            format!("{} ({})", set.rules.get(fired.rule).map_or("", |rule| &*rule.title), titles.join(", "))
+        }
+        CorrelationType::Temporal => titles.join(" and "),
+        CorrelationType::TemporalOrdered => titles.join(", then "),
+        CorrelationType::Missing => format!("no more {any}"),
+    }
 }
 
 fn in_group(fired: &Fired, names: &[&str]) -> bool {

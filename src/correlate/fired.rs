@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use serde_json::Value;
+use serde_json::{Number, Value};
 
 use super::place::Place;
 use super::value::{Overlay, field};
@@ -15,9 +15,9 @@ pub struct Fired {
     pub rule: usize,
     /// The rule's key, as O6 hashes it.
     pub key: Arc<str>,
-    /// The place x (C2).
+    /// The place x (C2); of a timer the deadline, and the seq of the event that started it.
     pub place: Place,
-    /// The event that stands at x.
+    /// The event that stands at x, or that started the timer.
     pub event: Arc<Event>,
     /// The fields that the firing lays over the event's (C8); empty for a detection.
     pub overlay: Arc<Overlay>,
@@ -25,8 +25,8 @@ pub struct Fired {
     pub group: Option<Vec<(Arc<str>, Value)>>,
     /// The group's canonical text, empty for a detection.
     pub group_text: Arc<str>,
-    /// What the condition compared; `None` for a detection and for temporal rules.
-    pub value: Option<u64>,
+    /// What the condition compared; `None` for a detection and for rules that compare nothing.
+    pub value: Option<Number>,
     /// How many entries the window held.
     pub count: u64,
     /// The window's first event.
@@ -60,10 +60,14 @@ impl Fired {
         }
     }
 
-    /// The finding's identity (O6).
+    /// The finding's identity (O6). What stands at another time than its event stands at a timer's deadline.
     #[must_use]
     pub fn id(&self) -> FindingId {
-        FindingId::new(&[&self.key, &self.group_text, &self.event.id.to_string()])
+        let event = self.event.id.to_string();
+        if self.place.time == self.event.time {
+            return FindingId::new(&[&self.key, &self.group_text, &event]);
+        }
+        FindingId::new(&[&self.key, &self.group_text, &event, &self.place.time.0.to_string()])
     }
 
     /// A field of the finding as later rules see it: overlaid by group fields and aliases (C8).

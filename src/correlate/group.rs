@@ -1,10 +1,12 @@
-//! One group of one correlation: what entered it, and when it speaks (C1–C3).
+//! One group of one correlation: what entered it, and when it speaks (C1–C3). What is decided later is in `timer`.
 
 use std::sync::Arc;
 
 use super::compiled::Compiled;
 use super::place::Place;
+use super::test::{Test, Timing};
 use super::timekeeper::Timekeeper;
+use super::timer::Timer;
 use super::window::{Entries, Entry, Input, Tally, Window, holds};
 use crate::model::{Event, Time, Trust};
 use crate::sigma::Refire;
@@ -26,19 +28,27 @@ pub(super) struct Group {
     pub waits_for: Option<Arc<str>>,
     /// All entries taken in.
     pub tally: Tally,
+    /// Entries up to here open no window any more (C4).
+    pub settled: Option<Place>,
+    /// The window that waits for its end.
+    pub timer: Option<Timer>,
+    /// The stream of the event that made it: whose share it is in (C12).
+    pub stream: Arc<str>,
 }
 
-impl Default for Group {
-    fn default() -> Group {
-        let entries = Entries::default();
-        Group { entries, armed: true, announced: None, fired: None, pruned: None, clock: Time::MIN, waits_for: None, tally: Tally::default() }
+impl Group {
+    /// An empty and armed one.
+    pub(super) fn new(stream: Arc<str>) -> Group {
+        let (entries, tally) = (Entries::default(), Tally::default());
+        let (announced, fired, pruned, waits_for, settled, timer) = (None, None, None, None, None, None);
+        Group { entries, armed: true, announced, fired, pruned, clock: Time::MIN, waits_for, tally, settled, timer, stream }
     }
 }
 
 /// An entry at which the condition holds for the first time, or at which the rule fires.
 #[derive(Clone, Debug)]
 pub(super) struct Held {
-    /// The entry x.
+    /// The entry x; for a timer it stands at the deadline.
     pub entry: Entry,
     /// The condition had not held here before.
     pub new: bool,
@@ -51,6 +61,8 @@ pub(super) struct Held {
 /// What a firing shows.
 #[derive(Clone, Debug)]
 pub(super) struct Fire {
+    /// What was compared.
+    pub value: Option<f64>,
     pub count: u64,
     pub from: Time,
     pub evidence: Vec<Arc<Event>>,
@@ -75,8 +87,7 @@ impl Group {
         let mut entered = Entered::default();
         let newest = inputs.iter().map(|input| input.place).max().max(self.entries.newest());
         let Some(horizon) = newest.map(|newest| newest.time.minus(rule.reach())) else { return entered };
-        let mut changed: Option<Place> = None;
-        let mut fresh = Vec::new();
+        let (mut fresh, mut touched) = (Vec::new(), Vec::new());
         for input in inputs {
             let (place, behind) = (input.place, input.behind.clone());
             if place.time <= horizon {
@@ -90,23 +101,33 @@ impl Group {
                     self.waits_for = behind;
                 }
             }
-            changed = Some(changed.map_or(place, |known| known.min(place)));
+            touched.push(place);
         }
-        entered.dropped = self.prune(horizon, rule.entries(limit));
-        if let Some(changed) = changed {
+        if rule.timing != Timing::AtOnce {
+            self.reopen(rule, &touched);
+            entered.dropped = self.prune(rule, horizon, limit);
+            return entered;
+        }
+        entered.dropped = self.prune(rule, horizon, limit);
+        if let Some(changed) = touched.into_iter().min() {
             self.evaluate(rule, changed, &fresh, only, &mut entered.held);
         }
         entered
     }
 
-    fn prune(&mut self, horizon: Time, limit: usize) -> u64 {
-        while self.entries.oldest().is_some_and(|oldest| oldest.time <= horizon) {
+    fn prune(&mut self, rule: &Compiled, horizon: Time, limit: usize) -> u64 {
+        // What a window that waits for its end holds is needed until then.
+        let waiting = self.timer.as_ref().map(|timer| timer.opened);
+        while self.entries.oldest().is_some_and(|oldest| oldest.time <= horizon && waiting.is_none_or(|opened| oldest < opened)) {
             self.pruned = self.pruned.max(self.entries.pop().map(|place| place.time));
         }
         let mut dropped = 0;
-        while self.entries.len() > limit {
+        while self.entries.len() > rule.entries(limit) {
             self.pruned = self.pruned.max(self.entries.pop().map(|place| place.time));
             dropped += 1;
+        }
+        if self.timer.as_ref().is_some_and(|timer| self.entries.oldest() > Some(timer.opened)) {
+            self.open_first(rule);
         }
         dropped
     }
@@ -140,6 +161,9 @@ impl Group {
             return std::mem::take(&mut self.tally);
         }
         let mut tally = Tally::default();
+        if !matches!(rule.test, Test::Ordered(_)) {
+            return tally;
+        }
         self.entries.iter().take(from).for_each(|entry| tally.take(&rule.test, entry));
         tally
     }
@@ -155,13 +179,14 @@ impl Group {
 
     /// The evaluation at one entry.
     fn at(&mut self, rule: &Compiled, tally: &Tally, at: usize) -> Option<Held> {
-        let after = self.entries.get(at)?.place.time.minus(rule.span);
-        let window = self.entries.window(at, after);
-        let entry = self.entries.get(at)?;
-        if !holds(rule, tally, entry, window) {
+        let window = self.entries.window(at, self.entries.get(at)?.place.time.minus(rule.span));
+        self.entries.slide(&rule.test, window.first, at + 1);
+        let (entry, totals) = (self.entries.get(at)?, self.entries.totals()?);
+        let (trust, count) = (totals.trust(), totals.count);
+        let (true, value) = holds(rule, tally, entry, totals) else {
             self.armed |= at + 1 == self.entries.len();
             return None;
-        }
+        };
         let fires = self.may_fire(rule, entry);
         let new = !entry.held;
         let entry = self.entries.get_mut(at)?;
@@ -172,25 +197,33 @@ impl Group {
         }
         entry.fired |= fires;
         let entry = entry.clone();
-        let trust = entry.trust.min(tally.trust(after));
-        let fire = fires.then(|| self.fire(rule, window, entry.place, trust));
+        let fire = fires.then(|| self.fire(rule, window, entry.place, Fire { value, count, from: entry.place.time, evidence: Vec::new(), trust }));
         Some(Held { entry, new, trust, fire })
     }
 
     /// C3 at an entry whose window is true.
     fn may_fire(&self, rule: &Compiled, entry: &Entry) -> bool {
-        let silent = rule.cooldown.zip(self.fired).is_some_and(|(cooldown, fired)| entry.place.time < fired.plus(cooldown));
         let later = self.announced.is_none_or(|announced| entry.place > announced);
         let speaks = match rule.refire {
             Refire::Every => true,
             Refire::Edge | Refire::Reset => self.armed && later,
         };
-        speaks && !silent && !entry.fired
+        speaks && !self.is_silent(rule, entry.place.time) && !entry.fired
     }
 
-    fn fire(&mut self, rule: &Compiled, window: Window, place: Place, trust: Trust) -> Fire {
-        let from = self.entries.get(window.first).map_or(place.time, |first| first.place.time);
-        let fire = Fire { count: window.count, from, evidence: self.entries.evidence(window), trust };
+    /// Whether its cooldown keeps it silent at a time.
+    pub(super) fn is_silent(&self, rule: &Compiled, time: Time) -> bool {
+        rule.cooldown.zip(self.fired).is_some_and(|(cooldown, fired)| time < fired.plus(cooldown))
+    }
+
+    /// Adds what the window shows.
+    pub(super) fn shown(&self, window: Window, fire: Fire) -> Fire {
+        let from = self.entries.get(window.first).map_or(fire.from, |first| first.place.time);
+        Fire { from, evidence: self.entries.evidence(window), ..fire }
+    }
+
+    fn fire(&mut self, rule: &Compiled, window: Window, place: Place, fire: Fire) -> Fire {
+        let fire = self.shown(window, fire);
         self.announced = self.announced.max(Some(place));
         self.fired = self.fired.max(Some(place.time));
         match rule.refire {
@@ -203,7 +236,7 @@ impl Group {
 
     /// Whether the group is to be taken for empty and armed (C1). Asked when something enters: a host's time that ran on can go back.
     pub(super) fn is_past(&self, rule: &Compiled, time: &Timekeeper) -> bool {
-        time.passed(self.clock.plus(rule.reach()), self.waits_for.as_deref())
+        self.timer.is_none() && time.passed(self.clock.plus(rule.reach()), self.waits_for.as_deref())
     }
 
     /// Whether its cooldown is past as well, also for what may still come late.
@@ -213,15 +246,14 @@ impl Group {
 
     /// Whether nothing of it matters any more, and never will: to free it changes nothing.
     pub(super) fn is_over(&self, rule: &Compiled, time: &Timekeeper) -> bool {
-        self.is_cool(rule, time) && time.passed_for_good(self.clock.plus(rule.reach()), self.waits_for.as_deref())
+        self.timer.is_none() && self.is_cool(rule, time) && time.passed_for_good(self.clock.plus(rule.reach()), self.waits_for.as_deref())
     }
 
-    /// As it is to be seen now: empty and armed when the watermark has passed it (C1); a cooldown goes on.
-    pub(super) fn seen(self, rule: &Compiled, time: &Timekeeper) -> Group {
-        if !self.is_past(rule, time) {
-            return self;
+    /// Makes it what it is to be seen as now: empty and armed when the watermark has passed it (C1); a cooldown goes on.
+    pub(super) fn see(&mut self, rule: &Compiled, time: &Timekeeper) {
+        if self.is_past(rule, time) {
+            let fired = if self.is_cool(rule, time) { None } else { self.fired };
+            *self = Group { fired, ..Group::new(Arc::clone(&self.stream)) };
         }
-        let fired = if self.is_cool(rule, time) { None } else { self.fired };
-        Group { fired, ..Group::default() }
     }
 }

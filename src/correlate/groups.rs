@@ -1,19 +1,29 @@
 //! The groups of one correlation, and which of them go first when there are too many (C12).
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use super::compiled::Compiled;
 use super::group::Group;
 use super::timekeeper::Timekeeper;
+use super::timer::Timer;
 use crate::model::Time;
 
 /// All groups of one rule by their text. What is iterated is ordered; the map is only asked.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Groups {
     by_text: HashMap<Arc<str>, Group>,
-    /// By the group's own clock: who is idle longest stands first.
-    by_clock: BTreeSet<(Time, Arc<str>)>,
+    /// By stream, each one's groups in the order in which they are evicted.
+    shares: BTreeMap<Arc<str>, BTreeSet<Rank>>,
+    /// The streams by the number of their groups.
+    sizes: BTreeSet<(usize, Arc<str>)>,
+}
+
+/// Groups with an open timer last; among others who is idle longest by the group's own clock stands first.
+type Rank = (bool, Time, Arc<str>);
+
+fn rank(text: &Arc<str>, group: &Group) -> Rank {
+    (group.timer.is_some(), group.clock, Arc::clone(text))
 }
 
 impl Groups {
@@ -21,50 +31,83 @@ impl Groups {
         self.by_text.len()
     }
 
-    /// A group as it stands, or a new one, emptied when the watermark has passed it (C1).
-    pub(super) fn take(&mut self, text: &Arc<str>, rule: &Compiled, time: &Timekeeper) -> Group {
-        let Some(group) = self.by_text.remove(text) else { return Group::default() };
-        self.by_clock.remove(&(group.clock, Arc::clone(text)));
-        group.seen(rule, time)
-    }
-
-    /// A copy of a group, to try something on.
-    pub(super) fn copy(&self, text: &Arc<str>, rule: &Compiled, time: &Timekeeper) -> Group {
-        self.by_text.get(text).cloned().unwrap_or_default().seen(rule, time)
-    }
-
-    /// Puts a group back where it was taken from. One that nothing entered is not kept.
-    pub(super) fn put(&mut self, text: Arc<str>, group: Group) {
-        if group.clock > Time::MIN {
-            self.by_clock.insert((group.clock, Arc::clone(&text)));
-            self.by_text.insert(text, group);
+    /// Does something to a group as it is to be seen now, or to a new one of this stream's share; with its timer before.
+    pub(super) fn change<R>(&mut self, text: &Arc<str>, stream: &Arc<str>, change: impl FnOnce(&mut Group) -> R) -> (R, Option<Timer>) {
+        let mut group = self.by_text.remove(text);
+        let before = group.as_ref().map(|group| rank(text, group));
+        let timer = group.as_ref().and_then(|group| group.timer.clone());
+        let mut group = group.take().unwrap_or_else(|| Group::new(Arc::clone(stream)));
+        let result = change(&mut group);
+        // One that nothing entered is not kept.
+        let now = (group.clock > Time::MIN).then(|| rank(text, &group));
+        if before != now {
+            self.stand(&group.stream, before, now.clone());
         }
+        if now.is_some() {
+            self.by_text.insert(Arc::clone(text), group);
+        }
+        (result, timer)
+    }
+
+    /// A group has another rank in its stream's share, a first one or none.
+    fn stand(&mut self, stream: &Arc<str>, before: Option<Rank>, now: Option<Rank>) {
+        let share = self.shares.entry(Arc::clone(stream)).or_default();
+        let size = share.len();
+        before.map(|rank| share.remove(&rank));
+        now.map(|rank| share.insert(rank));
+        let grown = share.len();
+        if grown == 0 {
+            self.shares.remove(stream);
+        }
+        if size != grown {
+            self.sizes.remove(&(size, Arc::clone(stream)));
+            if grown > 0 {
+                self.sizes.insert((grown, Arc::clone(stream)));
+            }
+        }
+    }
+
+    pub(super) fn get(&self, text: &Arc<str>) -> Option<&Group> {
+        self.by_text.get(text)
+    }
+
+    /// Puts a group back that a snapshot kept.
+    pub(super) fn restore(&mut self, text: Arc<str>, group: Group) {
+        self.stand(&Arc::clone(&group.stream), None, Some(rank(&text, &group)));
+        self.by_text.insert(text, group);
     }
 
     /// Frees what the watermark has passed (T4).
     pub(super) fn free(&mut self, rule: &Compiled, time: &Timekeeper) {
         let reach = rule.reach();
-        let past = self.by_clock.iter().take_while(|(clock, _)| time.passed(clock.plus(reach), None));
-        let over = past.filter(|(_, text)| self.by_text.get(text).is_none_or(|group| group.is_over(rule, time)));
-        for key in over.cloned().collect::<Vec<_>>() {
-            self.by_text.remove(&key.1);
-            self.by_clock.remove(&key);
+        let past = self.shares.values().flat_map(|share| share.iter().take_while(|(timer, clock, _)| !timer && time.passed(clock.plus(reach), None)));
+        let over = past.filter(|(_, _, text)| self.by_text.get(text).is_none_or(|group| group.is_over(rule, time)));
+        for rank in over.cloned().collect::<Vec<_>>() {
+            self.remove(rank);
         }
     }
 
-    /// The clock of the group that is idle longest.
-    pub(super) fn idle_since(&self) -> Option<Time> {
-        self.by_clock.first().map(|(clock, _)| *clock)
+    fn remove(&mut self, rank: Rank) -> Option<(Arc<str>, Group)> {
+        let (text, group) = self.by_text.remove_entry(&rank.2)?;
+        self.stand(&group.stream, Some(rank), None);
+        Some((text, group))
     }
 
-    /// Evicts the group that is idle longest.
-    pub(super) fn evict(&mut self) -> bool {
-        let Some((_, text)) = self.by_clock.pop_first() else { return false };
-        self.by_text.remove(&text).is_some()
+    /// How many groups the largest share has.
+    pub(super) fn largest(&self) -> usize {
+        self.sizes.last().map_or(0, |(size, _)| *size)
     }
 
-    /// All groups, in the order of their clocks and texts.
+    /// Evicts the first group of the largest share: whoever makes groups without end loses their own, and a source with fewer than its
+    /// part of the bound loses none.
+    pub(super) fn evict(&mut self) -> Option<(Arc<str>, Group)> {
+        let (_, stream) = self.sizes.last()?;
+        let rank = self.shares.get(stream)?.first()?.clone();
+        self.remove(rank)
+    }
+
+    /// All groups, in the order of their streams and ranks.
     pub(super) fn iter(&self) -> impl Iterator<Item = (&Arc<str>, &Group)> {
-        self.by_clock.iter().filter_map(|(_, text)| self.by_text.get(text).map(|group| (text, group)))
+        self.shares.values().flatten().filter_map(|(_, _, text)| self.by_text.get_key_value(text))
     }
 }

@@ -3,7 +3,8 @@
 //! ```text
 //! Event ─ Timekeeper (believed? how far is time?) ─ Correlator ─┬─ Compiled: one correlation, ready to run
 //!                                                               ├─ Groups ─ Group: armed, announced, cooldown
-//!                                                               │              └─ Entries, Tally: windows
+//!                                                               │              ├─ Entries, Totals, Tally: windows
+//!                                                               │              └─ Timer: what is decided later
 //!                                                               └─ Fired ─ finding()
 //! ```
 
@@ -15,10 +16,14 @@ mod group;
 mod groups;
 mod hosts;
 mod load;
+mod measure;
 mod place;
 mod shape;
+mod slide;
 mod snapshot;
+mod test;
 mod timekeeper;
+mod timer;
 mod value;
 mod window;
 mod wire;

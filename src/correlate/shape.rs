@@ -18,11 +18,17 @@ fn text(set: &RuleSet, rule: usize, depth: usize) -> String {
         Some(Body::Detection(detection)) => format!("{:?}", without_places(detection)),
         Some(Body::Correlation(correlation)) if depth < MAX_DEPTH => {
             let inputs: Vec<String> = set.inputs(rule).iter().map(|input| text(set, *input, depth + 1)).collect();
-            let Correlation { kind, group_by, timespan, field, aliases, rules, .. } = correlation;
+            let Correlation { kind, group_by, timespan, field, aliases, rules, percentile, expression, condition, .. } = correlation;
             let names: Vec<_> = rules.iter().map(|(name, _)| name).collect();
             // Below another rule the threshold decides what enters that one's windows.
-            let threshold = if depth > 0 { format!("{:?} {:?}", correlation.condition, set.rules.get(rule).map(|rule| &rule.opmas)) } else { String::new() };
-            format!("{kind:?} {group_by:?} {timespan:?} {field:?} {aliases:?} {names:?} {inputs:?} {threshold}")
+            let threshold = if depth > 0 {
+                format!("{condition:?} {expression:?} {percentile:?} {:?}", set.rules.get(rule).map(|rule| &rule.opmas))
+            } else {
+                String::new()
+            };
+            // Texts are kept for shares, numbers for percentiles.
+            let numbers = percentile.is_some();
+            format!("{kind:?} {group_by:?} {timespan:?} {field:?} {numbers} {aliases:?} {names:?} {inputs:?} {threshold}")
         }
         _ => String::new(),
     }

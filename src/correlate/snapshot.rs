@@ -7,7 +7,10 @@ use serde::{Deserialize, Serialize};
 
 use super::correlator::{Correlator, Counters};
 use super::group::Group;
+use super::measure::Datum;
 use super::place::Place;
+use super::test::Timing;
+use super::timer::Timers;
 use super::value::Overlay;
 use super::window::{Entries, Entry, Tally};
 use super::wire::{WireEvent, WireValue};
@@ -40,6 +43,8 @@ struct GroupState {
     clock: Time,
     waits_for: Option<Arc<str>>,
     tally: Tally,
+    settled: Option<Place>,
+    stream: Arc<str>,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -50,6 +55,9 @@ struct EntryState {
     overlay: Option<Vec<(Arc<str>, WireValue)>>,
     refs: u64,
     weight: u32,
+    value: Option<Datum>,
+    more: Vec<Datum>,
+    behind: Option<Arc<str>>,
     trust: Trust,
     counted: bool,
     held: bool,
@@ -89,6 +97,7 @@ impl Correlator {
 
     /// Goes on from what another one remembered. The windows of rules that are equal as far as windows go are kept, others are empty (C13).
     pub fn restore(&mut self, state: State) {
+        self.timers = Timers::default();
         let events: Vec<Arc<Event>> = state.events.into_iter().map(|event| Arc::new(event.into())).collect();
         let mut known: BTreeMap<(Arc<str>, Arc<str>), Vec<GroupState>> = state.rules.into_iter().map(|rule| ((rule.key, rule.shape), rule.groups)).collect();
         for at in 0..self.rules.len() {
@@ -98,16 +107,23 @@ impl Correlator {
             *groups = super::groups::Groups::default();
             for state in kept {
                 let text = Arc::clone(&state.text);
-                groups.put(text, read_group(state, &events));
+                let mut group = read_group(state, &events);
+                if rule.timing != Timing::AtOnce {
+                    group.open_first(rule);
+                }
+                self.timers.replace(at, &text, None, group.timer.as_ref());
+                groups.restore(text, group);
             }
         }
+        self.total = self.groups.iter().map(super::groups::Groups::len).sum();
         self.counters = state.counters;
         self.freed = state.freed;
     }
 }
 
 fn write_group(text: &Arc<str>, group: &Group, table: &mut Table) -> GroupState {
-    let Group { entries, armed, announced, fired, pruned, clock, waits_for, tally } = group;
+    // A timer follows from the rest.
+    let Group { entries, armed, announced, fired, pruned, clock, waits_for, tally, settled, timer: _, stream } = group;
     GroupState {
         text: Arc::clone(text),
         entries: entries.iter().map(|entry| write_entry(entry, table)).collect(),
@@ -118,6 +134,8 @@ fn write_group(text: &Arc<str>, group: &Group, table: &mut Table) -> GroupState 
         clock: *clock,
         waits_for: waits_for.clone(),
         tally: tally.clone(),
+        settled: *settled,
+        stream: Arc::clone(stream),
     }
 }
 
@@ -129,6 +147,9 @@ fn write_entry(entry: &Entry, table: &mut Table) -> EntryState {
         overlay: entry.overlay.as_ref().map(overlay),
         refs: entry.refs,
         weight: entry.weight,
+        value: entry.value.clone(),
+        more: entry.more.clone(),
+        behind: entry.behind.clone(),
         trust: entry.trust,
         counted: entry.counted,
         held: entry.held,
@@ -138,14 +159,14 @@ fn write_entry(entry: &Entry, table: &mut Table) -> EntryState {
 }
 
 fn read_group(state: GroupState, events: &[Arc<Event>]) -> Group {
-    let GroupState { entries: list, armed, announced, fired, pruned, clock, waits_for, tally, .. } = state;
+    let GroupState { entries: list, armed, announced, fired, pruned, clock, waits_for, tally, settled, stream, .. } = state;
     let mut entries = Entries::default();
     list.into_iter().filter_map(|entry| read_entry(entry, events)).for_each(|entry| entries.restore(entry));
-    Group { entries, armed, announced, fired, pruned, clock, waits_for, tally }
+    Group { entries, armed, announced, fired, pruned, clock, waits_for, tally, settled, timer: None, stream }
 }
 
 fn read_entry(state: EntryState, events: &[Arc<Event>]) -> Option<Entry> {
-    let EntryState { place, event, overlay, refs, weight, trust, counted, held, fired, told } = state;
+    let EntryState { place, event, overlay, refs, weight, value, more, behind, trust, counted, held, fired, told } = state;
     let overlay = overlay.map(|list| Arc::new(list.into_iter().map(|(name, value)| (name, value.into())).collect::<Overlay>()));
-    Some(Entry { place, event: Arc::clone(events.get(event)?), overlay, refs, weight, trust, counted, held, fired, told })
+    Some(Entry { place, event: Arc::clone(events.get(event)?), overlay, refs, weight, value, more, behind, trust, counted, held, fired, told })
 }

@@ -151,6 +151,18 @@ impl Timekeeper {
         self.watermark > deadline && host.and_then(|host| self.hosts.newest(host)).is_none_or(|time| time > deadline)
     }
 
+    /// Whether a timer is due: the watermark has reached it, and, where a host is named, that host's time less lateness has as well (C6).
+    #[must_use]
+    pub fn reached(&self, due: Time, host: Option<&str>) -> bool {
+        let host = host.and_then(|host| self.hosts.time(host, self.clock));
+        self.watermark >= due && host.is_none_or(|time| time.minus(self.lateness) >= due)
+    }
+
+    /// Lets the watermark stand elsewhere, while a timer is released (X3); where it stood.
+    pub(super) fn stand(&mut self, at: Time) -> Time {
+        std::mem::replace(&mut self.watermark, at)
+    }
+
     /// Whether an entry of this time comes behind the watermark.
     #[must_use]
     pub fn is_behind(&self, time: Time) -> bool {

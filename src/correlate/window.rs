@@ -5,11 +5,13 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::compiled::{Compiled, Test, bit, has};
+use super::compiled::{Compiled, bit, has};
+use super::measure::Datum;
 use super::place::Place;
+use super::slide::Totals;
+use super::test::{Test, Verdict, met};
 use super::value::Overlay;
 use crate::model::{Event, Time, Trust};
-use crate::sigma::Comparison;
 
 /// How many of a window's first events a finding shows.
 pub const EVIDENCE_FIRST: usize = 3;
@@ -26,6 +28,8 @@ pub(super) struct Input {
     pub slot: usize,
     /// A finding that is counted, beside whatever else stands at its place (C8); else the event itself.
     pub finding: bool,
+    /// What it brings to a value type (C10).
+    pub value: Option<Datum>,
     /// The least trust of what stands behind it.
     pub trust: Trust,
     /// The host whose time must pass too, because the event came behind the watermark.
@@ -46,6 +50,12 @@ pub(super) struct Entry {
     pub weight: u32,
     /// Whether the event itself counts.
     pub counted: bool,
+    /// The event's value, or that of a finding.
+    pub value: Option<Datum>,
+    /// Values of further findings.
+    pub more: Vec<Datum>,
+    /// The host whose time must pass too, because the event came behind the watermark.
+    pub behind: Option<Arc<str>>,
     pub trust: Trust,
     /// The condition has held here.
     pub held: bool,
@@ -57,8 +67,9 @@ pub(super) struct Entry {
 
 impl Entry {
     pub(super) fn new(input: Input) -> Entry {
-        let Input { place, event, trust, told, .. } = input.clone();
-        let mut entry = Entry { place, event, overlay: None, refs: 0, weight: 0, counted: false, trust, held: false, fired: false, told };
+        let Input { place, event, trust, told, behind, .. } = input.clone();
+        let (overlay, value, more) = (None, None, Vec::new());
+        let mut entry = Entry { place, event, overlay, refs: 0, weight: 0, counted: false, value, more, behind, trust, held: false, fired: false, told };
         entry.merge(input);
         entry
     }
@@ -70,6 +81,10 @@ impl Entry {
         self.told |= input.told;
         if input.finding || !self.counted {
             self.weight = self.weight.saturating_add(1);
+            match (&self.value, input.value) {
+                (None, value) => self.value = value,
+                (Some(_), value) => self.more.extend(value),
+            }
         }
         self.counted |= !input.finding;
         match (&mut self.overlay, input.overlay) {
@@ -83,6 +98,11 @@ impl Entry {
             (Some(_), None) => {}
         }
     }
+
+    /// The values that it brings.
+    pub(super) fn values(&self) -> impl Iterator<Item = &Datum> {
+        self.value.iter().chain(&self.more)
+    }
 }
 
 /// What is known of the entries up to one place, so that the next needs no second look at them.
@@ -90,8 +110,6 @@ impl Entry {
 pub(super) struct Tally {
     /// Per place of an ordered rule: the latest start of a sequence that fills the places up to it.
     starts: Vec<Option<Time>>,
-    /// The newest entry that is not verified.
-    open: Option<Time>,
 }
 
 impl Tally {
@@ -101,9 +119,6 @@ impl Tally {
 
     /// Takes an entry in; one event fills one place, so later places go first (C7).
     pub(super) fn take(&mut self, test: &Test, entry: &Entry) {
-        if entry.trust < Trust::Verified {
-            self.open = self.open.max(Some(entry.place.time));
-        }
         let Test::Ordered(order) = test else { return };
         self.starts.resize(order.len(), None);
         for (place, _) in order.iter().enumerate().rev().filter(|(_, slot)| has(entry.refs, **slot)) {
@@ -120,30 +135,25 @@ impl Tally {
         let reached = before.len().checked_sub(1).is_none_or(|place| self.start(place).is_some_and(|start| start > after));
         has(entry.refs, *last) && reached
     }
-
-    /// The least trust of the entries later than `after`.
-    pub(super) fn trust(&self, after: Time) -> Trust {
-        if self.open.is_some_and(|open| open > after) { Trust::Open } else { Trust::Verified }
-    }
 }
 
-/// The entries of a group, ordered by place.
+/// A window of entries, by index.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Window {
+    /// Its first entry.
+    pub first: usize,
+    /// Its last entry.
+    pub last: usize,
+}
+
+/// The entries of a group, ordered by place, and the window over them that was asked for last.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Entries {
     list: VecDeque<Entry>,
-    /// How many weigh more than 1.
-    heavy: usize,
-}
-
-/// A window that ends at an entry: `(x − T, x]`.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Window {
-    /// Index of its first entry.
-    pub first: usize,
-    /// Index of x.
-    pub last: usize,
-    /// What it counts.
-    pub count: u64,
+    /// What the entries from `first` to before `end` come to; `None` before the first window.
+    totals: Option<Totals>,
+    first: usize,
+    end: usize,
 }
 
 impl Entries {
@@ -175,18 +185,29 @@ impl Entries {
         }
     }
 
+    /// Index of the first entry at or after a time.
+    pub(super) fn index_of_time(&self, time: Time) -> usize {
+        self.index(Place { time, seq: 0 })
+    }
+
     /// Puts it at its place; whether that was empty.
     pub(super) fn put(&mut self, input: Input) -> bool {
         let index = self.index(input.place);
+        let inside = index >= self.first && index < self.end;
+        let mut totals = self.totals.as_mut().filter(|_| inside);
         match self.list.get_mut(index).filter(|entry| entry.place == input.place) {
             Some(entry) => {
-                let before = entry.weight;
+                totals.iter_mut().for_each(|totals| totals.remove(entry));
                 entry.merge(input);
-                self.heavy += usize::from(before == 1 && entry.weight > 1);
+                totals.iter_mut().for_each(|totals| totals.add(entry));
                 false
             }
             None => {
-                self.list.insert(index, Entry::new(input));
+                let entry = Entry::new(input);
+                totals.iter_mut().for_each(|totals| totals.add(&entry));
+                self.list.insert(index, entry);
+                self.end += usize::from(index < self.end);
+                self.first += usize::from(index < self.first);
                 true
             }
         }
@@ -194,14 +215,17 @@ impl Entries {
 
     /// Puts an entry back that a snapshot kept.
     pub(super) fn restore(&mut self, entry: Entry) {
-        self.heavy += usize::from(entry.weight > 1);
         self.list.push_back(entry);
     }
 
     /// Takes the oldest entry away.
     pub(super) fn pop(&mut self) -> Option<Place> {
         let entry = self.list.pop_front()?;
-        self.heavy -= usize::from(entry.weight > 1);
+        if self.first == 0 && self.end > 0 {
+            self.totals.iter_mut().for_each(|totals| totals.remove(&entry));
+        }
+        self.first = self.first.saturating_sub(1);
+        self.end = self.end.saturating_sub(1);
         Some(entry.place)
     }
 
@@ -210,19 +234,34 @@ impl Entries {
     }
 
     pub(super) fn clear(&mut self) {
-        self.list = VecDeque::new();
-        self.heavy = 0;
+        *self = Entries::default();
+    }
+
+    /// What the entries from `first` to before `end` come to: the window slides there.
+    pub(super) fn slide(&mut self, test: &Test, first: usize, end: usize) {
+        let apart = first >= self.end || end <= self.first;
+        let mut totals = self.totals.take().filter(|_| !apart).unwrap_or_else(|| {
+            (self.first, self.end) = (first, first);
+            Totals::new(test)
+        });
+        // The window grows before it shrinks, so that its edges never cross.
+        self.list.range(self.end.min(end)..end).for_each(|entry| totals.add(entry));
+        self.list.range(first..self.first.max(first)).for_each(|entry| totals.add(entry));
+        self.list.range(end..self.end.max(end)).for_each(|entry| totals.remove(entry));
+        self.list.range(self.first.min(first)..first).for_each(|entry| totals.remove(entry));
+        (self.first, self.end) = (first, end);
+        self.totals = Some(totals);
+    }
+
+    /// What the window comes to that was slid to last.
+    pub(super) fn totals(&self) -> Option<&Totals> {
+        self.totals.as_ref()
     }
 
     /// The window that ends at the entry with this index and begins after `after`.
     pub(super) fn window(&self, last: usize, after: Time) -> Window {
         let first = self.list.partition_point(|entry| entry.place.time <= after).min(last);
-        let count = if self.heavy == 0 {
-            last - first + 1
-        } else {
-            self.list.range(first..=last).map(|entry| usize::try_from(entry.weight).unwrap_or(usize::MAX)).sum()
-        };
-        Window { first, last, count: count as u64 }
+        Window { first, last }
     }
 
     /// The first and the last events of a window.
@@ -235,23 +274,16 @@ impl Entries {
     }
 }
 
-/// Whether a rule's condition holds at an entry; `tally` stands just before it.
-pub(super) fn holds(rule: &Compiled, tally: &Tally, entry: &Entry, window: Window) -> bool {
-    let after = entry.place.time.minus(rule.span);
-    let test = match &rule.test {
-        Test::Count(comparisons) => comparisons.iter().all(|(comparison, number)| compare(*comparison, window.count as f64, *number)),
-        Test::Ordered(order) => tally.completes(order, entry, after),
+/// Whether a rule's condition holds for a window that ends at an entry, and the value that was compared; `tally` stands just before it.
+pub(super) fn holds(rule: &Compiled, tally: &Tally, entry: &Entry, totals: &Totals) -> (bool, Option<f64>) {
+    let (test, value) = match &rule.test {
+        Test::Compare(measured, _) => {
+            let value = totals.value(*measured, entry);
+            (rule.test.verdict(value, true) == Verdict::True, value)
+        }
+        Test::Rules(condition) => (met(condition, totals.present(), totals.present()), None),
+        Test::Ordered(order) => (tally.completes(order, entry, entry.place.time.minus(rule.span)), None),
+        Test::Missing => (false, None),
     };
-    test && window.count >= rule.min_events
-}
-
-fn compare(comparison: Comparison, left: f64, right: f64) -> bool {
-    match comparison {
-        Comparison::Lt => left < right,
-        Comparison::Lte => left <= right,
-        Comparison::Gt => left > right,
-        Comparison::Gte => left >= right,
-        Comparison::Eq => left == right,
-        Comparison::Neq => left != right,
-    }
+    (test && totals.count >= rule.min_events, value)
 }

@@ -87,9 +87,14 @@ fn conflicts(rule: &LogSource, event: &Event, mode: LogsourceMode) -> bool {
 
 fn differ(wanted: Option<&Arc<str>>, theirs: Option<&str>) -> bool {
     match (wanted, theirs) {
-        (Some(wanted), Some(theirs)) => !wanted.eq_ignore_ascii_case(theirs),
+        (Some(wanted), Some(theirs)) => !wanted.eq_ignore_ascii_case(theirs) && !is_registry(wanted, theirs) && !is_registry(theirs, wanted),
         _ => false,
     }
+}
+
+/// Sigma's category `registry_event` is all of `registry_add`, `registry_set`, `registry_delete` and `registry_rename`.
+fn is_registry(all: &str, one: &str) -> bool {
+    all.eq_ignore_ascii_case("registry_event") && one.get(..9).is_some_and(|head| head.eq_ignore_ascii_case("registry_"))
 }
 
 fn own<'e>(fields: &'e Map<String, Value>, name: &str) -> Option<&'e str> {

@@ -4,25 +4,18 @@ use std::io;
 use std::sync::Arc;
 
 use super::detection::{Live, kind_key};
+use crate::config::{self, Part};
 use crate::diag::SourceFile;
 use crate::journal::Revisions;
-use crate::model::{EntryBody, Inventory, Revision, RevisionKind};
+use crate::model::{Inventory, Revision, RevisionKind};
 
-/// Files as the kept copy of a revision has them: JSON, a list of name and text (stable).
+/// Files as the kept copy of a revision has them: JSON, a list of name and text (stable); the inventory is JSON as well (stable).
 ///
 /// # Errors
 /// As [`Revisions::keep`].
 fn keep_files(revisions: &Revisions, kind: RevisionKind, files: &[SourceFile]) -> io::Result<Revision> {
     let pairs: Vec<(&str, &str)> = files.iter().map(|file| (&*file.name, &*file.text)).collect();
     keep(revisions, kind, &serde_json::to_vec(&pairs)?)
-}
-
-/// The inventory as JSON (stable).
-///
-/// # Errors
-/// As [`Revisions::keep`].
-pub(super) fn keep_inventory(revisions: &Revisions, inventory: &Inventory) -> io::Result<Revision> {
-    keep(revisions, RevisionKind::Inventory, &serde_json::to_vec(inventory)?)
 }
 
 fn keep(revisions: &Revisions, kind: RevisionKind, content: &[u8]) -> io::Result<Revision> {
@@ -56,28 +49,26 @@ pub(super) fn read(revisions: &Revisions, revision: &Revision) -> io::Result<Con
     })
 }
 
-/// What is configured now goes live where it differs from what the spool has.
-pub(super) struct Configured<'a> {
-    pub(super) rules: &'a [SourceFile],
-    pub(super) extractors: &'a [SourceFile],
-    pub(super) inventory: &'a Inventory,
+/// The files of a revision.
+///
+/// # Errors
+/// The copy is gone or damaged, or holds no files.
+pub(super) fn files(revisions: &Revisions, revision: &Revision) -> io::Result<Vec<SourceFile>> {
+    match read(revisions, revision)? {
+        Content::Rules(files) | Content::Extractors(files) => Ok(files),
+        Content::Inventory(_) => Err(io::ErrorKind::InvalidData.into()),
+    }
 }
 
-impl Configured<'_> {
-    fn revisions(&self, kept: &Revisions) -> io::Result<[Revision; 3]> {
-        Ok([
-            keep_files(kept, RevisionKind::Extractors, self.extractors)?,
-            keep_inventory(kept, self.inventory)?,
-            keep_files(kept, RevisionKind::Rules, self.rules)?,
-        ])
-    }
-
-    /// Keeps copies, and gives the revisions that differ from what is live, in the order in which they go live.
-    ///
-    /// # Errors
-    /// As [`Revisions::keep`].
-    pub(super) fn new_revisions(&self, kept: &Revisions, live: &Live) -> io::Result<Vec<EntryBody>> {
-        let new = self.revisions(kept)?.into_iter().filter(|revision| live.get(&kind_key(revision.kind)) != Some(revision));
-        Ok(new.map(EntryBody::Revision).collect())
-    }
+/// Keeps copies of what is configured, and gives the revisions that differ from what is live, in the order in which they go live.
+///
+/// # Errors
+/// As [`Revisions::keep`].
+pub(super) fn new_revisions(configured: &config::Content, kept: &Revisions, live: &Live) -> io::Result<Vec<Revision>> {
+    let all = [
+        keep_files(kept, RevisionKind::Extractors, configured.good(Part::Extractors))?,
+        keep(kept, RevisionKind::Inventory, &serde_json::to_vec(&*configured.inventory)?)?,
+        keep_files(kept, RevisionKind::Rules, configured.good(Part::Rules))?,
+    ];
+    Ok(all.into_iter().filter(|revision| live.get(&kind_key(revision.kind)) != Some(revision)).collect())
 }

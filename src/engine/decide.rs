@@ -2,15 +2,15 @@
 
 use std::sync::{Arc, Mutex};
 
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 
 use super::effects::{Effects, lock};
-use crate::alert::{Channels, intend};
+use crate::alert::intend;
 use crate::clock;
+use crate::config::Content;
 use crate::journal::{CheckpointRef, Checkpoints, SpoolHandle};
 use crate::model::{Decided, Finding, FindingId};
-use crate::playbook::{Playbooks, Run};
-use crate::triage::Routes;
+use crate::playbook::Run;
 
 /// Most findings that are recorded with one sync.
 const MAX_BATCH: usize = 256;
@@ -31,9 +31,7 @@ pub(super) enum Detected {
 /// The task that decides.
 pub(super) struct Decider {
     pub(super) effects: Arc<Effects>,
-    pub(super) routes: Arc<Routes>,
-    pub(super) channels: Arc<Channels>,
-    pub(super) playbooks: Arc<Playbooks>,
+    pub(super) content: watch::Receiver<Arc<Content>>,
     pub(super) checkpoints: Checkpoints,
     /// Taken away when opmas ends: the spool's writer ends with its last handle.
     pub(super) spool: Arc<Mutex<Option<SpoolHandle>>>,
@@ -64,7 +62,8 @@ impl Decider {
     fn decide(&self, finding: Finding) -> Vec<Decided> {
         let now = clock::now();
         metrics::counter!("opmas_findings_total", "rule" => rule_name(&finding), "severity" => u8::from(finding.severity).to_string()).increment(1);
-        let triggered: Vec<_> = self.playbooks.iter().filter(|playbook| playbook.triggered_by(&finding)).collect();
+        let content = self.content.borrow().clone();
+        let triggered: Vec<_> = content.playbooks.iter().filter(|playbook| playbook.triggered_by(&finding)).collect();
         let runs = triggered.iter().map(|playbook| Decided::Run {
             run: run_id(&finding.id, &playbook.name),
             playbook: playbook.name.clone(),
@@ -72,7 +71,7 @@ impl Decider {
             finding: finding.id.clone(),
             at: now,
         });
-        let intended = intend(&lock(&self.effects.outbox), &self.channels, &finding, &self.routes.route(&finding), now);
+        let intended = intend(&lock(&self.effects.outbox), &content.channels, &finding, &content.routes.route(&finding), now);
         if intended.dropped > 0 {
             metrics::counter!("opmas_deliveries_dropped_total").increment(intended.dropped);
         }

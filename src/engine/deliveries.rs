@@ -3,25 +3,27 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::effects::{Effects, lock};
 use crate::alert::{Channels, Due, Notice, SendError};
 use crate::clock;
+use crate::config::Content;
 use crate::model::Decided;
 
 /// Longest sleep between two looks at the outbox.
 const LOOK: Duration = Duration::from_secs(60);
 
 /// Sends what is due until `stop`; then waits for what is being sent.
-pub(super) async fn run(effects: Arc<Effects>, channels: Arc<Channels>, stop: CancellationToken) {
+pub(super) async fn run(effects: Arc<Effects>, content: watch::Receiver<Arc<Content>>, stop: CancellationToken) {
     let settled = lock(&effects.outbox).settle(clock::now());
     effects.record(settled).await;
     let mut sending = JoinSet::new();
     while !stop.is_cancelled() {
         for due in claim(&effects) {
-            sending.spawn(deliver(effects.clone(), channels.clone(), due));
+            sending.spawn(deliver(effects.clone(), content.borrow().channels.clone(), due));
         }
         let wake = lock(&effects.outbox).next_wake(clock::now());
         let sleep = wake.map_or(LOOK, |at| at.since(clock::now()).to_std().min(LOOK));

@@ -1,25 +1,23 @@
 //! The running system, as the API and the command line hold it.
 
 use std::collections::HashSet;
-use std::io;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex};
-use std::thread;
 use std::time::Duration;
 
-use tokio::sync::{broadcast, mpsc, watch};
+use tokio::sync::{broadcast, mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use super::bundle;
 use super::effects::{Effects, lock};
 use super::hands::Hands;
-use super::intake;
+use super::reload;
 use super::status::Status;
+use crate::config::Content;
 use crate::executor::{Reply, Request};
 use crate::index::{Answer, Query};
-use crate::journal::{LedgerHash, Revisions, SpoolHandle};
-use crate::model::{Decided, EntryBody, Inventory};
+use crate::journal::{LedgerHash, SpoolHandle};
+use crate::model::{Decided, Inventory};
 use crate::source::Batch;
 
 /// How long what is under way on devices and channels may take to end when opmas ends; then it is settled at the next start.
@@ -30,9 +28,7 @@ pub struct Engine {
     pub(super) status: Status,
     pub(super) effects: Arc<Effects>,
     pub(super) hands: Arc<Hands>,
-    pub(super) revisions: Revisions,
-    pub(super) inventory: watch::Sender<Arc<Inventory>>,
-    pub(super) verified: watch::Sender<Arc<HashSet<IpAddr>>>,
+    pub(super) reload: mpsc::Sender<reload::Asked>,
     pub(super) spool: Arc<Mutex<Option<SpoolHandle>>>,
     pub(super) batches: mpsc::Sender<Batch>,
     /// Source, and protocol with address.
@@ -49,7 +45,6 @@ pub(super) struct Stop {
     pub(super) before_decider: Vec<JoinHandle<()>>,
     pub(super) decider: JoinHandle<()>,
     pub(super) after_decider: Vec<JoinHandle<()>>,
-    pub(super) index: thread::JoinHandle<()>,
 }
 
 /// The addresses whose TCP connections are believed: those of devices.
@@ -104,20 +99,20 @@ impl Engine {
         self.hands.perform(Request::Check { device: name.into() }).await
     }
 
-    /// Another inventory, from the next spool entry on; the executor reads its own.
+    /// Has the configuration folder read at once, and gives what is live then.
     ///
     /// # Errors
-    /// It cannot be kept.
-    pub async fn set_inventory(&self, inventory: Inventory) -> io::Result<()> {
-        let revision = bundle::keep_inventory(&self.revisions, &inventory)?;
-        let spool = lock(&self.spool).clone();
-        if let Some(spool) = spool {
-            intake::append(&spool, vec![EntryBody::Revision(revision)], &self.status).await;
-        }
-        self.verified.send_replace(Arc::new(addresses(&inventory)));
-        self.inventory.send_replace(Arc::new(inventory));
-        self.hands.start().await;
-        Ok(())
+    /// It cannot be read, or opmas is ending; one sentence.
+    pub async fn reload(&self) -> Result<Arc<Content>, String> {
+        let ending = || "opmas is ending".to_owned();
+        let (asked, done) = oneshot::channel();
+        self.reload.send(asked).await.map_err(|_| ending())?;
+        done.await.map_err(|_| ending())?
+    }
+
+    /// The same, without waiting for it. Where as many wait already as may, one more would change nothing.
+    pub fn reload_soon(&self) {
+        let _ = self.reload.try_send(oneshot::channel().0);
     }
 
     /// Ends everything, from left to right: what was accepted is on disk and computed; what is under way on devices and channels is
@@ -140,10 +135,7 @@ impl Engine {
         }
         self.hands.shutdown().await;
         let (feed, head) = (self.effects.index.get().cloned(), self.effects.head().0);
-        let ended = tokio::task::spawn_blocking(move || {
-            feed.iter().for_each(|feed| feed.end(head));
-            self.stop.index.join()
-        });
+        let ended = tokio::task::spawn_blocking(move || feed.map(|feed| feed.end(head)));
         // What it has not written it reads from the ledger at the next start.
         let _ = tokio::time::timeout(PATIENCE, ended).await;
     }

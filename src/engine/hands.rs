@@ -29,6 +29,11 @@ impl Hands {
         }
     }
 
+    /// Whether there is an executor.
+    pub(super) fn are_there(&self) -> bool {
+        self.client.borrow().is_some()
+    }
+
     /// Has a request carried out; the first one starts the executor.
     pub(super) async fn perform(&self, request: Request) -> Reply {
         if self.client.borrow().is_none() {

@@ -4,8 +4,8 @@
 use std::collections::BTreeMap;
 use std::io::{self, IsTerminal, Write};
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
+use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -13,6 +13,7 @@ use crate::index::{Answer, Index, IndexError, OpenError, Opened, Query};
 use crate::journal::{Content, DataDir, LedgerEntry, LedgerPlace, LedgerReader, ReadError};
 use crate::model::Decided;
 
+use super::effects::lock;
 use super::status::{Gravity, Status};
 
 /// Batches between the ledger and the index; when it is full, the index reads the ledger.
@@ -157,14 +158,17 @@ enum News {
     End { head: u64 },
 }
 
-/// The way to the thread.
+/// The way to the thread, which ends with the last of them or when it is told.
 #[derive(Clone)]
-pub(super) struct Feed(SyncSender<News>);
+pub(super) struct Feed {
+    news: SyncSender<News>,
+    thread: Arc<Mutex<Option<JoinHandle<()>>>>,
+}
 
 impl Feed {
     /// Tells of a batch that is on disk. Never waits: one that does not fit is read from the ledger later.
     pub(super) fn recorded(&self, place: LedgerPlace, decided: Vec<Arc<Decided>>) {
-        if let Err(TrySendError::Full(_)) = self.0.try_send(News::Recorded { place, decided }) {
+        if let Err(TrySendError::Full(_)) = self.news.try_send(News::Recorded { place, decided }) {
             metrics::counter!("opmas_index_lagged_total").increment(1);
         }
     }
@@ -173,14 +177,17 @@ impl Feed {
     pub(super) fn query(&self, query: Query, head: u64) -> Result<Answer, String> {
         let ended = || "the index has ended".to_owned();
         let (answer, answered) = sync_channel(1);
-        self.0.send(News::Query { query, head, answer }).map_err(|_| ended())?;
+        self.news.send(News::Query { query, head, answer }).map_err(|_| ended())?;
         answered.recv().map_err(|_| ended())?
     }
 
     /// Has the thread write everything up to `head` and end. Blocking.
     pub(super) fn end(&self, head: u64) {
         // It may have ended already.
-        let _ = self.0.send(News::End { head });
+        let _ = self.news.send(News::End { head });
+        if let Some(thread) = lock(&self.thread).take() {
+            let _ = thread.join();
+        }
     }
 }
 
@@ -188,11 +195,11 @@ impl Feed {
 ///
 /// # Errors
 /// The system has no thread for it.
-pub(super) fn start(data: DataDir, head: u64, status: Status) -> io::Result<(Feed, JoinHandle<()>)> {
+pub(super) fn start(data: DataDir, head: u64, status: Status) -> io::Result<Feed> {
     let (sender, news) = sync_channel(MAX_NEWS);
     let keeper = Keeper { data, index: None, head, early: BTreeMap::new(), status };
     let thread = thread::Builder::new().name("index".to_owned()).spawn(move || keeper.run(&news))?;
-    Ok((Feed(sender), thread))
+    Ok(Feed { news: sender, thread: Arc::new(Mutex::new(Some(thread))) })
 }
 
 /// The thread's own.
@@ -309,7 +316,7 @@ mod tests {
         let data = DataDir::open(&dir.path().join("data")).unwrap();
         let (ledger, _) = Ledger::open(&data).unwrap();
         let status = Status::default();
-        let (feed, thread) = start(data, 0, status.clone()).unwrap();
+        let feed = start(data, 0, status.clone()).unwrap();
         let mut told = Vec::new();
         for n in 0..8 {
             let place = ledger.append(vec![run(2 * n), run(2 * n + 1)]).await.unwrap();
@@ -323,7 +330,6 @@ mod tests {
         let expected: Vec<String> = (0..16).rev().map(|n| format!("{n:016x}")).collect();
         assert_eq!(runs(&feed, ledger.head().0), expected);
         feed.end(ledger.head().0);
-        thread.join().unwrap();
         assert!(feed.query(Query::Leases, 0).is_err(), "it has ended");
         assert_eq!(status.reasons(), []);
     }

@@ -1,6 +1,6 @@
 //! Leases: effects are read back while they should hold, asserted again when they are gone, and undone when they end.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -21,11 +21,12 @@ const LOOK: Duration = Duration::from_secs(60);
 /// Looks after leases until `stop`; then waits for what is under way.
 pub(super) async fn run(effects: Arc<Effects>, hands: Arc<Hands>, posture: Posture, status: Status, stop: CancellationToken) {
     let mut under_way = JoinSet::new();
+    let mut told = BTreeSet::new();
     while !stop.is_cancelled() {
         for work in lock(&effects.leases).due(clock::now()) {
             under_way.spawn(carry_out(effects.clone(), hands.clone(), posture, work));
         }
-        tell(&effects, &status);
+        told = tell(&effects, &status, &told);
         let wake = lock(&effects.leases).wakes();
         let sleep = wake.map_or(LOOK, |at| at.since(clock::now()).to_std().min(LOOK));
         tokio::select! {
@@ -70,22 +71,18 @@ fn not_put_back() -> Outcome {
     Outcome { state: OutcomeState::Refused, detail, at: clock::now(), took_ms: 0, until: None }
 }
 
-/// Says in the status which devices have trouble.
-fn tell(effects: &Effects, status: &Status) {
-    let mut trouble: BTreeMap<String, Option<String>> = BTreeMap::new();
+/// Says in the status which devices have trouble, and takes back what it said of others. Gives the parts that it speaks of now.
+fn tell(effects: &Effects, status: &Status, before: &BTreeSet<String>) -> BTreeSet<String> {
+    let mut trouble: BTreeMap<String, String> = BTreeMap::new();
     let mut active = 0_u32;
     for lease in lock(&effects.leases).active() {
         active += 1;
-        let entry = trouble.entry(format!("device {}", lease.id.device)).or_default();
         if let Some(why) = &lease.trouble {
-            *entry = Some(format!("{} {} until {}: {why}", lease.id.action, lease.id.effect, lease.until));
+            trouble.insert(format!("device {}", lease.id.device), format!("{} {} until {}: {why}", lease.id.action, lease.id.effect, lease.until.brief()));
         }
     }
     metrics::gauge!("opmas_leases_active").set(active);
-    for (part, why) in trouble {
-        match why {
-            Some(why) => status.set(&part, Gravity::Degraded, why),
-            None => status.clear(&part),
-        }
-    }
+    before.iter().filter(|part| !trouble.contains_key(*part)).for_each(|part| status.clear(part));
+    trouble.iter().for_each(|(part, why)| status.set(part, Gravity::Degraded, why.clone()));
+    trouble.into_keys().collect()
 }

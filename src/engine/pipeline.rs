@@ -17,7 +17,7 @@ use crate::sigma::RuleSet;
 /// What begins every snapshot (stable).
 const MAGIC: &[u8] = b"opmas-state";
 /// The version of what follows the magic; raised with every change of a serialised type.
-const VERSION: u16 = 1;
+const VERSION: u16 = 2;
 
 /// A finding in the order of firing; silent rules (C11) give none.
 pub type Found = Fired;
@@ -150,8 +150,7 @@ impl Pipeline {
             }
             EntryBody::Tick(tick) => {
                 self.timekeeper.tick(tick);
-                self.correlator.advance(&self.timekeeper);
-                Vec::new()
+                self.correlator.advance(&mut self.timekeeper)
             }
             EntryBody::Revision(_) => Vec::new(),
         }
@@ -230,8 +229,14 @@ impl Pipeline {
 
     fn enter(&mut self, event: &Arc<Event>, matched: &[usize], told: &[Told], live: bool) -> Vec<Found> {
         self.timekeeper.believe(event, live);
-        self.correlator.advance(&self.timekeeper);
-        self.correlator.event(&self.timekeeper, event, matched, told)
+        let mut found = self.correlator.advance(&mut self.timekeeper);
+        found.extend(self.correlator.event(&mut self.timekeeper, event, matched, told));
+        found
+    }
+
+    /// The input has ended: what time would still decide (X3). What is not believed by now never enters.
+    pub fn finish(&mut self) -> Vec<Found> {
+        self.correlator.finish(&mut self.timekeeper)
     }
 
     /// Other rules from here on. Windows of rules that are equal as far as windows go are kept (C13).

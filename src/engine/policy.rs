@@ -6,18 +6,18 @@ use serde_json::Map;
 use tokio::sync::watch;
 
 use super::effects::{Effects, lock};
-use crate::action::{self, Action, Catalogue, Ceilings, Guard, GuardConfig, GuardFacts, Params, Posture};
+use crate::action::{self, Action, Ceilings, Guard, GuardConfig, GuardFacts, Params, Posture};
 use crate::clock;
-use crate::model::{Device, Finding, Inventory, Step, Verdict};
+use crate::config::Content;
+use crate::model::{Device, Finding, Step, Verdict};
 use crate::playbook::{Call, Playbook};
 
 /// Everything that decides on a step.
 pub(super) struct Policy {
-    pub(super) catalogue: Arc<Catalogue>,
+    pub(super) content: watch::Receiver<Arc<Content>>,
     pub(super) posture: Posture,
     pub(super) ceilings: Ceilings,
     pub(super) guard: GuardConfig,
-    pub(super) inventory: watch::Receiver<Arc<Inventory>>,
 }
 
 /// What a call names, found.
@@ -52,9 +52,12 @@ impl Policy {
     fn decide(&self, effects: &Effects, playbook: &Playbook, finding: &Finding, call: &Call, step: &mut Step) -> Result<(), String> {
         let Found { action, device, params } = self.find(call)?;
         step.params = params.to_json();
+        if action.lifetime(&params).is_some() && !lock(&effects.leases).has_room() {
+            return Err(format!("{} effects are looked after already, which is the most", action::MAX_LEASES));
+        }
         let plan = action::plan(&action, device.platform, &params).map_err(|error| error.to_string())?;
         (step.commands, step.stdin) = (plan.commands, plan.stdin);
-        let guard = Guard::new(&self.guard, &self.inventory.borrow(), []);
+        let guard = Guard::new(&self.guard, &self.content.borrow().inventory, []);
         guard.check_call(&action, &params, &GuardFacts::default()).map_err(|refusal| refusal.to_string())?;
         let decision = action::authorise(&action::Request {
             playbook: &playbook.name,
@@ -72,8 +75,9 @@ impl Policy {
     }
 
     fn find(&self, call: &Call) -> Result<Found, String> {
-        let device = self.inventory.borrow().by_name(&call.device).cloned().ok_or_else(|| format!("device {} is not in devices.toml", call.device))?;
-        let action = self.catalogue.get(&call.action).cloned().ok_or_else(|| format!("there is no action {}", call.action))?;
+        let content = self.content.borrow().clone();
+        let device = content.inventory.by_name(&call.device).cloned().ok_or_else(|| format!("device {} is not in devices.toml", call.device))?;
+        let action = content.catalogue.get(&call.action).cloned().ok_or_else(|| format!("there is no action {}", call.action))?;
         let params = action.params(&call.params).map_err(|error| error.to_string())?;
         Ok(Found { action, device, params })
     }

@@ -37,8 +37,8 @@ pub(super) struct Store {
 /// A file that cannot be read or does not verify.
 pub(super) async fn open(data: &DataDir, setup: &Setup, status: &Status) -> Result<Store, StartError> {
     let (ledger, recovery) = Ledger::open(data)?;
-    let leases = Leases::new(Arc::new(setup.catalogue.clone()), setup.settings.lease.verify_every);
-    let effects = Arc::new(Effects::new(ledger, Outbox::new(&setup.channels), leases, status.clone()));
+    let leases = Leases::new(setup.content.catalogue.clone(), setup.settings.lease.verify_every);
+    let effects = Arc::new(Effects::new(ledger, Outbox::new(&setup.content.channels), leases, status.clone()));
     let recovered = read(data, &effects)?;
     let (spool, spool_recovery) = Spool::open(data, setup.settings.spool.clone())?;
     let torn = recovery.torn.iter().chain(&spool_recovery.torn).map(|torn| note(torn.to_string()));

@@ -11,13 +11,15 @@ use tokio_util::sync::CancellationToken;
 use super::effects::{Effects, lock};
 use super::hands::Hands;
 use super::policy::Policy;
+use super::status::{Gravity, Status};
 use super::worker::{Worker, WorkerError};
 use crate::clock;
+use crate::config::Content;
 use crate::diag::SourceFile;
 use crate::executor::{Reply, Request, Task};
 use crate::journal::Revisions;
-use crate::model::{Decided, Finding, Inventory, Outcome, OutcomeState, RunState, Time, Verdict};
-use crate::playbook::{ActionSignature, Evaluate, Limits, NextMove, Playbook, Playbooks, Progress, Run};
+use crate::model::{Decided, Finding, Outcome, OutcomeState, RunState, Time, Verdict};
+use crate::playbook::{Evaluate, Limits, NextMove, Playbook, Playbooks, Progress, Run, signatures};
 
 /// Runs that are under way at once; further ones wait in their order.
 const MAX_RUNNING: usize = 64;
@@ -34,12 +36,11 @@ const MAX_TRIES: u32 = 20;
 pub(super) struct Runner {
     pub(super) effects: Arc<Effects>,
     pub(super) policy: Policy,
-    pub(super) playbooks: Arc<Playbooks>,
-    pub(super) signatures: Vec<ActionSignature>,
-    pub(super) inventory: watch::Receiver<Arc<Inventory>>,
+    pub(super) content: watch::Receiver<Arc<Content>>,
     pub(super) worker: Worker,
     pub(super) hands: Arc<Hands>,
     pub(super) revisions: Revisions,
+    pub(super) status: Status,
     pub(super) stop: CancellationToken,
 }
 
@@ -131,12 +132,15 @@ impl Runner {
         let Some(playbook) = self.pinned(run) else {
             return vec![moved(run, RunState::Failed, format!("revision {} of its script is neither loaded nor kept", run.revision()))];
         };
+        if clock::now() > run.began().plus(playbook.timeout) {
+            return vec![moved(run, RunState::Failed, format!("its time is over: {} (timeout in {}.rhai)", playbook.timeout, playbook.name))];
+        }
         let request = Evaluate {
             playbook: playbook.name.clone(),
             script: playbook.script.clone(),
             actions: playbook.actions.clone(),
             finding: Box::new((**finding).clone()),
-            devices: self.inventory.borrow().devices.clone(),
+            devices: self.content.borrow().inventory.devices.clone(),
             history: run.history(),
             plan: false,
             limits: Limits::default(),
@@ -165,21 +169,26 @@ impl Runner {
 
     /// The playbook in the revision that the run began with.
     fn pinned(&self, run: &Run) -> Option<Playbook> {
-        if let Some(playbook) = self.playbooks.get(run.playbook()).filter(|playbook| playbook.revision == *run.revision()) {
+        let content = self.content.borrow().clone();
+        if let Some(playbook) = content.playbooks.get(run.playbook()).filter(|playbook| playbook.revision == *run.revision()) {
             return Some(playbook.clone());
         }
         let text = String::from_utf8(self.revisions.read(run.revision()).ok()?).ok()?;
         let file = SourceFile { name: format!("playbooks/{}.rhai", run.playbook()).into(), text: text.into() };
-        Playbooks::load(&[file], &self.signatures).playbooks.get(run.playbook()).cloned()
+        Playbooks::load(&[file], &signatures(&content.catalogue)).playbooks.get(run.playbook()).cloned()
     }
 
     /// Carries a step out, or finds out first what became of the last attempt. Each attempt is on disk before the executor hears of
     /// it (O7). Empty when opmas ends meanwhile: then it is settled at the next start.
     async fn carry_out(&self, run: &mut Run, key: &Arc<str>, mut settled: bool) -> Vec<Decided> {
         let Some(task) = self.task(run, key) else { return Vec::new() };
+        let over = self.pinned(run).map(|playbook| run.began().plus(playbook.timeout));
         for tries in 1..=MAX_TRIES {
             if self.stop.is_cancelled() {
                 return Vec::new();
+            }
+            if tries > 1 && over.is_some_and(|over| over <= clock::now()) {
+                break;
             }
             let reply = if settled {
                 if self.end(run, &task).is_some_and(|end| end <= clock::now()) {
@@ -197,13 +206,14 @@ impl Runner {
                 // A command was sent and its end was not seen.
                 (true, OutcomeState::Unknown) => settled = false,
                 // Nothing was sent: the device, or the executor, is out of reach.
-                (true, OutcomeState::Failed) if reply.commands.is_empty() => self.pause(tries, &reply).await,
+                (true, OutcomeState::Failed) if reply.commands.is_empty() => self.pause(tries, &task, &reply).await,
                 (true, _) | (false, OutcomeState::Enforced | OutcomeState::Partial) => return self.outcome(run, key, &task, reply, !settled),
                 // Nothing of it is there: it may be carried out again.
                 (false, OutcomeState::Undone) => settled = true,
-                (false, _) => self.pause(tries, &reply).await,
+                (false, _) => self.pause(tries, &task, &reply).await,
             }
         }
+        self.status.clear(&waiting_for(&task));
         if settled {
             return vec![ended(run, key, OutcomeState::Failed, "the device stayed out of reach; nothing was changed")];
         }
@@ -212,6 +222,7 @@ impl Runner {
 
     /// The outcome, and the lease when the effect has a lifetime.
     fn outcome(&self, run: &Run, key: &Arc<str>, task: &Task, reply: Reply, read_back: bool) -> Vec<Decided> {
+        self.status.clear(&waiting_for(task));
         let mut end = reply.outcome;
         if read_back {
             // What was found there was made by an attempt before; its time has run since.
@@ -223,7 +234,8 @@ impl Runner {
 
     /// When the effect would end, counted from the run's beginning; `None` for an action without a lifetime.
     fn end(&self, run: &Run, task: &Task) -> Option<Time> {
-        let action = self.policy.catalogue.get(&task.action)?;
+        let content = self.content.borrow().clone();
+        let action = content.catalogue.get(&task.action)?;
         let params = action.params(&task.params).ok()?;
         action.lifetime(&params).map(|lifetime| run.began().plus(lifetime))
     }
@@ -234,8 +246,9 @@ impl Runner {
         Some(Task { id, device: step.device.clone(), action: step.action.clone(), params: step.params.clone(), verdict: Verdict::Auto })
     }
 
-    async fn pause(&self, tries: u32, reply: &Reply) {
-        tracing::warn!(tries, detail = reply.outcome.detail, "a step waits for its device");
+    async fn pause(&self, tries: u32, task: &Task, reply: &Reply) {
+        tracing::warn!(device = %task.device, tries, detail = reply.outcome.detail, "a step waits for its device");
+        self.status.set(&waiting_for(task), Gravity::Degraded, format!("{} waits: {}", task.action, reply.outcome.detail));
         self.sleep(FIRST_PAUSE.saturating_mul(1 << tries.saturating_sub(1).min(16)).min(MAX_PAUSE)).await;
     }
 
@@ -245,6 +258,11 @@ impl Runner {
             () = self.stop.cancelled() => {}
         }
     }
+}
+
+/// The part of the status that names a device which a step waits for.
+fn waiting_for(task: &Task) -> String {
+    format!("step on {}", task.device)
 }
 
 fn done_reason(log: &[String]) -> String {

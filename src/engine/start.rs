@@ -1,15 +1,14 @@
 //! Building the topology, part by part, from left to right.
 
+use std::collections::HashSet;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex};
-use std::thread;
 
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use super::bundle::Configured;
 use super::decide::Decider;
 use super::detection::{CaughtUp, Detection};
 use super::effects::{Effects, lock};
@@ -19,20 +18,19 @@ use super::index;
 use super::intake::{self, Streams};
 use super::policy::Policy;
 use super::recover;
+use super::reload::{self, Reloader};
 use super::runs::{self, Runner};
 use super::status::{Gravity, Status};
 use super::worker::Worker;
-use super::{deliveries, leases};
+use super::{deliveries, devices, leases};
 use crate::action::Posture;
-use crate::alert::Channels;
 use crate::clock;
-use crate::config::Setup;
+use crate::config::{Content, Setup};
 use crate::executor::{self, Launch};
 use crate::journal::{Checkpoints, DataDir, OpenError, ReadError, Revisions, SpoolHandle, SpoolReader};
-use crate::model::{Decided, Entry, Inventory};
-use crate::playbook::{Playbooks, Run, signatures};
+use crate::model::{Decided, Entry};
+use crate::playbook::Run;
 use crate::source::{self, BindError, Bound};
-use crate::triage::Routes;
 
 /// Findings and checkpoints between the detection thread and the decider.
 const MAX_DETECTED: usize = 1_024;
@@ -76,7 +74,8 @@ impl StartError {
 ///
 /// # Errors
 /// See [`StartError`]; nothing runs then.
-pub async fn start(mut setup: Setup, status: Status) -> Result<Engine, StartError> {
+pub async fn start(setup: Setup, status: Status) -> Result<Engine, StartError> {
+    reload::show(&setup.content, &status);
     let data = DataDir::open(&setup.settings.data_dir)?;
     let sources = bind(&setup, &data)?;
     status.set("start", Gravity::NotReady, "catching up with what the spool holds");
@@ -86,19 +85,16 @@ pub async fn start(mut setup: Setup, status: Status) -> Result<Engine, StartErro
     let recorded = recover::recorded(&mut store, &detection)?;
     let (entries_in, entries) = mpsc::channel(MAX_BATCHES);
     let spool = store.spool.start(entries_in)?;
-    let (feed, index) = index::start(data.clone(), store.effects.head().0, status.clone()).map_err(StartError::io("start the index's thread"))?;
+    let feed = index::start(data.clone(), store.effects.head().0, status.clone()).map_err(StartError::io("start the index's thread"))?;
     // It is empty until now.
     let _ = store.effects.index.set(feed);
-    let (rules, extractors) = (std::mem::take(&mut setup.rules), std::mem::take(&mut setup.extractors));
-    let acting = Acting::start(setup, &data, store.effects, store.runs, &status).await?;
+    let acting = Acting::start(&setup, &data, store.effects, store.runs, &status).await?;
     let decider = tokio::spawn(acting.decider(checkpoints).run(detected));
     let caught_up = catch_up(detection, recorded, entries).await?;
     acting.effects.record(caught_up.damage.iter().map(|error| note(format!("passed over while catching up: {error}"))).collect()).await;
-    let inventory = acting.inventory.borrow().clone();
-    let configured = Configured { rules: &rules, extractors: &extractors, inventory: &inventory };
-    let new = configured.new_revisions(&acting.revisions, &caught_up.live).map_err(StartError::io("keep the rules' revision"))?;
-    intake::append(&spool, new, &status).await;
-    let engine = acting.listen(sources, spool, decider, index, &caught_up);
+    let mut reloader = acting.reloader(setup, &caught_up, spool.clone());
+    reloader.begin().await;
+    let engine = acting.listen(sources, spool, decider, &caught_up, reloader);
     status.clear("start");
     Ok(engine)
 }
@@ -117,7 +113,7 @@ fn bind(setup: &Setup, data: &DataDir) -> Result<Vec<Bound>, BindError> {
 /// Starts the detection thread, and waits until it has caught up.
 async fn catch_up(detection: Detection, recorded: Option<SpoolReader>, entries: mpsc::Receiver<Arc<[Entry]>>) -> Result<CaughtUp, StartError> {
     let (tell, caught_up) = oneshot::channel();
-    let thread = thread::Builder::new().name("detection".to_owned());
+    let thread = std::thread::Builder::new().name("detection".to_owned());
     thread.spawn(move || detection.run(recorded, tell, entries)).map_err(StartError::io("start the detection thread"))?;
     let caught_up = caught_up.await.map_err(|_| StartError::Internal("the detection thread ended while it caught up".to_owned()))?;
     tracing::info!(entries = caught_up.entries, "caught up with the spool");
@@ -128,11 +124,9 @@ async fn catch_up(detection: Detection, recorded: Option<SpoolReader>, entries: 
 struct Acting {
     effects: Arc<Effects>,
     hands: Arc<Hands>,
-    channels: Arc<Channels>,
-    playbooks: Arc<Playbooks>,
-    routes: Arc<Routes>,
     revisions: Revisions,
-    inventory: watch::Sender<Arc<Inventory>>,
+    content: watch::Sender<Arc<Content>>,
+    verified: watch::Sender<Arc<HashSet<IpAddr>>>,
     begun: mpsc::Sender<Run>,
     spool: Arc<Mutex<Option<SpoolHandle>>>,
     status: Status,
@@ -141,79 +135,90 @@ struct Acting {
 }
 
 impl Acting {
-    async fn start(setup: Setup, data: &DataDir, effects: Arc<Effects>, open_runs: Vec<Run>, status: &Status) -> Result<Acting, StartError> {
-        let (inventory, watch_inventory) = watch::channel(Arc::new(setup.inventory));
+    async fn start(setup: &Setup, data: &DataDir, effects: Arc<Effects>, open_runs: Vec<Run>, status: &Status) -> Result<Acting, StartError> {
         let paths = executor::Paths::new(&setup.paths.file, data.path()).map_err(StartError::io("find the current folder"))?;
         let hands = Arc::new(Hands::new(Launch::own(&paths), status.clone()));
         let posture = setup.settings.posture;
         // Otherwise the first request starts it; what is wrong with it should be known before it is needed.
-        if posture != Posture::Observe && !watch_inventory.borrow().devices.is_empty() {
+        if posture != Posture::Observe && !setup.content.inventory.devices.is_empty() {
             hands.start().await;
         }
-        let revisions = Revisions::new(data);
-        setup.playbooks.iter().try_for_each(|p| revisions.keep(p.script.as_bytes()).map(drop)).map_err(StartError::io("keep the playbooks' revisions"))?;
         let (begun, to_runs) = mpsc::channel(MAX_BEGUN);
-        let stop = CancellationToken::new();
-        let catalogue = Arc::new(setup.catalogue);
         let acting = Acting {
             effects,
             hands,
-            channels: Arc::new(setup.channels),
-            playbooks: Arc::new(setup.playbooks),
-            routes: Arc::new(setup.routes),
-            revisions,
-            inventory,
+            revisions: Revisions::new(data),
+            verified: watch::Sender::new(Arc::new(addresses(&setup.content.inventory))),
+            content: watch::Sender::new(Arc::new(setup.content.clone())),
             begun,
             spool: Arc::default(),
             status: status.clone(),
-            stop,
+            stop: CancellationToken::new(),
             tasks: Vec::new(),
         };
-        let settings = setup.settings;
-        let policy = Policy { catalogue, posture, ceilings: settings.actions, guard: settings.guard, inventory: watch_inventory };
+        acting.keep_scripts(&setup.content)?;
+        let (ceilings, guard) = (setup.settings.actions.clone(), setup.settings.guard.clone());
+        let policy = Policy { content: acting.content.subscribe(), posture, ceilings, guard };
         let runner = acting.runner(policy);
         Ok(Acting { tasks: acting.tasks(posture, runner, open_runs, to_runs), ..acting })
+    }
+
+    /// Runs pin their script by its hash.
+    fn keep_scripts(&self, content: &Content) -> Result<(), StartError> {
+        let keep = |script: &str| self.revisions.keep(script.as_bytes()).map(drop);
+        content.playbooks.iter().try_for_each(|playbook| keep(&playbook.script)).map_err(StartError::io("keep the playbooks' revisions"))
+    }
+
+    fn reloader(&self, setup: Setup, caught_up: &CaughtUp, spool: SpoolHandle) -> Reloader {
+        Reloader {
+            paths: setup.paths,
+            text: setup.text,
+            settings: setup.settings,
+            content: self.content.clone(),
+            live: caught_up.live.clone(),
+            revisions: self.revisions.clone(),
+            spool,
+            effects: self.effects.clone(),
+            hands: self.hands.clone(),
+            verified: self.verified.clone(),
+            status: self.status.clone(),
+        }
     }
 
     fn runner(&self, policy: Policy) -> Runner {
         Runner {
             effects: self.effects.clone(),
-            playbooks: self.playbooks.clone(),
-            signatures: signatures(&policy.catalogue),
-            inventory: self.inventory.subscribe(),
+            content: self.content.subscribe(),
             worker: Worker::start(self.status.clone()),
             hands: self.hands.clone(),
             revisions: self.revisions.clone(),
+            status: self.status.clone(),
             stop: self.stop.clone(),
             policy,
         }
     }
 
     fn tasks(&self, posture: Posture, runner: Runner, open_runs: Vec<Run>, to_runs: mpsc::Receiver<Run>) -> Vec<JoinHandle<()>> {
-        vec![
+        let mut tasks = vec![
             tokio::spawn(runs::run(Arc::new(runner), open_runs, to_runs)),
             tokio::spawn(leases::run(self.effects.clone(), self.hands.clone(), posture, self.status.clone(), self.stop.clone())),
-            tokio::spawn(deliveries::run(self.effects.clone(), self.channels.clone(), self.stop.clone())),
-        ]
+            tokio::spawn(deliveries::run(self.effects.clone(), self.content.subscribe(), self.stop.clone())),
+        ];
+        if posture != Posture::Observe {
+            tasks.push(tokio::spawn(devices::run(self.hands.clone(), self.content.subscribe(), self.status.clone(), self.stop.clone())));
+        }
+        tasks
     }
 
     fn decider(&self, checkpoints: Checkpoints) -> Decider {
-        Decider {
-            effects: self.effects.clone(),
-            routes: self.routes.clone(),
-            channels: self.channels.clone(),
-            playbooks: self.playbooks.clone(),
-            checkpoints,
-            spool: self.spool.clone(),
-            runs: self.begun.clone(),
-        }
+        Decider { effects: self.effects.clone(), content: self.content.subscribe(), checkpoints, spool: self.spool.clone(), runs: self.begun.clone() }
     }
 
     /// Lets the sources in.
-    fn listen(self, sources: Vec<Bound>, spool: SpoolHandle, decider: JoinHandle<()>, index: thread::JoinHandle<()>, caught_up: &CaughtUp) -> Engine {
+    fn listen(self, sources: Vec<Bound>, spool: SpoolHandle, decider: JoinHandle<()>, caught_up: &CaughtUp, reloader: Reloader) -> Engine {
         let (batches, from_sources) = mpsc::channel(intake::MAX_WAITING);
         let (stop_sources, sources_stop) = watch::channel(false);
-        let verified = watch::Sender::new(Arc::new(addresses(&self.inventory.borrow())));
+        let (reload, asked) = mpsc::channel(reload::MAX_ASKED);
         let streams = Streams::default();
         streams.seen(&caught_up.streams);
         let ticks = CancellationToken::new();
@@ -221,22 +226,12 @@ impl Acting {
         let mut before_decider = vec![
             tokio::spawn(intake::run(from_sources, spool.clone(), streams.clone(), self.status.clone())),
             tokio::spawn(intake::tick(spool, streams, self.status.clone(), ticks.clone())),
+            tokio::spawn(reloader.run(asked, ticks.clone())),
         ];
         let listening = sources.iter().flat_map(listening).collect();
-        before_decider.extend(sources.into_iter().map(|source| tokio::spawn(source.run(batches.clone(), verified.subscribe(), sources_stop.clone()))));
-        let stop = Stop { sources: stop_sources, ticks, effects: self.stop, before_decider, decider, after_decider: self.tasks, index };
-        Engine {
-            status: self.status,
-            effects: self.effects,
-            hands: self.hands,
-            revisions: self.revisions,
-            inventory: self.inventory,
-            verified,
-            spool: self.spool,
-            batches,
-            listening,
-            stop,
-        }
+        before_decider.extend(sources.into_iter().map(|source| tokio::spawn(source.run(batches.clone(), self.verified.subscribe(), sources_stop.clone()))));
+        let stop = Stop { sources: stop_sources, ticks, effects: self.stop, before_decider, decider, after_decider: self.tasks };
+        Engine { status: self.status, effects: self.effects, hands: self.hands, reload, spool: self.spool, batches, listening, stop }
     }
 }
 

@@ -70,7 +70,7 @@ pub(super) fn apply(draft: &mut Draft<'_>, seq: u64, decided: &Decided) -> Done 
         Decided::DeliveryAttempt { delivery, attempt, at } => draft.row::<DeliveryRow>(DELIVERIES, delivery, |row| {
             (row.state, row.attempts, row.moved, row.next) = (Standing::Trying, *attempt, *at, None);
         }),
-        Decided::DeliveryOutcome { delivery, state, detail, at, next } => draft.row::<DeliveryRow>(DELIVERIES, delivery, |row| {
+        Decided::DeliveryOutcome { delivery, state, detail, at, next, .. } => draft.row::<DeliveryRow>(DELIVERIES, delivery, |row| {
             (row.state, row.moved, row.next) = (standing(*state), *at, *next);
             row.reason.clone_from(detail);
         }),

@@ -173,6 +173,9 @@ pub enum Decided {
         at: Time,
         /// When it is tried again.
         next: Option<Time>,
+        /// What the channel calls the message it has shown, for channels that can change it later.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        receipt: Option<Arc<str>>,
     },
     /// A checkpoint was written: recovery starts from the newest one that verifies.
     Checkpoint {

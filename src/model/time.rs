@@ -42,6 +42,18 @@ impl Time {
         i64::try_from(ts.as_nanosecond()).ok().map(Time)
     }
 
+    /// To the second, for sentences: `2026-11-21 13:08:12 UTC`.
+    #[must_use]
+    pub fn brief(self) -> String {
+        self.timestamp().strftime("%Y-%m-%d %H:%M:%S UTC").to_string()
+    }
+
+    /// Only the time of day, for sentences that have said the date.
+    #[must_use]
+    pub fn time_of_day(self) -> String {
+        self.timestamp().strftime("%H:%M:%S").to_string()
+    }
+
     fn timestamp(self) -> jiff::Timestamp {
         jiff::Timestamp::from_nanosecond(i128::from(self.0)).unwrap_or(jiff::Timestamp::MAX)
     }

@@ -21,7 +21,7 @@ pub(super) fn event_time(object: &Map<String, Value>, extra: &[String]) -> Optio
 }
 
 /// The value at a dotted path; a key that contains the dots itself counts first.
-fn lookup<'a>(object: &'a Map<String, Value>, path: &str) -> Option<&'a Value> {
+pub(super) fn lookup<'a>(object: &'a Map<String, Value>, path: &str) -> Option<&'a Value> {
     if let Some(value) = object.get(path) {
         return Some(value);
     }

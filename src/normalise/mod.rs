@@ -13,6 +13,7 @@ mod rfc5424;
 mod stamp;
 mod syslog;
 mod tag;
+mod windows;
 
 use std::sync::Arc;
 
@@ -109,12 +110,14 @@ impl Normaliser {
     /// The event of one record: always exactly one, whatever its bytes. `seq` is its place in the spool (in a recording
     /// the 0-based line). Live (`record.arrival` is some) a stamp without a zone is kept as `stamp` and arrival is the time.
     pub fn normalise(&mut self, seq: u64, record: &Record, inventory: &Inventory) -> Event {
-        let raw: Arc<str> = String::from_utf8_lossy(without_trailer(&record.raw)).into();
+        let text = String::from_utf8_lossy(without_trailer(&record.raw));
+        // Editors and Windows put a byte order mark before the first line of a file.
+        let raw: Arc<str> = text.strip_prefix('\u{feff}').unwrap_or(&text).into();
         let object = if raw.starts_with('{') { serde_json::from_str::<Map<String, Value>>(&raw).ok() } else { None };
         let (mut fields, logsource, timed) = match object {
             Some(object) => {
                 let stamp = json::event_time(&object, &self.options.extra_time_fields).map(|stamp| (stamp, ""));
-                let source = own_logsource(&object);
+                let source = windows::logsource(&object);
                 (object, source, self.time(stamp, record))
             }
             None => self.log_line(&raw, record),
@@ -162,7 +165,7 @@ impl Normaliser {
         let Some(arrival) = record.arrival else {
             let preceding = self.state.streams.preceding(&record.stream);
             let own = stamp.and_then(|(stamp, _)| place::time_of(stamp, &self.options.timezone, preceding, self.options.now));
-            let time = own.or(preceding).unwrap_or(self.options.now);
+            let time = own.or(preceding.map(|line| line.time)).unwrap_or(self.options.now);
             return Timed { time, own: own.is_some(), unused: text.filter(|_| own.is_none()) };
         };
         match stamp {
@@ -184,15 +187,9 @@ fn without_trailer(raw: &[u8]) -> &[u8] {
     raw.get(..end).unwrap_or(raw)
 }
 
-/// The log source that a structured event names itself.
-fn own_logsource(object: &Map<String, Value>) -> LogSource {
-    let text = |key: &str| object.get(key).and_then(Value::as_str).map(Arc::from);
-    LogSource { product: text("product"), category: text("category"), service: text("service") }
-}
-
 fn header_fields(line: &syslog::Line<'_>) -> Map<String, Value> {
     let mut fields = Map::new();
-    let host = line.host.map(|host| host.parse::<std::net::IpAddr>().map_or_else(|_| host.to_owned(), |ip| ip.to_canonical().to_string()));
+    let host = line.host.map(|host| canon::ip(host).map_or_else(|| host.to_owned(), |ip| ip.to_string()));
     let texts = [
         ("host", host.as_deref()),
         ("program", line.tagged.program),

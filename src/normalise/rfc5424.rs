@@ -29,7 +29,7 @@ pub(super) fn parse(text: &str) -> Option<Rfc5424<'_>> {
     };
     let mut rest = rest;
     let mut next = || {
-        let (word, after) = rest.split_once(' ')?;
+        let (word, after) = rest.split_once(' ').filter(|(word, _)| !word.is_empty())?;
         rest = after;
         Some(Some(word).filter(|word| *word != "-"))
     };
@@ -103,7 +103,7 @@ mod tests {
 
     #[test]
     fn x4_what_is_not_of_the_form_is_refused() {
-        for line in ["", "yesterday ap1 su - - - x", "- a b c", "- - - - - [a x=1] y", "- - - - - [a x=\"1\"", "- - - - - x"] {
+        for line in ["", "yesterday ap1 su - - - x", "- a b c", "- - - - - [a x=1] y", "- - - - - [a x=\"1\"", "- - - - - x", "-  h a - - - x"] {
             assert_eq!(parse(line), None, "{line}");
         }
     }

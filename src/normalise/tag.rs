@@ -1,6 +1,6 @@
 //! Host, program, pid and message behind a syslog stamp (semantics X4).
 
-use std::net::IpAddr;
+use super::canon;
 
 /// Longest host name (RFC 1123).
 const MAX_HOST: usize = 255;
@@ -83,7 +83,7 @@ pub(super) fn host(text: &str) -> (Option<&str>, &str) {
     }
     let named = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_');
     let is_host = !word.is_empty() && word.len() <= MAX_HOST && word.bytes().all(named);
-    if is_host || word.parse::<IpAddr>().is_ok() { (Some(word), rest) } else { (None, text) }
+    if is_host || canon::ip(word).is_some() { (Some(word), rest) } else { (None, text) }
 }
 
 /// Program, pid and message: the program is the first tag; a first tag without pid is a `log_prefix` when a second tag
@@ -174,6 +174,8 @@ mod tests {
         assert_eq!(host("dropbear[1]: x"), (None, "dropbear[1]: x"));
         assert_eq!(host("kernel: x"), (None, "kernel: x"));
         assert_eq!(host("2001:db8::1 kernel: x"), (Some("2001:db8::1"), "kernel: x"));
+        assert_eq!(host("[2001:db8::1] kernel: x"), (Some("[2001:db8::1]"), "kernel: x"));
+        assert_eq!(host("fe80::1%br-lan kernel: x"), (Some("fe80::1%br-lan"), "kernel: x"));
         assert_eq!(host("- kernel: x"), (None, "kernel: x"));
     }
 }

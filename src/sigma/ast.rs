@@ -216,21 +216,45 @@ pub struct Correlation {
     pub group_by: Vec<Arc<str>>,
     /// `timespan`
     pub timespan: Span,
-    /// `condition`: every comparison must hold (a range is two); empty for temporal types without one.
+    /// `condition`: every comparison must hold (a range is two); empty for temporal types without one, and for `missing`.
     pub condition: Vec<(Comparison, f64)>,
-    /// `condition.field` of the value types.
+    /// `condition` of a temporal correlation as a text over its rules (C5): a search is an index in `rules`.
+    pub expression: Option<Condition>,
+    /// `condition.field` of the value types: one name, or several for `value_count`.
     pub field: Vec<Arc<str>>,
+    /// `condition.percentile`, 0 to 100 (C10); 50 for `value_median`.
+    pub percentile: Option<f64>,
     /// `aliases`: alias → rule reference → field.
     pub aliases: BTreeMap<Arc<str>, BTreeMap<Arc<str>, Arc<str>>>,
 }
 
-/// What a correlation computes. A type that this version does not evaluate is refused by the parser with its place.
+/// What a correlation computes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CorrelationType {
     /// Counts entries.
     EventCount,
+    /// Counts distinct values (C10).
+    ValueCount,
+    /// Adds up numbers.
+    ValueSum,
+    /// The mean of numbers.
+    ValueAvg,
+    /// A percentile of numbers; without `percentile` the share of equal values. `value_median`, too.
+    ValuePercentile,
+    /// Which rules matched, in any order (C5).
+    Temporal,
     /// All rules, in the order of the list (C7).
     TemporalOrdered,
+    /// No match any more (C6).
+    Missing,
+}
+
+impl CorrelationType {
+    /// Whether its condition names a field.
+    #[must_use]
+    pub fn has_field(self) -> bool {
+        matches!(self, Self::ValueCount | Self::ValueSum | Self::ValueAvg | Self::ValuePercentile)
+    }
 }
 
 /// When a condition that stays true is said again (C3).

@@ -17,9 +17,9 @@ pub(super) const RESERVED: &[&str] = &["and", "or", "not", "them"];
 /// What is wrong at which byte of the text, and the remedy.
 struct Wrong(usize, String, String);
 
-/// Parses one condition over searches of these names. `None` when the sink was told what is wrong.
-pub(super) fn parse(text: &Text, searches: &[Arc<str>], sink: &mut Sink) -> Option<Condition> {
-    let mut parser = Parser { tokens: tokens(&text.text), at: 0, end: text.text.len(), searches, references: 0 };
+/// Parses one condition over searches of these names, or over what else `noun` calls them. `None` when the sink was told what is wrong.
+pub(super) fn parse(text: &Text, noun: &'static str, searches: &[Arc<str>], sink: &mut Sink) -> Option<Condition> {
+    let mut parser = Parser { tokens: tokens(&text.text), at: 0, end: text.text.len(), noun, searches, references: 0 };
     match parser.whole() {
         Ok(condition) => Some(condition),
         Err(Wrong(offset, message, help)) => {
@@ -50,6 +50,7 @@ struct Parser<'a> {
     tokens: Vec<(usize, &'a str)>,
     at: usize,
     end: usize,
+    noun: &'static str,
     searches: &'a [Arc<str>],
     references: usize,
 }
@@ -114,18 +115,18 @@ impl<'a> Parser<'a> {
 
     fn search(&mut self) -> Result<Condition, Wrong> {
         let Some((at, token)) = self.peek() else {
-            return Err(Wrong(self.end, "the condition ends where a search should stand".to_owned(), "name a search".to_owned()));
+            return Err(Wrong(self.end, format!("the condition ends where a {} should stand", self.noun), format!("name a {}", self.noun)));
         };
         self.at += 1;
         if self.peek().is_some_and(|(_, next)| next.eq_ignore_ascii_case("of")) {
             return self.of(at, token);
         }
         if matches!(token, ")" | "|") || RESERVED.iter().any(|word| token.eq_ignore_ascii_case(word)) {
-            return Err(Wrong(at, format!("expected a search, but found `{token}`"), "name a search".to_owned()));
+            return Err(Wrong(at, format!("expected a {}, but found `{token}`", self.noun), format!("name a {}", self.noun)));
         }
         match self.searches.iter().position(|name| **name == *token) {
             Some(index) => self.reference(at, [index].into_iter(), Condition::And),
-            None => Err(Wrong(at, format!("there is no search `{token}`"), self.nearest(token))),
+            None => Err(Wrong(at, format!("there is no {} `{token}`", self.noun), self.nearest(token))),
         }
     }
 
@@ -154,7 +155,7 @@ impl<'a> Parser<'a> {
         let searches = self.searches;
         let found: Vec<usize> = searches.iter().enumerate().filter(|(_, name)| meant(name)).map(|(index, _)| index).collect();
         if found.is_empty() {
-            return Err(Wrong(at, format!("no search matches `{pattern}`"), format!("there are: {}", self.searches.join(", "))));
+            return Err(Wrong(at, format!("no {} matches `{pattern}`", self.noun), format!("there are: {}", self.searches.join(", "))));
         }
         self.reference(at, found.into_iter(), join)
     }

@@ -60,7 +60,7 @@ fn conditions(table: &Map, searches: &[(Arc<str>, Search)], sink: &mut Sink) -> 
     if texts.is_empty() {
         sink.error(node.place(), "the condition is empty", "write one, such as `condition: selection`");
     }
-    let parsed: Vec<Condition> = texts.into_iter().filter_map(|text| condition::parse(text, &names, sink)).collect();
+    let parsed: Vec<Condition> = texts.into_iter().filter_map(|text| condition::parse(text, "search", &names, sink)).collect();
     match <[Condition; 1]>::try_from(parsed) {
         Ok([only]) => Some(only),
         Err(many) if many.is_empty() => None,

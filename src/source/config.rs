@@ -3,14 +3,14 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 /// Where a syslog source listens when nothing else is said: this machine only, above the privileged ports.
 const DEFAULT_LISTEN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 1514);
 
 /// One configured source.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
-#[serde(try_from = "Written")]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(try_from = "Written", tag = "type", rename_all = "snake_case")]
 pub enum SourceConfig {
     /// `type = "syslog"`
     Syslog(SyslogConfig),
@@ -21,7 +21,7 @@ pub enum SourceConfig {
 }
 
 /// Listens for syslog over UDP and TCP.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct SyslogConfig {
     /// Address and port (127.0.0.1:1514).
     pub listen: SocketAddr,
@@ -40,7 +40,7 @@ impl Default for SyslogConfig {
 }
 
 /// Follows a file that is written to, truncated, renamed away and made anew.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct FileConfig {
     /// The file; it need not exist yet.
     pub path: PathBuf,
@@ -51,7 +51,7 @@ pub struct FileConfig {
 }
 
 /// Where a file that was never read begins.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum From {
     /// At its first line.

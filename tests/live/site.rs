@@ -22,6 +22,9 @@ const SECRET: &str = "whsec_MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=";
 /// One webhook request.
 #[derive(Clone, Debug)]
 pub struct Hook {
+    /// When it had been read.
+    #[allow(dead_code, reason = "the benchmark reads it")]
+    pub at: std::time::SystemTime,
     pub id: String,
     pub genuine: bool,
     pub body: Value,
@@ -203,7 +206,12 @@ fn take(mut stream: TcpStream, kept: &Mutex<Vec<Hook>>) {
     mac.update(format!("{}.{}.", header("webhook-id"), header("webhook-timestamp")).as_bytes());
     mac.update(&body);
     let expected = format!("v1,{}", base64::engine::general_purpose::STANDARD.encode(mac.finalize().into_bytes()));
-    let hook = Hook { id: header("webhook-id"), genuine: header("webhook-signature") == expected, body: serde_json::from_slice(&body).unwrap() };
+    let hook = Hook {
+        at: std::time::SystemTime::now(),
+        id: header("webhook-id"),
+        genuine: header("webhook-signature") == expected,
+        body: serde_json::from_slice(&body).unwrap(),
+    };
     kept.lock().unwrap().push(hook);
     let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
 }

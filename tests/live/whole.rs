@@ -215,3 +215,30 @@ fn hostile_log_values_reach_the_device_only_as_data() {
     assert!(!ssh.output().unwrap().status.success());
     assert!(!site.blocked().contains(&"8.8.8.8".to_owned()));
 }
+
+#[test]
+fn a_device_out_of_reach_is_waited_for_and_an_end_that_was_missed_is_made_up_for() {
+    let mut site = Site::new("[source.archive]\ntype = 'file'\npath = 'router.log'", "40s");
+    site.start();
+    let append = |text: String| fs::OpenOptions::new().create(true).append(true).open(site.dir.join("router.log")).unwrap().write_all(text.as_bytes()).unwrap();
+    site.router.device("cut");
+    append(lines("203.0.113.1"));
+    eventually(Duration::from_secs(20), "people hear of it all the same", || site.hooks().len() == 1);
+    assert!(site.blocked().is_empty());
+    eventually(Duration::from_secs(40), "the status names the device", || {
+        site.ready().is_some_and(|ready| ready["reasons"].to_string().contains("step on ap1"))
+    });
+    site.router.device("join");
+    eventually(Duration::from_secs(20), "the block is made when the device is back", || site.blocked() == ["203.0.113.1"]);
+    eventually(Duration::from_secs(20), "and read back", || site.metric("opmas_leases_active") == 1.0);
+    // Away at the end: the router ends the block by itself, and opmas looks after it later.
+    site.router.device("cut");
+    eventually(Duration::from_secs(40), "the status names the device", || {
+        site.ready().is_some_and(|ready| ready["status"] == "degraded" && ready["reasons"].to_string().contains("device ap1"))
+    });
+    eventually(Duration::from_secs(80), "the router ends it by itself", || site.blocked().is_empty());
+    site.router.device("join");
+    eventually(Duration::from_secs(60), "the lease ends", || {
+        site.ready().is_some_and(|ready| ready["status"] == "ready") && site.metric("opmas_leases_active") == 0.0
+    });
+}

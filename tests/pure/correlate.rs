@@ -57,6 +57,6 @@ pub(crate) fn entry(seq: u64, mut record: Record) -> Entry {
 pub(crate) fn line(found: &Found, rules: &RuleSet) -> String {
     let group: Vec<String> =
         found.group.iter().flatten().map(|(name, value)| format!(" {name}={}", value.as_str().map_or_else(|| value.to_string(), str::to_owned))).collect();
-    let value = found.value.map(|value| format!(" value={value}")).unwrap_or_default();
+    let value = found.value.as_ref().map(|value| format!(" value={value}")).unwrap_or_default();
     format!("{} x={} t={}{}{value}", rules.rules[found.rule].title, found.place.seq, seconds(found.place.time), group.concat())
 }

@@ -337,6 +337,18 @@ fn x3_a_rule_is_skipped_when_a_known_log_source_differs() {
 }
 
 #[test]
+fn x3_registry_event_is_every_event_of_the_registry() {
+    let rule = |source: &str| format!("title: t\nlogsource: {source}\ndetection: {{s: {{a: 1}}, condition: s}}\n");
+    let detector = detector(
+        &[rule("{category: registry_event}"), rule("{category: registry_set}"), rule("{category: registry_add}"), rule("{category: file_event}")].join("---\n"),
+    );
+    let matches = |category: &str| detector.matches(&event(json!({"a": 1, "category": category})), LogsourceMode::Derived);
+    assert_eq!(matches("registry_set"), [0, 1]);
+    assert_eq!(matches("registry_event"), [0, 1, 2]);
+    assert_eq!(matches("file_event"), [3]);
+}
+
+#[test]
 fn the_shipped_rules_hold_for_the_lines_that_they_are_for() {
     let detector = detector(include_str!("../../rules/openwrt/ssh.yml"));
     let dropbear = LogSource { product: Some("openwrt".into()), category: None, service: Some("dropbear".into()) };

@@ -189,3 +189,16 @@ fn x3_a_reader_that_has_seen_enough_ends_it_quietly() {
     assert_eq!(output.status.code(), Some(0));
     assert!(output.stderr.is_empty(), "{}", String::from_utf8_lossy(&output.stderr));
 }
+
+#[test]
+fn t3_one_line_of_another_year_hides_no_attack() {
+    let attack: Vec<String> = (0..6).map(|n| failure(0, n)).chain([login(0, 9)]).collect();
+    for odd in ["{\"time\":\"2099-01-01T00:00:00Z\"}\n", "{\"ts\":0}\n", "Sun Jan  4 20:24:56 1970 user.info x: y\n", "Jan  1 00:00:05 ap1 x: y\n"] {
+        for at in 1..attack.len() as u64 {
+            let input = [&attack[..at as usize], &[odd.to_owned()], &attack[at as usize..]].concat().concat();
+            let output = eval(shipped(), &["--now", "2026-11-21T12:00:00Z"], &input);
+            let seq = |place: u64| place + u64::from(place >= at);
+            assert_eq!(rules_said(&output), [(seq(5), GUESSING.to_owned()), (seq(6), AFTER.to_owned())], "{odd} at {at}");
+        }
+    }
+}

@@ -80,7 +80,7 @@ fn delivery(n: u64) -> Decided {
 
 fn answered(n: u64, state: DeliveryState) -> Decided {
     let next = (state == DeliveryState::Retry).then(|| at(n + 60));
-    Decided::DeliveryOutcome { delivery: format!("{n:032x}").into(), state, detail: "451 later".to_owned(), at: at(n + 1), next }
+    Decided::DeliveryOutcome { delivery: format!("{n:032x}").into(), state, detail: "451 later".to_owned(), at: at(n + 1), next, receipt: None }
 }
 
 /// What happens with one finding, in the order of the ledger.

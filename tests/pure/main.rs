@@ -1,17 +1,21 @@
-//! Text cases, properties and the pure stages: no network, no root.
+//! Text cases, properties and the pure stages: no network but one of their own, no root.
 
 mod action;
 mod alert;
+mod compose;
 mod correlate;
 mod detect;
 mod eval;
+mod guide;
 mod index;
 mod journal;
 mod layers;
 mod normalise;
 mod playbook;
 mod process;
+mod reload;
 mod rules;
+mod schema;
 mod sigma;
 mod source;
 mod triage;

@@ -110,6 +110,8 @@ fn x4_rfc_3164_with_and_without_host_and_pri() {
         ("Nov 21 13:08:11 dropbear[7]: Child connection from 192.0.2.9:22", Value::Null),
         ("<86>Nov 21 13:08:11 - dropbear[7]: Child connection from 192.0.2.9:22", Value::Null),
         ("<86>Nov 21 13:08:11 2001:DB8::0001 dropbear[7]: Child connection from 192.0.2.9:22", json!("2001:db8::1")),
+        ("<86>Nov 21 13:08:11 [::FFFF:192.0.2.1] dropbear[7]: Child connection from 192.0.2.9:22", json!("192.0.2.1")),
+        ("<86>Nov 21 13:08:11 fe80::1%eth0 dropbear[7]: Child connection from 192.0.2.9:22", json!("fe80::1")),
         ("<86>2026-11-21T13:08:11+00:00 ap1 dropbear[7]: Child connection from 192.0.2.9:22", json!("ap1")),
         ("2026-11-21T14:08:11.000+01:00 ap1 dropbear[7]: Child connection from 192.0.2.9:22", json!("ap1")),
         ("<86>1 2026-11-21T13:08:11Z ap1 dropbear 7 - - Child connection from 192.0.2.9:22", json!("ap1")),
@@ -156,7 +158,30 @@ fn x2_a_line_that_begins_with_a_brace_and_parses_is_an_event() {
     assert_fields("{not json}", json!({"message": "{not json}"}));
     assert_fields(" {\"a\":1}", json!({"message": " {\"a\":1}", "a": null}));
     assert_fields("{\"a\":1} x", json!({"message": "{\"a\":1} x"}));
+    assert_fields("\u{feff}{\"a\":1}", json!({"a": 1, "message": null}));
+    assert_fields("\u{feff}<13>Nov 21 13:08:05 ap1 x[1]: y", json!({"host": "ap1", "program": "x"}));
     assert_fields("{".repeat(100_000), json!({"message": "{".repeat(100_000)}));
+}
+
+#[test]
+fn x3_the_windows_channel_and_event_id_say_the_log_source() {
+    let of = |line: &str| {
+        let source = event(line).logsource;
+        [source.product, source.category, source.service].map(|part| part.map_or_else(String::new, |text| text.to_string()))
+    };
+    for (line, expected) in [
+        (r#"{"Channel":"Microsoft-Windows-Sysmon/Operational","EventID":1}"#, ["windows", "process_creation", "sysmon"]),
+        (r#"{"Channel":"Security","EventID":"4688"}"#, ["windows", "process_creation", "security"]),
+        (r#"{"Channel":"Security","EventID":4624,"service":""}"#, ["windows", "", "security"]),
+        (r##"{"Event":{"System":{"Channel":"Microsoft-Windows-PowerShell/Operational","EventID":{"#text":"4104"}}}}"##, ["windows", "ps_script", "powershell"]),
+        (r#"{"winlog":{"channel":"Microsoft-Windows-Nobody/Knows","event_id":1}}"#, ["windows", "", ""]),
+        (r#"{"Channel":"Microsoft-Windows-Sysmon/Operational","EventID":13,"category":"registry_event"}"#, ["windows", "registry_event", "sysmon"]),
+        (r#"{"Channel":"System","product":"linux"}"#, ["linux", "", ""]),
+        (r#"{"Channel":"opmas","EventID":1}"#, ["", "", ""]),
+        (r#"{"EventID":1,"product":""}"#, ["", "", ""]),
+    ] {
+        assert_eq!(of(line), expected, "{line}");
+    }
 }
 
 #[test]
@@ -185,6 +210,50 @@ fn x2_a_missing_year_is_the_preceding_lines_and_else_the_one_nearest_to_now() {
     assert_eq!(times(at(NOW), &after_a_year), expected);
     assert_eq!(times(at("2026-02-01T00:00:00Z"), &["Feb 29 00:00:00 a: x"]), ["2024-02-29T00:00:00Z"]);
     assert_eq!(times(at(NOW), &["2025-06-01T00:00:00Z h a: x", "Feb 29 00:00:00 a: x"])[1], "2024-02-29T00:00:00Z");
+}
+
+#[test]
+fn t3_one_line_of_another_year_moves_no_other_line() {
+    let lines = ["Nov 21 13:00:00 a: x", "Nov 21 13:00:01 a: x"];
+    for odd in [
+        r#"{"time":"2099-01-01T00:00:00Z"}"#,
+        r#"{"ts":0}"#,
+        "<13>1 2099-01-01T00:00:00Z h a - - - x",
+        "Sun Jan  4 20:24:56 1970 user.info a: x",
+        "Jan  1 00:00:05 a: x",
+    ] {
+        for around in [vec![lines[0], odd, lines[1]], vec![lines[0], lines[0], odd, lines[1]], vec![lines[0], odd, lines[0], odd, lines[1]]] {
+            assert_eq!(times(Options::at(time(NOW)), &around).last().unwrap(), "2026-11-21T13:00:01Z", "{odd}");
+        }
+    }
+}
+
+#[test]
+fn x2_a_missing_year_is_the_preceding_lines_also_when_the_recording_jumps() {
+    let pairs = [
+        "2019-03-01T00:00:00Z h a: x",
+        "Jul 10 23:57:29 a: x",
+        "2023-03-01T00:00:00Z h a: x",
+        "Jul 11 23:57:29 a: x",
+        "2021-12-01T00:00:00Z h a: x",
+        "Feb  2 00:00:00 a: x",
+    ];
+    let found = times(Options::at(time(NOW)), &pairs);
+    assert_eq!([&found[1], &found[3], &found[5]], ["2019-07-10T23:57:29Z", "2023-07-11T23:57:29Z", "2021-02-02T00:00:00Z"]);
+    // A router without a clock begins at the first of January, and then learns the time.
+    let boot = ["Mar 21 13:00:00 a: x", "Jan  1 00:00:05 a: x", "Jan  1 00:00:06 a: x", "Mar 21 13:05:00 a: x"];
+    let found = times(Options::at(time(NOW)), &boot);
+    assert_eq!([&found[1], &found[3]], ["2027-01-01T00:00:05Z", "2027-03-21T13:05:00Z"]);
+}
+
+#[test]
+fn x2_now_may_be_a_date() {
+    let out = command(&["--timezone", "UTC"], b"Jan  1 00:00:01 a: x");
+    assert_eq!(out[0]["timestamp"], "2027-01-01T00:00:01Z");
+    let date = Command::new(env!("CARGO_BIN_EXE_opmas")).args(["normalise", "--now", "2019-06-30"]).stdin(Stdio::null()).output().unwrap();
+    assert!(date.status.success());
+    let wrong = Command::new(env!("CARGO_BIN_EXE_opmas")).args(["normalise", "--now", "soon"]).stdin(Stdio::null()).output().unwrap();
+    assert_eq!(wrong.status.code(), Some(2));
 }
 
 #[test]

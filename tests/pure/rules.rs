@@ -54,7 +54,7 @@ fn found(lines: &[String]) -> Vec<String> {
     eval.stdin.take().unwrap().write_all((lines.join("\n") + "\n").as_bytes()).unwrap();
     let output = eval.wait_with_output().unwrap();
     assert!(output.status.success());
-    let loaded = opmas::sigma::load(&opmas::config::Folder::Rules.shipped().into_iter().filter(opmas::config::is_rule).collect::<Vec<_>>());
+    let loaded = opmas::sigma::load(&opmas::config::Folder::Rules.shipped().into_iter().filter(|file| opmas::config::is_rule(&file.name)).collect::<Vec<_>>());
     let name = |line: &str| {
         let rule = serde_json::from_str::<serde_json::Value>(line).unwrap()["rule"].as_str().unwrap().to_owned();
         loaded.set.rules[loaded.set.find(&rule).unwrap()].name.as_deref().unwrap().to_owned()

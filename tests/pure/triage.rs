@@ -15,7 +15,7 @@ fn finding(severity: u8) -> Finding {
 }
 
 fn load(text: &str) -> Result<Routes, Vec<String>> {
-    let channels: Vec<Arc<str>> = ["email", "webhook", "pager"].map(Arc::from).to_vec();
+    let channels: Vec<Arc<str>> = ["email", "pager", "pagerduty", "slack", "webhook"].map(Arc::from).to_vec();
     let file = SourceFile { name: "notifiers/routes.toml".into(), text: text.into() };
     Routes::load(&file, &channels).map_err(|faults| faults.iter().map(ToString::to_string).collect())
 }
@@ -32,8 +32,8 @@ fn route(text: &str, finding: &Finding) -> Vec<String> {
 #[test]
 fn the_shipped_routes_send_by_severity() {
     let shipped = include_str!("../../notifiers/routes.toml");
-    let expected: [(u8, &[&str]); 5] =
-        [(1, &[]), (2, &[]), (3, &["notable>webhook"]), (4, &["urgent>email", "urgent>webhook"]), (5, &["urgent>email", "urgent>webhook"])];
+    let urgent: &[&str] = &["urgent>email", "urgent>pagerduty", "urgent>slack", "urgent>webhook"];
+    let expected: [(u8, &[&str]); 5] = [(1, &[]), (2, &[]), (3, &["notable>slack", "notable>webhook"]), (4, urgent), (5, urgent)];
     for (severity, ends) in expected {
         assert_eq!(route(shipped, &finding(severity)), ends, "severity {severity}");
     }
@@ -153,7 +153,7 @@ proptest! {
     /// Without nesting: the first match and, while it continues, the next; a channel is told once.
     #[test]
     fn flat_routes_are_taken_in_order(routes in proptest::collection::vec((1u8..=5, any::<bool>()), 1..8), severity in 1u8..=5) {
-        let channel = |i: usize| ["email", "webhook", "pager"][i % 3];
+        let channel = |i: usize| ["email", "pager", "pagerduty", "slack", "webhook"][i % 3];
         let mut text = String::new();
         let (mut expected, mut told, mut ended) = (Vec::new(), BTreeSet::new(), false);
         for (i, (least, goes_on)) in routes.iter().enumerate() {

@@ -29,7 +29,7 @@ impl Outbox {
     pub fn outcome(&self, delivery: &Arc<str>, answer: &Result<Answer, SendError>, now: Time) -> Option<Decided> {
         let state = |state, detail: &str| self.record(delivery, state, detail, now, None);
         match answer {
-            Ok(answer) => state(DeliveryState::Sent, &answer.to_string()),
+            Ok(answer) => state(DeliveryState::Sent, &answer.to_string()).map(|outcome| with_receipt(outcome, answer)),
             Err(error) => match error.kind {
                 Failure::Permanent => state(DeliveryState::Failed, &error.detail),
                 Failure::Ambiguous if self.repeat(delivery) == Repeat::Never => state(DeliveryState::Unknown, &error.detail),
@@ -83,7 +83,14 @@ impl Outbox {
     fn record(&self, delivery: &Arc<str>, state: DeliveryState, detail: &str, at: Time, next: Option<Time>) -> Option<Decided> {
         match self.standing(delivery)? {
             Standing::Settled(_) => None,
-            _ => Some(Decided::DeliveryOutcome { delivery: delivery.clone(), state, detail: detail.to_owned(), at, next }),
+            _ => Some(Decided::DeliveryOutcome { delivery: delivery.clone(), state, detail: detail.to_owned(), at, next, receipt: None }),
         }
     }
+}
+
+fn with_receipt(mut outcome: Decided, answer: &Answer) -> Decided {
+    if let Decided::DeliveryOutcome { receipt, .. } = &mut outcome {
+        *receipt = answer.receipt.clone();
+    }
+    outcome
 }

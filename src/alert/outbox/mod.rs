@@ -94,6 +94,8 @@ struct Delivery {
     /// What would be sent; its `attempt` is not kept up to date, `standing` is.
     due: Due,
     standing: Standing,
+    /// What the channel calls the message.
+    receipt: Option<Arc<str>>,
 }
 
 /// All deliveries that are not settled, and the latest that are.
@@ -134,7 +136,7 @@ impl Outbox {
                 self.intended(due)
             }
             Decided::DeliveryAttempt { delivery, attempt, at } => self.attempted(delivery, *attempt, *at),
-            Decided::DeliveryOutcome { delivery, state, at, next, .. } => self.ended(delivery, *state, next.unwrap_or(*at)),
+            Decided::DeliveryOutcome { delivery, state, at, next, receipt, .. } => self.ended(delivery, *state, next.unwrap_or(*at), receipt.as_ref()),
             _ => Ok(()),
         }
     }
@@ -143,6 +145,13 @@ impl Outbox {
     #[must_use]
     pub fn standing(&self, delivery: &str) -> Option<&Standing> {
         self.deliveries.get(delivery).map(|d| &d.standing)
+    }
+
+    /// What the channel calls the message of a delivery, for [`Notice::receipt`](super::Notice::receipt) of a later notice
+    /// of the same alert; `None` when it gave no name, or the delivery is not known (any more).
+    #[must_use]
+    pub fn receipt(&self, delivery: &str) -> Option<Arc<str>> {
+        self.deliveries.get(delivery)?.receipt.clone()
     }
 
     /// Whether another delivery may wait for this channel.
@@ -170,7 +179,7 @@ impl Outbox {
         }
         self.queues.entry(due.channel.clone()).or_default().push_back(id.clone());
         let standing = Standing::Waiting { tries: 0, from: due.at };
-        self.deliveries.insert(id, Delivery { due, standing });
+        self.deliveries.insert(id, Delivery { due, standing, receipt: None });
         Ok(())
     }
 
@@ -185,7 +194,7 @@ impl Outbox {
         }
     }
 
-    fn ended(&mut self, id: &Arc<str>, state: DeliveryState, next: Time) -> Result<(), Illegal> {
+    fn ended(&mut self, id: &Arc<str>, state: DeliveryState, next: Time, receipt: Option<&Arc<str>>) -> Result<(), Illegal> {
         let delivery = self.deliveries.get_mut(id).ok_or_else(|| Illegal::NoSuch(id.clone()))?;
         let tries = match (&delivery.standing, state) {
             (Standing::Open { attempt, .. }, _) => *attempt,
@@ -198,6 +207,7 @@ impl Outbox {
             return Ok(());
         }
         delivery.standing = Standing::Settled(state);
+        delivery.receipt = receipt.cloned();
         let channel = delivery.due.channel.clone();
         self.leave_queue(&channel, id);
         Ok(())

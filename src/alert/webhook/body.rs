@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use crate::alert::answer::SendError;
 use crate::alert::clean::bounded;
-use crate::alert::notice::{Notice, Purpose};
+use crate::alert::notice::{AlertState, Notice, Purpose};
 
 /// The largest payload; receivers commonly refuse more. A notice beyond it is sent with less of each text.
 pub const MAX_BODY: usize = 256 * 1024;
@@ -17,9 +17,10 @@ const MAX_MEMBERS: [usize; 3] = [256, 32, 8];
 ///
 /// The values are data: JSON escapes control characters, and nothing else is changed.
 pub(super) fn body(notice: &Notice) -> Result<Vec<u8>, SendError> {
-    let kind = match notice.purpose {
-        Purpose::Alert => "finding.created",
-        Purpose::Test => "opmas.test",
+    let kind = match (notice.purpose, notice.alert.state) {
+        (Purpose::Test, _) => "opmas.test",
+        (Purpose::Alert, AlertState::Firing) => "finding.created",
+        (Purpose::Alert, AlertState::Resolved) => "alert.resolved",
     };
     let data = json!({ "alert": notice.alert, "findings": notice.findings, "done": notice.done });
     let mut payload = json!({ "type": kind, "timestamp": notice.alert.at, "data": data });

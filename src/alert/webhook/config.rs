@@ -1,27 +1,24 @@
-//! The keys of a webhook channel.
+//! The keys of a webhook channel, and the request that it sends.
 
 use std::path::{Path, PathBuf};
-use std::sync::OnceLock;
 
-use reqwest::{Client, Url};
 use serde::Deserialize;
 use toml::Spanned;
 
-use crate::alert::keys::{disabled, fault, is_loopback, timeout};
-use crate::alert::secret::SecretSource;
+use super::body::body;
+use super::sign::{SigningKey, signature};
+use crate::alert::answer::SendError;
+use crate::alert::http::{Keys, Post, Server};
+use crate::alert::keys::{disabled, secret};
+use crate::alert::notice::Notice;
+use crate::alert::secret::{Secret, SecretSource};
 use crate::diag::{Diagnostic, Place, SourceFile, from_toml};
-use crate::model::Span;
-
-/// How long the whole exchange may take.
-const TIMEOUT: Span = Span::secs(20);
-/// The longest `timeout` that can be set: a channel's queue stands still meanwhile.
-const MAX_TIMEOUT: Span = Span::secs(300);
+use crate::model::{Span, Time};
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Table {
-    #[serde(rename = "integration")]
-    _integration: String,
+    integration: Spanned<String>,
     enabled: Option<Spanned<bool>>,
     url: Spanned<String>,
     secret_file: Option<PathBuf>,
@@ -32,66 +29,48 @@ struct Table {
     timeout: Option<Spanned<Span>>,
 }
 
-/// A checked webhook channel. Its URL comes from the owner's file alone, never from a log line.
-#[derive(Clone)]
+/// A checked webhook channel.
+#[derive(Clone, Debug)]
 pub struct Webhook {
-    pub(super) url: Url,
-    pub(super) secret: SecretSource,
-    /// Certificates (PEM) that are believed instead of the system's.
-    pub(super) ca_file: Option<PathBuf>,
-    pub(super) timeout: Span,
-    /// Made at the first message, since it reads the system's certificates.
-    pub(super) client: OnceLock<Client>,
-}
-
-/// Without the URL's path and query, which often are the secret.
-impl std::fmt::Debug for Webhook {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Webhook").field("target", &self.target()).field("secret", &self.secret).finish_non_exhaustive()
-    }
-}
-
-impl Webhook {
-    /// `scheme://host:port`.
-    #[must_use]
-    pub fn target(&self) -> String {
-        self.url.origin().ascii_serialization()
-    }
+    pub(in crate::alert) server: Server,
+    secret: SecretSource,
 }
 
 /// Reads and checks the file; with it, where the channel is disabled.
 pub(in crate::alert) fn load(file: &SourceFile, base: &Path) -> Result<(Option<Place>, Webhook), Vec<Diagnostic>> {
     let table: Table = from_toml(&file.name, &file.text).map_err(|fault| vec![fault])?;
     let disabled = disabled(file, table.enabled.as_ref());
-    let mut faults = Vec::new();
-    let url = url(file, &table).map_err(|fault| faults.push(fault)).ok();
-    let secret = secret(file, &table, base).map_err(|fault| faults.push(fault)).ok();
-    let timeout = timeout(file, table.timeout.as_ref(), TIMEOUT, MAX_TIMEOUT).map_err(|fault| faults.push(fault)).ok();
-    let (Some(url), Some(secret), Some(timeout)) = (url, secret, timeout) else { return Err(faults) };
-    let ca_file = table.ca_file.map(|path| base.join(path));
-    Ok((disabled, Webhook { url, secret, ca_file, timeout, client: OnceLock::new() }))
-}
-
-fn url(file: &SourceFile, table: &Table) -> Result<Url, Diagnostic> {
-    let wrong = |message: String, help: &str| fault(file, &table.url.span(), message, help);
-    let url: Url = table.url.get_ref().parse().map_err(|error| wrong(format!("this is no URL: {error}"), "write `https://host/path`"))?;
-    let host = url.host_str().unwrap_or_default().trim_matches(['[', ']']);
-    if !url.username().is_empty() || url.password().is_some() {
-        return Err(wrong("the URL holds a user name or password".into(), "messages are signed with `secret_file`; remove what stands before the `@`"));
-    }
-    match url.scheme() {
-        "https" => Ok(url),
-        "http" if table.insecure || is_loopback(host) => Ok(url),
-        "http" => Err(wrong(format!("messages to {host} would go unencrypted"), "write `https://`, or `insecure = true`")),
-        other => Err(wrong(format!("`{other}:` is not spoken here"), "write `https://host/path`")),
+    let url = (table.url.get_ref().as_str(), table.url.span());
+    let server = Server::load(file, base, Keys { url, insecure: table.insecure, ca_file: table.ca_file, timeout: table.timeout.as_ref() });
+    let secret = secret(file, &table.integration.span(), base, ("secret", "signing secret"), (table.secret_file, table.secret_env));
+    match (server, secret) {
+        (Ok(server), Ok(secret)) => Ok((disabled, Webhook { server, secret })),
+        (server, secret) => Err(server.err().into_iter().flatten().chain(secret.err()).collect()),
     }
 }
 
-fn secret(file: &SourceFile, table: &Table, base: &Path) -> Result<SecretSource, Diagnostic> {
-    let at = |message: &str, help: &str| fault(file, &table.url.span(), message, help);
-    match SecretSource::choose(base, table.secret_file.clone(), table.secret_env.clone()) {
-        Ok(Some(source)) => Ok(source),
-        Ok(None) => Err(at("the signing secret is missing", "write `secret_file = \"…\"` or `secret_env = \"…\"`")),
-        Err(()) => Err(at("both `secret_file` and `secret_env` are given", "keep one of them")),
+impl Webhook {
+    /// Whether secret and certificates can be read and used; else why not.
+    pub(in crate::alert) fn check(&self) -> Result<(), String> {
+        self.key()?;
+        self.server.client().map(drop)
+    }
+
+    fn key(&self) -> Result<(Secret, SigningKey), String> {
+        let secret = self.secret.read().map_err(|error| error.to_string())?;
+        let key = SigningKey::parse(&secret).map_err(|error| error.to_string())?;
+        Ok((secret, key))
+    }
+
+    /// Renders and signs. The timestamp is that of the attempt, so that a late retry is not taken for a replay.
+    pub(in crate::alert) fn prepare(&self, notice: &Notice, delivery: &str, now: Time) -> Result<Post, SendError> {
+        let payload = body(notice)?;
+        // The owner can mend a missing file while the delivery waits.
+        let (secret, key) = self.key().map_err(SendError::retryable)?;
+        let timestamp = now.since(Time(0)).as_secs();
+        let signature = signature(&key, delivery, timestamp, &payload);
+        self.server.post("", secret, payload, |request| {
+            request.header("webhook-id", delivery).header("webhook-timestamp", timestamp).header("webhook-signature", signature)
+        })
     }
 }

@@ -2,13 +2,9 @@
 
 mod body;
 mod config;
-mod http;
-mod retry_after;
 mod sign;
 
 pub use body::MAX_BODY;
 pub use config::Webhook;
 pub(super) use config::load;
-pub use http::Ready;
-pub use retry_after::retry_after;
 pub use sign::{KeyError, SigningKey, signature};

@@ -32,7 +32,7 @@ pub(super) fn run() -> Done {
     println!("opmas demo: nothing is changed on any device; everything is kept in {}", dir.display());
     let invalid = |error: &dyn std::fmt::Display| Failure::new(Exit::Invalid, error);
     let setup = Setup::from_text(Paths::new(Some(&dir.join("opmas.toml"))), SETTINGS).map_err(|error| invalid(&error))?;
-    let routes = setup.routes.clone();
+    let routes = setup.content.routes.clone();
     service::serve(setup, |engine| play(engine, routes, dir))
 }
 
@@ -49,7 +49,7 @@ fn folder() -> Result<PathBuf, Failure> {
 }
 
 /// Plays the recording, then says how to go on, and goes on showing what is decided.
-async fn play(engine: Arc<Engine>, routes: Routes, dir: PathBuf) {
+async fn play(engine: Arc<Engine>, routes: Arc<Routes>, dir: PathBuf) {
     let mut feed = engine.feed();
     let input = engine.input();
     // Whoever holds the engine holds its end back.
@@ -100,7 +100,7 @@ fn how_to_go_on(dir: &Path) {
 
 /// What the person sees.
 struct Screen {
-    routes: Routes,
+    routes: Arc<Routes>,
     /// Findings whose message is still to be shown.
     findings: Vec<Finding>,
     /// What was said of their steps.
@@ -131,7 +131,13 @@ impl Screen {
                 println!("▶ PLAN  {}", show::step(step));
                 self.done.push(format!("{} on {}: {}", step.action, step.device, step.reason));
             }
-            Decided::RunMoved { .. } => self.messages(None),
+            Decided::RunMoved { reason, .. } => {
+                if self.done.is_empty() {
+                    println!("▶ NO PLAN  {}\n", visible(reason, 400));
+                    self.done.push(reason.clone());
+                }
+                self.messages(None);
+            }
             Decided::Triaged { finding, reason } if reason.starts_with("no playbook") => self.messages(Some(finding)),
             _ => {}
         }

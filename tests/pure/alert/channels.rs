@@ -1,5 +1,7 @@
 //! Channel files: what is accepted, and what is said about what is not.
 
+use std::path::Path;
+
 use opmas::alert::{Channels, Notice, Repeat};
 use opmas::diag::SourceFile;
 use opmas::model::Time;
@@ -20,19 +22,21 @@ fn fault(text: &str) -> String {
 
 #[test]
 fn the_shipped_channels_load_and_are_disabled() {
-    let shipped =
-        [include_str!("../../../notifiers/email.toml"), include_str!("../../../notifiers/webhook.toml"), include_str!("../../../notifiers/routes.toml")];
-    let files: Vec<SourceFile> = ["email", "webhook", "routes"]
-        .iter()
-        .zip(shipped)
-        .map(|(name, text)| SourceFile { name: format!("notifiers/{name}.toml").into(), text: text.into() })
-        .collect();
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("notifiers");
+    let files: Vec<SourceFile> = ["email", "pagerduty", "routes", "slack", "webhook"]
+        .map(|name| SourceFile {
+            name: format!("notifiers/{name}.toml").into(),
+            text: std::fs::read_to_string(folder.join(name).with_extension("toml")).unwrap().into(),
+        })
+        .to_vec();
     let loaded = Channels::load(&files, "".as_ref());
     assert_eq!(loaded.diagnostics, []);
     let listed: Vec<_> = loaded.channels.iter().map(|c| (&*c.name, c.enabled, c.integration.name(), c.integration.target(), c.integration.repeat())).collect();
     let email = ("email", false, "email", "mail.example.org:587".to_owned(), Repeat::Never);
+    let pagerduty = ("pagerduty", false, "pagerduty", "https://events.pagerduty.com".to_owned(), Repeat::ByKey);
+    let slack = ("slack", false, "slack", "https://slack.com".to_owned(), Repeat::Never);
     let webhook = ("webhook", false, "webhook", "https://hooks.example.org".to_owned(), Repeat::ByKey);
-    assert_eq!(listed, [email, webhook]);
+    assert_eq!(listed, [email, pagerduty, slack, webhook]);
 }
 
 #[tokio::test]
@@ -99,6 +103,60 @@ fn faults_of_webhook_channels_name_their_place_and_the_remedy() {
 }
 
 #[test]
+fn faults_of_slack_and_pagerduty_channels_name_their_place_and_the_remedy() {
+    let duty = "integration = 'pagerduty'\nrouting_key_file = 'key'";
+    let slack = "integration = 'slack'\nchannel = '#alerts'\ntoken_env = 'TOKEN'";
+    assert_eq!((faults(duty), faults(slack)), (vec![], vec![]));
+    assert_eq!(
+        fault("integration = 'pagerduty'"),
+        "notifiers/x.toml:1:15: the routing key is missing; write `routing_key_file = \"…\"` or `routing_key_env = \"…\"`"
+    );
+    assert!(fault(&format!("{duty}\nrouting_key_env = 'K'")).contains("both `routing_key_file` and `routing_key_env` are given; keep one of them"));
+    assert!(fault(&format!("{duty}\nrouting_key = 'K'")).contains(":3:1: unknown key `routing_key`; did you mean `routing_key_"));
+    assert_eq!(
+        fault(&format!("{duty}\nurl = 'http://pd.example.org/'")),
+        "notifiers/x.toml:3:7: messages to pd.example.org would go unencrypted; write `https://`, or `insecure = true`"
+    );
+    for near in ["http://127.0.0.1:9/v2", "https://events.eu.pagerduty.com/v2/enqueue"] {
+        assert_eq!(faults(&format!("{duty}\nurl = '{near}'")), [""; 0], "{near}");
+    }
+    assert!(fault(&slack.replace("token_env = 'TOKEN'", "")).contains("the bot token is missing; write `token_file"));
+    assert!(fault(&format!("{slack}\ntoken = 'xoxb-1'")).contains("unknown key `token`"));
+    assert!(fault(&slack.replace("channel = '#alerts'\n", "")).contains("channel"));
+    for bad in ["", "#", "# alerts", "C01/2", "<!here>"] {
+        let said = fault(&slack.replace("#alerts", bad));
+        assert_eq!(said, format!("notifiers/x.toml:2:11: `{bad}` is no Slack channel; write its id such as `C0123456789`, or `#name`"));
+    }
+    assert_eq!(
+        faults(&slack.replace("#alerts", "").replace("token_env", "timeout = '1h'\nurl = 'x'\ntoken_env")).len(),
+        3,
+        "all faults of a file are told at once"
+    );
+}
+
+#[test]
+fn a_secret_of_the_wrong_kind_is_told_and_not_shown() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("secret");
+    let check = |text: &str, secret: &str| {
+        std::fs::write(&path, secret).unwrap();
+        let loaded = load(&[("x", &text.replace("FILE", &path.display().to_string()))]);
+        loaded.channels.get("x").unwrap().check().map_err(|fault| fault.to_string())
+    };
+    let duty = "integration = 'pagerduty'\nrouting_key_file = 'FILE'";
+    assert_eq!(check(duty, "e93facc04764012d7bfb002500d5d1a6\n"), Ok(()));
+    for wrong in ["e93facc04764012d7bfb002500d5d1a", "u+e93facc04764012d7bfb002500d5d1"] {
+        assert!(check(duty, wrong).unwrap_err().ends_with("copy the integration key of an Events API v2 integration"));
+        assert!(!check(duty, wrong).unwrap_err().contains("e93f"));
+    }
+    let slack = "integration = 'slack'\nchannel = 'C01'\ntoken_file = 'FILE'";
+    assert_eq!((check(slack, "xoxb-1-abc\n"), check(slack, "xoxe.xoxb-1-abc")), (Ok(()), Ok(())));
+    for wrong in ["xapp-1-hunter", "xoxb-1\r\nX: hunter", "https://hooks.slack.com/services/hunter"] {
+        assert!(check(slack, wrong).unwrap_err().contains("is no bot token") && !check(slack, wrong).unwrap_err().contains("hunter"));
+    }
+}
+
+#[test]
 fn what_cannot_be_read_is_told_before_it_is_needed() {
     let check = |text: &str| load(&[("x", text)]).channels.get("x").unwrap().check().unwrap_err().to_string();
     assert!(check(HOOK).starts_with("notifiers/x.toml: cannot read the secret file /etc/opmas/hook: No such file"));
@@ -140,8 +198,8 @@ fn a_channel_prints_without_the_parts_of_its_url_that_may_be_secret() {
 
 proptest! {
     #[test]
-    fn no_text_makes_the_loader_panic(email in any::<bool>(), key in "host|url|to|from|tls|port|timeout|enabled|secret_file|x", value in "[^\u{0}]{0,40}") {
-        let base = if email { MAIL } else { HOOK };
+    fn no_text_makes_the_loader_panic(kind in 0..4usize, key in "host|url|to|from|tls|port|timeout|enabled|secret_file|channel|x", value in "[^\u{0}]{0,40}") {
+        let base = [MAIL, HOOK, "integration = 'slack'\ntoken_env = 'T'", "integration = 'pagerduty'\nrouting_key_env = 'R'"][kind];
         load(&[("x", &format!("{base}\n{key} = {value}")), ("y", &value), ("z", &base.replacen("127.0.0.1", &value, 1))]);
     }
 }

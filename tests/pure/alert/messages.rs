@@ -40,7 +40,7 @@ fn the_text_says_what_happened_to_what_and_what_to_do() {
     let expected = "\
 critical (5 of 5): SSH login after repeated failures
   203.0.113.9 failed 6 times and then logged in as root.
-  When      2026-11-21T13:08:12Z (events from 2026-11-21T13:01:02Z to 2026-11-21T13:08:12Z)
+  When      2026-11-21 13:08:12 UTC (events from 2026-11-21 13:01:02 UTC to 2026-11-21 13:08:12 UTC)
   Device    router1, site home
   About     source: address 203.0.113.9
   About     user: user root
@@ -52,8 +52,8 @@ critical (5 of 5): SSH login after repeated failures
   Finding   0f4b5d2c7a1e4c3f9b8a6d5e4f3c2b1a
 
 Evidence: 2 of 7 events
-    | 2026-11-21T13:01:02Z <36>Nov 21 13:01:02 router1 dropbear[812]: Bad password attempt for 'root' from 203.0.113.9:48629
-    | 2026-11-21T13:08:12Z <37>Nov 21 13:08:12 router1 dropbear[830]: Password auth succeeded for 'root' from 203.0.113.9:48630
+    | 13:01:02 <36>Nov 21 13:01:02 router1 dropbear[812]: Bad password attempt for 'root' from 203.0.113.9:48629
+    | 13:08:12 <37>Nov 21 13:08:12 router1 dropbear[830]: Password auth succeeded for 'root' from 203.0.113.9:48630
 
 What to do
   Change the password.
@@ -79,6 +79,17 @@ fn the_html_says_the_same() {
     {
         assert!(html.contains(said), "{said}");
     }
+}
+
+#[test]
+fn a_resolved_alert_says_so_and_is_the_same_alert() {
+    let firing = notice(finding());
+    let resolved = firing.clone().resolved(Time::parse_rfc3339("2026-11-21T14:08:12Z").unwrap(), Some("C1/1.2".into()));
+    assert_eq!(resolved.alert.key(), firing.alert.key());
+    assert_eq!(firing.alert.key(), delivery_id(&finding().id, "urgent", "email"), "the id of the alert's first delivery");
+    assert_eq!(subject(&resolved), "[opmas] resolved: SSH login after repeated failures (router1)");
+    assert!(render_text(&resolved, "d2").starts_with("Resolved\n  This is over since 2026-11-21 14:08:12 UTC. It told of:\n\ncritical (5 of 5)"));
+    assert_eq!(serde_json::to_value(&resolved.alert).unwrap()["state"], "resolved");
 }
 
 #[test]

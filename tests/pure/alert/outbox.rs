@@ -22,7 +22,7 @@ fn attempt(id: &str, attempt: u32) -> Decided {
 }
 
 fn outcome(id: &str, state: DeliveryState, next: Option<Time>) -> Decided {
-    Decided::DeliveryOutcome { delivery: id.into(), state, detail: String::new(), at: START, next }
+    Decided::DeliveryOutcome { delivery: id.into(), state, detail: String::new(), at: START, next, receipt: None }
 }
 
 fn outbox(records: &[Decided]) -> Outbox {
@@ -91,6 +91,21 @@ fn o7_an_attempt_without_an_outcome_is_repeated_by_key_or_unknown() {
     assert_eq!(outbox.standing("m1"), Some(&Standing::Settled(DeliveryState::Unknown)));
     assert_eq!(outbox.unknown().map(|due| &*due.delivery).collect::<Vec<_>>(), ["m1"]);
     assert_eq!(outbox.settle(START), []);
+}
+
+/// The name that a channel gave its message is in the ledger, so that a later notice finds it after a restart too.
+#[test]
+fn a_receipt_survives_a_restart() {
+    let mut answer = Answer::new("ok");
+    answer.receipt = Some("C1/1.2".into());
+    let mut ledger = vec![intent("m1", "mail", START), intent("h1", "hook", START), attempt("m1", 1), attempt("h1", 1)];
+    let outbox = outbox(&ledger);
+    ledger.push(outbox.outcome(&"m1".into(), &Ok(answer), START).unwrap());
+    ledger.push(outbox.outcome(&"h1".into(), &Ok(Answer::new("ok")), START).unwrap());
+    let written = serde_json::to_string(&ledger).unwrap();
+    assert_eq!(written.matches("receipt").count(), 1, "only where there is one: {written}");
+    let read = self::outbox(&serde_json::from_str::<Vec<Decided>>(&written).unwrap());
+    assert_eq!((read.receipt("m1").as_deref(), read.receipt("h1"), read.receipt("x")), (Some("C1/1.2"), None, None));
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! Standard Webhooks: the published example, and what a secret must look like.
 
-use opmas::alert::webhook::{KeyError, SigningKey, retry_after, signature};
-use opmas::alert::{MAX_RETRY_AFTER, Secret};
+use opmas::alert::webhook::{KeyError, SigningKey, signature};
+use opmas::alert::{MAX_RETRY_AFTER, Secret, retry_after};
 use opmas::model::{Span, Time};
 use proptest::prelude::*;
 

@@ -32,7 +32,7 @@ fn read(path: PathBuf) -> Case {
 }
 
 /// `SECONDS key=value…`: an event (`~7` is the text 7, `a,b` a list); `stream` and `arrival` (seconds) are the record's. `- key=value…`: one without a time.
-/// `tick SECONDS stream…`: those streams are idle.
+/// `tick SECONDS stream…`: those streams are idle. `end`: the end of input.
 fn parse(seq: usize, text: &str) -> Entry {
     let mut words = text.split_whitespace();
     let first = words.next().unwrap();
@@ -71,14 +71,13 @@ fn run(case: &Case) -> Vec<String> {
     let mut pipeline = pipeline(&rules, Settings::default());
     let mut said = Vec::new();
     for (seq, text) in case.events.iter().enumerate() {
-        for found in pipeline.entry(&parse(seq, text)) {
-            if found.group.is_some() {
-                said.push(format!("at {seq}: {}", line(&found, &rules)));
-            }
+        let (at, found) = if text == "end" { ("end".to_owned(), pipeline.finish()) } else { (seq.to_string(), pipeline.entry(&parse(seq, text))) };
+        for found in found.iter().filter(|found| found.group.is_some()) {
+            said.push(format!("at {at}: {}{}", line(found, &rules), if found.end { " end" } else { "" }));
         }
     }
     let counters = pipeline.counters();
-    for (name, n) in [("late", counters.late_matches), ("missing group field", counters.missing_group_field)] {
+    for (name, n) in [("late", counters.late_matches), ("missing group field", counters.missing_group_field), ("not a number", counters.not_a_number)] {
         if n > 0 {
             said.push(format!("{name}: {n}"));
         }

@@ -160,12 +160,24 @@ fn m1_a_finding_explains_itself() {
     assert_eq!((finding.count, finding.value), (20, Some(json!(20))));
     assert_eq!((finding.window.from, finding.window.to), (at(0.0), at(19.0)));
     assert_eq!((finding.device.as_deref(), finding.site.as_deref()), (Some("ap1"), Some("home")));
-    assert_eq!(finding.text, "20 × a from ::ffff:203.0.113.9 on ap1 within 10m (first 2026-11-21T00:00:00Z, last 2026-11-21T00:00:19Z)");
+    assert_eq!(finding.text, "20 × a from ::ffff:203.0.113.9 on ap1 within 10m (first 2026-11-21 00:00:00 UTC, last 2026-11-21 00:00:19 UTC)");
     let entity = |role: &str| finding.entities.get(role).map(|e| (e.kind, e.value.to_string())).unwrap();
     assert_eq!(entity("source"), (EntityKind::Ip, "203.0.113.9".into()));
     assert_eq!(entity("device"), (EntityKind::Host, "ap1".into()));
     assert_eq!(entity("station"), (EntityKind::Mac, "aa:bb:cc:00:11:22".into()));
     assert_eq!(entity("who"), (EntityKind::User, "root".into()));
+}
+
+#[test]
+fn m1_a_finding_of_huge_lines_is_bounded() {
+    let text = "---\ntitle: Guessing\nid: g\ncorrelation: {type: event_count, rules: [a], group-by: [src], timespan: 10m, condition: {gte: 10}}\nopmas: {entities: {who: src}}\n";
+    let rules = rule_set(&[&format!("{PRELUDE}{text}")]);
+    let mut pipeline = pipeline(&rules, Settings::default());
+    let huge = "é".repeat(400_000);
+    let found: Vec<_> = (0..10u64).flat_map(|n| pipeline.entry(&sent(n, n as f64, &format!("\"k\":\"a\",\"src\":\"{huge}\"")))).collect();
+    let finding = pipeline.finding(&found[0]).unwrap();
+    assert_eq!((finding.count, finding.evidence.len(), finding.entities.len()), (10, 8, 0));
+    assert!(serde_json::to_vec(&finding).unwrap().len() < 64 << 10, "it fits into a ledger record many times over");
 }
 
 #[test]
@@ -185,11 +197,11 @@ fn m1_trust_of_a_chain_is_the_least_of_what_stands_behind_it() {
 }
 
 #[test]
-fn c4_what_is_not_evaluated_is_refused_with_its_file_and_what_needs_it() {
+fn c7_what_is_not_evaluated_is_refused_with_its_file_and_what_needs_it() {
     let file = |name: &str, text: &str| SourceFile { name: name.into(), text: text.into() };
     let loaded = correlate::load(&[
         file("a.yml", PRELUDE),
-        file("b.yml", "title: few\nname: few\ncorrelation: {type: event_count, rules: [a], timespan: 10s, condition: {lt: 3}}\n"),
+        file("b.yml", "title: few\nname: few\ncorrelation: {type: temporal_ordered, rules: [a, b], timespan: 10s, condition: {lt: 3}}\n"),
         file("c.yml", "title: up\ncorrelation: {type: event_count, rules: [few], timespan: 10s, condition: {gte: 3}}\n"),
     ]);
     assert_eq!(loaded.set.rules.len(), 3);

@@ -82,12 +82,8 @@ fn any_decided() -> impl Strategy<Value = Decided> {
             at
         }),
         (word(), any::<u32>(), at()).prop_map(|(delivery, attempt, at)| Decided::DeliveryAttempt { delivery, attempt, at }),
-        (word(), "\\PC{0,40}", at(), proptest::option::of(at())).prop_map(|(delivery, detail, at, next)| Decided::DeliveryOutcome {
-            delivery,
-            state: DeliveryState::Retry,
-            detail,
-            at,
-            next
+        (word(), "\\PC{0,40}", at(), proptest::option::of(at()), proptest::option::of(word())).prop_map(|(delivery, detail, at, next, receipt)| {
+            Decided::DeliveryOutcome { delivery, state: DeliveryState::Retry, detail, at, next, receipt }
         }),
         (word(), "\\PC{0,60}", at(), any::<u64>()).prop_map(|(rule, raw, at, n)| Decided::Finding { finding: Box::new(finding(rule, &raw, at, n)) }),
         (word(), word(), any::<u64>(), at()).prop_map(|(name, hash, seq, at)| Decided::Checkpoint { name, hash, seq, at }),

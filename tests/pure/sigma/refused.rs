@@ -117,8 +117,8 @@ fn conditions_are_refused_at_the_word() {
 fn correlations_are_a_closed_table() {
     let table = [
         ("type: event_cuont", "4:9: unknown correlation type `event_cuont`; did you mean `event_count`?"),
-        ("type: value_count", "4:9: type `value_count` is not evaluated by this version; it evaluates event_count and temporal_ordered"),
-        ("type: temporal", "4:9: type `temporal` is not evaluated by this version; it evaluates event_count and temporal_ordered"),
+        ("type: value_sum", "7:14: the condition of `value_sum` has no `field`; name the field whose values it takes"),
+        ("type: missing", "7:14: `missing` takes no condition; leave it away: it fires when nothing has matched for the timespan"),
         ("type: event_count\n  timespam: 5m", "5:3: unknown key `timespam`; did you mean `timespan`?"),
         ("type: event_count\n  generate: 1", "5:13: `generate` must be true or false; write `true` or `false` without quotes"),
         ("type: event_count\n  group-by: {a: b}", "5:13: `group-by` must be text, but is a map; write one value"),
@@ -155,11 +155,22 @@ fn the_condition_of_a_correlation_is_a_closed_table() {
         ("{gte: .inf}", "7:20: `gte`: `.inf` is not a number; write a whole number or a decimal such as `0.5`"),
         ("{}", "7:14: the correlation's `condition` compares nothing; add a comparison, such as `gte: 5`"),
         ("a and b", "7:14: the correlation's `condition` must be a map, but is a scalar; write `key: value` lines below it"),
-        ("{field: u, gte: 2}", "7:15: `field` belongs to the value_* types, which this version does not evaluate; leave it away"),
+        ("{field: u, gte: 2}", "7:15: `event_count` compares no field's values; leave `field` away, or take a value_* type"),
+        ("{percentile: 5, gte: 2}", "7:15: `event_count` has no percentile to choose; leave it away, or take `value_percentile`"),
     ];
     for (written, expected) in table {
         let loaded = loaded(&with(written));
         assert_eq!(said(&loaded)[0], format!("r.yml:{expected}"));
+    }
+    for (kind, written, expected) in [
+        ("value_sum", "{field: [a, b], gte: 2}", "7:15: `value_sum` takes the values of one field; name one field"),
+        ("value_median", "{field: b, percentile: 5, gte: 2}", "7:25: `value_median` has no percentile to choose; leave it away, or take `value_percentile`"),
+        ("value_percentile", "{field: b, percentile: 101, gte: 2}", "7:37: `percentile`: 101 is not from 0 to 100; write a number such as `95`"),
+        ("temporal", "a and", "7:19: the condition ends where a rule should stand; name a rule"),
+        ("temporal", "a and b", "7:20: there is no rule `b`; did you mean `a`?"),
+        ("temporal", "not a", "7:14: nothing opens the window of this condition: every rule in it stands under `not`; name a rule without `not`"),
+    ] {
+        assert_eq!(said(&loaded(&with(written).replace("event_count", kind))), [format!("r.yml:{expected}")]);
     }
     refused(
         &with("{gte: 2}").replace("  condition: {gte: 2}\n", ""),

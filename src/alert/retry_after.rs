@@ -1,6 +1,6 @@
 //! `Retry-After` (RFC 9110 §10.2.3): seconds, or an HTTP date.
 
-use crate::alert::answer::MAX_RETRY_AFTER;
+use super::answer::MAX_RETRY_AFTER;
 use crate::model::{Span, Time};
 
 /// How long the header asks to wait, at most [`MAX_RETRY_AFTER`]; `None` when it is not understood.

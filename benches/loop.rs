@@ -1,0 +1,127 @@
+//! How long the main job takes: from a router's last log line to the block that was read back, and to each message, beside a bare fsync
+//! and a bare `ssh … true` over the same master in the same run. As root: `cargo bench --bench loop`.
+
+#[path = "../tests/live/router.rs"]
+#[expect(dead_code, reason = "the tests use the rest")]
+mod router;
+#[path = "../tests/live/site.rs"]
+#[expect(dead_code, reason = "the tests use the rest")]
+mod site;
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::Write;
+use std::net::UdpSocket;
+use std::os::fd::AsFd;
+use std::path::Path;
+use std::time::{Duration, Instant, SystemTime};
+
+use opmas::journal::{Content, LedgerReader};
+use opmas::model::{Decided, OutcomeState, Time};
+use router::{MANAGER, ROUTER, eventually};
+use site::Site;
+
+const ROUNDS: usize = 50;
+/// About what a ledger batch of one decision is.
+const SYNCED_BYTES: usize = 4_096;
+
+fn now() -> Time {
+    of(SystemTime::now())
+}
+
+fn of(time: SystemTime) -> Time {
+    Time(i64::try_from(time.duration_since(SystemTime::UNIX_EPOCH).unwrap().as_nanos()).unwrap())
+}
+
+fn milliseconds(mut all: Vec<f64>) -> String {
+    all.sort_by(f64::total_cmp);
+    let at = |share: f64| all[((all.len() - 1) as f64 * share).round() as usize];
+    format!("median {:8.2} ms   99th percentile {:8.2} ms   ({} rounds)", at(0.5), at(0.99), all.len())
+}
+
+fn since(begin: Time, end: Time) -> f64 {
+    (end.0 - begin.0) as f64 / 1e6
+}
+
+/// When each address's block was recorded as read back.
+fn blocks(site: &Site) -> BTreeMap<String, Time> {
+    let (mut steps, mut found) = (BTreeMap::new(), BTreeMap::new());
+    for entry in LedgerReader::open(&site.dir.join("opmas-data/ledger"), 0).unwrap().map_while(Result::ok) {
+        let Content::Decided(decided) = entry.content else { continue };
+        match *decided {
+            Decided::Intent { step, .. } => _ = steps.insert(step.run.clone(), step.params["ip"].as_str().unwrap().to_owned()),
+            Decided::Outcome { run, outcome, .. } if outcome.state == OutcomeState::Enforced => _ = found.insert(steps[&run].clone(), entry.time),
+            _ => {}
+        }
+    }
+    found
+}
+
+fn fsync(dir: &Path) -> Vec<f64> {
+    let mut file = fs::File::create(dir.join("fsync")).unwrap();
+    let one = |_| {
+        let begin = Instant::now();
+        file.write_all(&[b'x'; SYNCED_BYTES]).unwrap();
+        rustix::fs::fdatasync(file.as_fd()).unwrap();
+        begin.elapsed().as_secs_f64() * 1e3
+    };
+    (0..ROUNDS).map(one).collect()
+}
+
+fn bare_ssh(site: &Site) -> Vec<f64> {
+    let controls = site.dir.join("opmas-data/ctl");
+    let find = format!("find {} -type s | head -1", controls.display());
+    let socket = site.router.sh("mg", &find);
+    let one = |_| {
+        let begin = Instant::now();
+        let done = site.router.command("mg", "ssh").args(["-F", "none", "-S", socket.trim(), &format!("root@{ROUTER}"), "true"]).output().unwrap();
+        assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+        begin.elapsed().as_secs_f64() * 1e3
+    };
+    (0..ROUNDS).map(one).collect()
+}
+
+fn memory(site: &Site) {
+    for process in site.router.processes("mg").iter().filter(|p| p.words.iter().any(|word| word.contains("opmas"))) {
+        let status = fs::read_to_string(format!("/proc/{}/status", process.pid)).unwrap_or_default();
+        let rss = status.lines().find(|line| line.starts_with("VmRSS")).unwrap_or("VmRSS: ?");
+        println!("{:<16} {}", process.words[0].rsplit('/').next().unwrap_or("?"), rss);
+    }
+}
+
+fn main() {
+    let mut site = Site::new("[source.routers]\ntype = 'syslog'\nlisten = '192.168.1.2:1514'\ntrusted = true", "1h");
+    // One run a finding; more of them than a playbook's own budget allows in an hour are not meant here.
+    site.start();
+    std::thread::sleep(Duration::from_secs(5));
+    println!("idle, five seconds after the start:");
+    memory(&site);
+    assert_eq!(site.command(&["device", "check"]).0, Some(0));
+    let socket = site.router.inside("rt", || UdpSocket::bind((ROUTER, 0)).unwrap());
+    let mut begun = BTreeMap::new();
+    for n in 1..=ROUNDS {
+        let address = format!("203.0.113.{n}");
+        for failure in 0..6 {
+            let line = format!("<84>Nov 21 13:08:12 ap1 dropbear[2{failure}]: Bad password attempt for 'root' from {address}:50876");
+            socket.send_to(line.as_bytes(), (MANAGER, 1514)).unwrap();
+        }
+        std::thread::sleep(Duration::from_millis(100));
+        let line = format!("<85>Nov 21 13:08:14 ap1 dropbear[27421]: Password auth succeeded for 'root' from {address}:50880");
+        begun.insert(address.clone(), now());
+        socket.send_to(line.as_bytes(), (MANAGER, 1514)).unwrap();
+        eventually(Duration::from_secs(20), "a block", || blocks(&site).contains_key(&address));
+        eventually(Duration::from_secs(20), "messages", || site.mails().len() >= n && site.hooks().len() >= n);
+    }
+    println!("after {ROUNDS} blocks:");
+    memory(&site);
+    let blocked = blocks(&site);
+    let about = |address: &str| site.hooks().into_iter().find(|hook| hook.body["data"]["findings"][0]["group"]["src_ip"] == *address).unwrap();
+    let mail = |n: usize| of(fs::metadata(site.router.dir.path().join(format!("mail/{n}.json"))).unwrap().modified().unwrap());
+    println!("last log line to block read back   {}", milliseconds(begun.iter().map(|(address, begin)| since(*begin, blocked[address])).collect()));
+    println!("last log line to webhook received  {}", milliseconds(begun.iter().map(|(address, begin)| since(*begin, of(about(address).at))).collect()));
+    // Mails come in the order of the rounds.
+    println!("last log line to mail received     {}", milliseconds((1..=ROUNDS).map(|n| since(begun[&format!("203.0.113.{n}")], mail(n))).collect()));
+    println!("a bare fdatasync of {SYNCED_BYTES} bytes     {}", milliseconds(fsync(&site.dir)));
+    println!("a bare ssh … true, same master     {}", milliseconds(bare_ssh(&site)));
+    site.terminate();
+}

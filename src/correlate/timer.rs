@@ -1,0 +1,168 @@
+//! What is decided later: windows that an entry opens and that are decided when they are over (C4, C5, C6).
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use super::compiled::Compiled;
+use super::group::{Fire, Group, Held};
+use super::place::Place;
+use super::test::{Test, Timing, Verdict, met};
+use super::timekeeper::Timekeeper;
+use super::window::Window;
+use crate::model::{Span, Time};
+
+/// A group's window that waits for its end. A function of the group's entries and of what is settled.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Timer {
+    /// The entry that opened it.
+    pub opened: Place,
+    /// What the watermark must reach.
+    pub due: Time,
+    /// The host whose time must reach it, too, because that entry came behind the watermark (C6).
+    pub host: Option<Arc<str>>,
+}
+
+impl Group {
+    /// Entries came to these places: another window may be open now, or none.
+    pub(super) fn reopen(&mut self, rule: &Compiled, touched: &[Place]) {
+        let opens = |place: &Place| self.entries.get(self.entries.index(*place)).is_some_and(|entry| Some(*place) > self.settled && rule.opens(entry.refs));
+        let first = touched.iter().copied().filter(opens).min();
+        let known = self.timer.as_ref().map(|timer| timer.opened);
+        let settles = |place: &Place| self.entries.get(self.entries.index(*place)).is_some_and(|entry| entry.refs & rule.settling != 0);
+        let Some(opened) = first.into_iter().chain(known).min() else { return };
+        if Some(opened) != known || rule.timing != Timing::Unless || touched.iter().any(settles) {
+            self.open(rule, self.entries.index(opened));
+        }
+    }
+
+    /// Opens the first window behind what is settled.
+    pub(super) fn open_first(&mut self, rule: &Compiled) {
+        let from = self.settled.map_or(0, |settled| self.entries.index(Place { seq: settled.seq.saturating_add(1), ..settled }));
+        self.open(rule, from);
+    }
+
+    /// Opens a window at the first entry from this index on that can open one and is not settled at once.
+    fn open(&mut self, rule: &Compiled, from: usize) {
+        let mut at = from;
+        self.timer = None;
+        while let Some(entry) = self.entries.get(at) {
+            if !rule.opens(entry.refs) {
+                at += 1;
+                continue;
+            }
+            let (opened, host) = (entry.place, entry.behind.clone());
+            match self.settles_at_once(rule, at) {
+                None => {
+                    self.timer = Some(Timer { opened, due: rule.due(opened.time), host });
+                    return;
+                }
+                Some((settled, next)) => {
+                    self.settled = Some(settled);
+                    at = next;
+                }
+            }
+        }
+    }
+
+    /// What settles the window of an entry before its end and silently: the place, and the index behind it.
+    fn settles_at_once(&self, rule: &Compiled, at: usize) -> Option<(Place, usize)> {
+        let opened = self.entries.get(at)?.place;
+        let end = opened.time.plus(rule.span);
+        match &rule.test {
+            // The newer match has the absence still before it.
+            Test::Missing => self.entries.get(at + 1).filter(|next| next.place.time < end).map(|_| (opened, at + 1)),
+            // Whatever else may come, a rule under `not` has made it false.
+            Test::Rules(condition) if rule.timing == Timing::Unless => {
+                let mut present = 0;
+                let inside = self.entries.iter().enumerate().skip(at).take_while(|(_, entry)| entry.place.time < end);
+                inside.filter(|(_, entry)| entry.refs & rule.settling != 0).find_map(|(index, entry)| {
+                    present |= entry.refs;
+                    (!met(condition, u64::MAX, present)).then_some((entry.place, index + 1))
+                })
+            }
+            _ => None,
+        }
+    }
+
+    /// The window is over: what it comes to, and the next one is open.
+    pub(super) fn decide(&mut self, rule: &Compiled) -> Option<Held> {
+        let opened = self.timer.take()?.opened;
+        let at = self.entries.index(opened);
+        let deadline = opened.time.plus(rule.span);
+        let end = if rule.timing == Timing::Silence { at + 1 } else { self.entries.index_of_time(deadline) };
+        self.entries.slide(&rule.test, at, end);
+        let held = self.verdict(rule, Window { first: at, last: end.saturating_sub(1) }, deadline);
+        // Without the entry that opened it, which no bound takes away before, nothing would be settled.
+        let (verdict, held) = held.unwrap_or((Verdict::Wanting, None));
+        let alone = verdict == Verdict::Wanting || rule.timing == Timing::Silence;
+        self.settled = Some(if alone { opened } else { Place { time: deadline.minus(Span(1)), seq: u64::MAX } });
+        self.open_first(rule);
+        held
+    }
+
+    fn verdict(&mut self, rule: &Compiled, window: Window, deadline: Time) -> Option<(Verdict, Option<Held>)> {
+        let (x, totals) = (self.entries.get(window.first)?, self.entries.totals()?);
+        let enough = totals.count >= rule.min_events;
+        let (verdict, value) = match &rule.test {
+            Test::Compare(measured, _) => {
+                let value = totals.value(*measured, x);
+                (rule.test.verdict(value, enough), value)
+            }
+            Test::Rules(condition) if enough && met(condition, totals.present(), totals.present()) => (Verdict::True, None),
+            Test::Missing => (Verdict::True, None),
+            _ => (Verdict::Wanting, None),
+        };
+        if verdict != Verdict::True {
+            return Some((verdict, None));
+        }
+        let (trust, count) = (totals.trust(), totals.count);
+        let mut entry = x.clone();
+        entry.place = Place { time: deadline, seq: x.place.seq };
+        // Nothing was told of what time decides.
+        entry.told = false;
+        let fires = !self.is_silent(rule, deadline);
+        let fire = fires.then(|| self.shown(window, Fire { value, count, from: x.place.time, evidence: Vec::new(), trust }));
+        if fires {
+            self.fired = self.fired.max(Some(deadline));
+        }
+        Some((verdict, Some(Held { entry, new: true, trust, fire })))
+    }
+}
+
+/// A group's place among the timers: what the watermark must reach, the correlation's place in the order, the group's text.
+type Waiting = (Time, usize, Arc<str>);
+
+/// All open timers, those that wait for a host's time apart.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Timers {
+    by_host: BTreeMap<Option<Arc<str>>, BTreeSet<Waiting>>,
+}
+
+impl Timers {
+    /// A group's timer was one and is now another.
+    pub(super) fn replace(&mut self, at: usize, text: &Arc<str>, before: Option<Timer>, now: Option<&Timer>) {
+        if before.as_ref() == now {
+            return;
+        }
+        if let Some(Timer { due, host, .. }) = before
+            && let Some(waiting) = self.by_host.get_mut(&host)
+        {
+            waiting.remove(&(due, at, Arc::clone(text)));
+            if waiting.is_empty() {
+                self.by_host.remove(&host);
+            }
+        }
+        if let Some(Timer { due, host, .. }) = now {
+            self.by_host.entry(host.clone()).or_default().insert((*due, at, Arc::clone(text)));
+        }
+    }
+
+    /// The first that is due; at the end of time all are.
+    pub(super) fn next(&self, time: &Timekeeper, end: bool) -> Option<(usize, Arc<str>)> {
+        let first = self.by_host.iter().filter_map(|(host, waiting)| {
+            let first = waiting.first()?;
+            (end || time.reached(first.0, host.as_deref())).then_some(first)
+        });
+        first.min().map(|(_, at, text)| (*at, Arc::clone(text)))
+    }
+}
