@@ -10,7 +10,7 @@
 //! ```
 //!
 //! Imports go downward only, in the order of the `mod` lines below; the doors (`journal`, `source`,
-//! `executor`, `alert`) never import each other. `tests/pure/layers.rs` holds this.
+//! `index`, `executor`, `alert`) never import each other. `tests/pure/layers.rs` holds this.
 //!
 //! The pure stages take `(now, input)` and return values: no clock, no randomness, no tokio, no I/O.
 //! Only `engine` owns channels (all bounded) and long-lived tasks.
@@ -49,6 +49,8 @@ pub mod triage;
 pub mod alert;
 /// Steps to outcomes: the sandboxed process that holds the ssh keys.
 pub mod executor;
+/// Ledger entries to views: what commands ask for, rebuilt from the ledger when it is not in order.
+pub mod index;
 /// The spool (input, in the system's order) and the ledger (everything decided).
 pub mod journal;
 /// Bytes to records: syslog, files, standard input.

@@ -16,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 use crate::config::Part;
 use crate::engine::{Engine, Reason};
 use crate::executor::Reply;
+use crate::index::{self, Query};
 
 /// Longest request, in bytes: they name a device.
 const MAX_REQUEST: u64 = 64 << 10;
@@ -39,6 +40,11 @@ pub enum Request {
     },
     /// Read `devices.toml` anew.
     InventoryReload,
+    /// What was decided.
+    Query {
+        /// What of it.
+        query: Query,
+    },
 }
 
 /// What it answers.
@@ -63,6 +69,11 @@ pub enum Answer {
     Inventory {
         /// Their number.
         devices: usize,
+    },
+    /// Rows of the index.
+    Rows {
+        /// As the index says it.
+        found: Box<index::Answer>,
     },
     /// It could not be done.
     Failed {
@@ -147,6 +158,10 @@ impl Control {
         match request {
             Request::Status => self.status(),
             Request::DeviceCheck { device } => Answer::Device { reply: Box::new(self.engine.check_device(&device).await) },
+            Request::Query { query } => match self.engine.query(query).await {
+                Ok(found) => Answer::Rows { found: Box::new(found) },
+                Err(why) => Answer::Failed { why },
+            },
             Request::InventoryReload => match self.reload().await {
                 Ok(devices) => Answer::Inventory { devices },
                 Err(why) => Answer::Failed { why },

@@ -10,12 +10,17 @@ mod channel;
 mod check;
 mod completions;
 mod config;
+mod delivery;
 mod demo;
 mod device;
 mod eval;
+mod finding;
 mod init;
+mod lease;
 mod man;
 mod normalise;
+mod playbook;
+mod rows;
 mod run;
 mod schema;
 mod service;
@@ -47,6 +52,18 @@ enum Command {
     Eval(eval::Arguments),
     /// Turn log lines from standard input into events, one JSON object a line.
     Normalise(normalise::Arguments),
+    /// List and show what was found, and what was done about it.
+    #[command(subcommand)]
+    Finding(finding::Command),
+    /// List playbooks, and their runs with steps and outcomes.
+    #[command(subcommand)]
+    Playbook(playbook::Command),
+    /// List what holds on devices.
+    #[command(subcommand)]
+    Lease(lease::Command),
+    /// List who was told, and what they answered.
+    #[command(subcommand)]
+    Delivery(delivery::Command),
     /// Add, check and list the devices that actions run on.
     #[command(subcommand)]
     Device(device::Command),
@@ -130,6 +147,10 @@ pub fn main() -> ExitCode {
         Command::Check => check::run(config),
         Command::Eval(arguments) => eval::run(&arguments),
         Command::Normalise(arguments) => normalise::run(&arguments),
+        Command::Finding(command) => finding::run(config, &command),
+        Command::Playbook(command) => playbook::run(config, &command),
+        Command::Lease(command) => lease::run(config, &command),
+        Command::Delivery(command) => delivery::run(config, &command),
         Command::Device(command) => device::run(config, &command),
         Command::Channel(command) => channel::run(config, &command),
         Command::Store(command) => store::run(config, &command),

@@ -61,7 +61,12 @@ pub(super) fn step(step: &Step) -> String {
         Verdict::Observe => "would run",
         Verdict::Refused => "may not run",
     };
-    let mut out = format!("playbook {} {would} {} on {}\n  {}\n", step.playbook, step.action, step.device, step.reason);
+    format!("playbook {} {would} {} on {}\n  {}\n{}", step.playbook, step.action, step.device, step.reason, commands(step))
+}
+
+/// The exact commands of a step.
+pub(super) fn commands(step: &Step) -> String {
+    let mut out = String::new();
     for (argv, stdin) in step.commands.iter().zip(&step.stdin) {
         let _ = writeln!(out, "  ssh {}  {}", step.device, crate::action::command_line(argv));
         for line in stdin.iter().flat_map(|text| text.lines()) {

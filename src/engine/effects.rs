@@ -1,17 +1,18 @@
 //! Everything decided: appended to the ledger first, then taken into the state machines that follow from it.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::{Notify, RwLock, broadcast};
 use tokio_util::sync::CancellationToken;
 
+use super::index::Feed;
 use super::open::OpenFindings;
 use super::status::{Gravity, Status};
 use crate::action::{Budgets, Leases};
 use crate::alert::Outbox;
-use crate::journal::{Content, DataDir, Ledger, LedgerConfig, LedgerHash, LedgerRecovery, Old, OpenError, ReadError};
+use crate::journal::{Content, DataDir, Ledger, LedgerConfig, LedgerHash, LedgerPlace, LedgerRecovery, Old, OpenError, ReadError};
 use crate::model::{Decided, Time};
 
 /// How long an append that the disk refused waits before it is tried again.
@@ -41,6 +42,8 @@ pub(super) struct Effects {
     /// Wakes the leases.
     pub(super) lease_news: Notify,
     feed: broadcast::Sender<Arc<Decided>>,
+    /// Where queries are answered from, once it is there.
+    pub(super) index: OnceLock<Feed>,
     pub(super) status: Status,
     /// opmas ends: a disk that refuses is no longer waited for.
     ending: CancellationToken,
@@ -86,6 +89,7 @@ impl Effects {
             delivery_news: Notify::new(),
             lease_news: Notify::new(),
             feed: broadcast::channel(FEED).0,
+            index: OnceLock::new(),
             status,
             ending: CancellationToken::new(),
             given_up: AtomicBool::new(false),
@@ -110,33 +114,38 @@ impl Effects {
             return true;
         }
         let _recording = self.recording.read().await;
-        if !self.append(&decided).await {
-            return false;
-        }
-        for one in decided {
-            if let Decided::Note { text, .. } = &one {
+        let Some(place) = self.append(&decided).await else { return false };
+        let decided: Vec<Arc<Decided>> = decided.into_iter().map(Arc::new).collect();
+        for one in &decided {
+            if let Decided::Note { text, .. } = &**one {
                 tracing::warn!("{text}");
             }
-            self.apply(&one);
+            self.apply(one);
             // No reader is no error.
-            let _ = self.feed.send(Arc::new(one));
+            let _ = self.feed.send(one.clone());
+        }
+        if let Some(index) = self.index.get() {
+            index.recorded(place, decided);
         }
         self.delivery_news.notify_one();
         self.lease_news.notify_one();
         true
     }
 
-    /// Whether it is on disk; `false` only when opmas ends, or for what no disk takes.
-    async fn append(&self, decided: &[Decided]) -> bool {
+    /// Where it is on disk; `None` only when opmas ends, or for what no disk takes.
+    async fn append(&self, decided: &[Decided]) -> Option<LedgerPlace> {
         while !self.given_up.load(Ordering::Acquire) {
-            let Err(error) = self.ledger.append(decided.to_vec()).await else {
-                self.status.clear("ledger");
-                return true;
+            let error = match self.ledger.append(decided.to_vec()).await {
+                Ok(place) => {
+                    self.status.clear("ledger");
+                    return Some(place);
+                }
+                Err(error) => error,
             };
             if !error.is_temporary() {
                 tracing::error!(%error, "decisions cannot be recorded; nothing follows from them");
                 metrics::counter!("opmas_decisions_refused_total").increment(decided.len() as u64);
-                return false;
+                return None;
             }
             self.status.set("ledger", Gravity::NotReady, format!("nothing can be recorded, so nothing is done: {error}"));
             if self.ending.is_cancelled() {
@@ -149,7 +158,7 @@ impl Effects {
                 }
             }
         }
-        false
+        None
     }
 
     /// The ledger's newest record and the chain hash up to it.

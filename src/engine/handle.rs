@@ -15,6 +15,7 @@ use super::reload;
 use super::status::Status;
 use crate::config::Content;
 use crate::executor::{Reply, Request};
+use crate::index::{Answer, Query};
 use crate::journal::{LedgerHash, SpoolHandle};
 use crate::model::{Decided, Inventory};
 use crate::source::Batch;
@@ -82,6 +83,17 @@ impl Engine {
         self.effects.head()
     }
 
+    /// Asks the index; the answer knows everything that was recorded before.
+    ///
+    /// # Errors
+    /// There is no index that can be used: one sentence.
+    pub async fn query(&self, query: Query) -> Result<Answer, String> {
+        let head = self.effects.head().0;
+        let Some(feed) = self.effects.index.get().cloned() else { return Err("the index is not there yet".to_owned()) };
+        // It waits for the thread, which may be catching up.
+        tokio::task::spawn_blocking(move || feed.query(query, head)).await.unwrap_or_else(|error| Err(error.to_string()))
+    }
+
     /// Asks the executor how a device can be reached.
     pub async fn check_device(&self, name: &str) -> Reply {
         self.hands.perform(Request::Check { device: name.into() }).await
@@ -123,5 +135,9 @@ impl Engine {
             }
         }
         self.hands.shutdown().await;
+        let (feed, head) = (self.effects.index.get().cloned(), self.effects.head().0);
+        let ended = tokio::task::spawn_blocking(move || feed.map(|feed| feed.end(head)));
+        // What it has not written it reads from the ledger at the next start.
+        let _ = tokio::time::timeout(PATIENCE, ended).await;
     }
 }

@@ -3,7 +3,8 @@
 //! ```text
 //!  sources ═► intake ═► spool ═► detection thread ═► decider ═► ledger ─┬─► runs ═► worker, executor
 //!  (tasks)   (bounded)  (thread)  (pipeline, pure)    (triage)  (thread) ├─► leases ═► executor
-//!                                                                       └─► deliveries ═► channels
+//!                                                                       ├─► deliveries ═► channels
+//!                                                                       └─► index (thread; may lag)
 //! ```
 //!
 //! Torn down from left to right: each part ends when the one before it has, so that nothing accepted is left behind.
@@ -16,6 +17,7 @@ mod devices;
 mod effects;
 mod handle;
 mod hands;
+mod index;
 mod intake;
 mod leases;
 mod open;
@@ -30,6 +32,7 @@ mod status;
 mod worker;
 
 pub use handle::Engine;
+pub use index::{NoIndex, open_index};
 pub use pipeline::{Found, Pipeline};
 pub use start::{StartError, start};
 pub use status::{Gravity, Reason, Status};

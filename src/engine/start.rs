@@ -14,6 +14,7 @@ use super::detection::{CaughtUp, Detection};
 use super::effects::{Effects, lock};
 use super::handle::{Engine, Stop, addresses};
 use super::hands::Hands;
+use super::index;
 use super::intake::{self, Streams};
 use super::policy::Policy;
 use super::recover;
@@ -84,6 +85,9 @@ pub async fn start(setup: Setup, status: Status) -> Result<Engine, StartError> {
     let recorded = recover::recorded(&mut store, &detection).await?;
     let (entries_in, entries) = mpsc::channel(MAX_BATCHES);
     let spool = store.spool.start(entries_in)?;
+    let feed = index::start(data.clone(), store.effects.head().0, status.clone()).map_err(StartError::io("start the index's thread"))?;
+    // It is empty until now.
+    let _ = store.effects.index.set(feed);
     let acting = Acting::start(&setup, &data, store.effects, store.runs, &status).await?;
     let decider = tokio::spawn(acting.decider(checkpoints).run(detected));
     let caught_up = catch_up(detection, recorded, entries).await?;

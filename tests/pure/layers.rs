@@ -18,6 +18,7 @@ const ORDER: &[&str] = &[
     "playbook",
     "journal",
     "source",
+    "index",
     "executor",
     "alert",
     "config",
@@ -26,7 +27,7 @@ const ORDER: &[&str] = &[
     "cli",
 ];
 /// Rooms of the lowest layer, which may be imported in any order among pure rooms.
-const DOORS: &[&str] = &["journal", "source", "executor", "alert"];
+const DOORS: &[&str] = &["journal", "source", "index", "executor", "alert"];
 /// Pure rooms: no clock, no tokio, no I/O.
 const PURE: &[&str] = &["sigma", "normalise", "detect", "correlate", "triage", "action", "playbook"];
 /// Files of pure rooms that are processes of their own, and so may read and write.

@@ -8,6 +8,7 @@ mod correlate;
 mod detect;
 mod eval;
 mod guide;
+mod index;
 mod journal;
 mod layers;
 mod normalise;
