@@ -29,6 +29,8 @@ const GRACE: Duration = Duration::from_secs(4);
 const MASTER_ENDS: Duration = Duration::from_millis(300);
 /// The exit code by which the watchdog says that it ended the command: above the shell's own 126, 127 and 128 + signal.
 const ENDED: i32 = 231;
+/// The shell's exit code for a command that SIGKILL ended.
+const KILLED: i32 = 137;
 /// The exit code of a shell that does not find the program, which the library reports as an error of its own.
 const NOT_FOUND: i32 = 127;
 
@@ -130,7 +132,8 @@ async fn exchange(session: &Session, command: &Command, bounds: Bounds) -> Resul
         Err(openssh::Error::RemoteProcessTerminated) => return Err(RunError::Killed),
         Err(error) => return Err(lost(error)),
     };
-    if exit == ENDED && started.elapsed() + Duration::from_secs(1) >= bounds.time {
+    // The shell may see the killed command before it hears from its watchdog.
+    if (exit == ENDED || exit == KILLED) && started.elapsed() + Duration::from_secs(1) >= bounds.time {
         return Err(RunError::Limit(bounds.time.as_secs()));
     }
     Ok(CommandResult { status: Some(exit), stdout, stderr })
