@@ -17,7 +17,7 @@ use crate::model::{Decided, Finding, FindingId, Record, Trust};
 use crate::source::Batch;
 use crate::triage::Routes;
 
-/// An hour of a router's log, with an attack in it.
+/// Four minutes of a router's log, with an attack in it.
 const RECORDING: &str = include_str!("recording.log");
 /// The pause between two lines of the recording: fast enough to wait for, slow enough to read.
 const PACE: Duration = Duration::from_millis(120);
@@ -55,7 +55,7 @@ async fn play(engine: Arc<Engine>, routes: Arc<Routes>, dir: PathBuf) {
     // Whoever holds the engine holds its end back.
     drop(engine);
     let mut screen = Screen { routes, findings: Vec::new(), done: Vec::new() };
-    println!("\n── a recorded hour of the router ap1 ──");
+    println!("\n── what the router ap1 logged, played again ──");
     for line in RECORDING.lines() {
         println!("{}", visible(line, 200));
         if replay(&input, line).await.is_none() {
