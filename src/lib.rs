@@ -19,6 +19,8 @@
 #![cfg_attr(not(test), deny(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic))]
 
 // What everything speaks of.
+/// Connections to Kafka and NATS.
+pub mod broker;
 /// The only clock and the only randomness.
 pub mod clock;
 /// Diagnostics with file, line and column, and "did you mean"; used by every file format.
@@ -27,6 +29,8 @@ pub mod diag;
 pub mod model;
 /// Child processes of our own: framed messages, parent-death signal, the sandbox they put on.
 pub mod process;
+/// Passwords, tokens and keys: named in the configuration, read when used, never printed.
+pub mod secret;
 
 // The pure stages, in the order of the flow.
 /// The typed action catalogue, the guard, leases, and who may act.
@@ -53,7 +57,9 @@ pub mod executor;
 pub mod index;
 /// The spool (input, in the system's order) and the ledger (everything decided).
 pub mod journal;
-/// Bytes to records: syslog, files, standard input.
+/// Findings and records to Kafka and NATS.
+pub mod publish;
+/// Bytes to records: Kafka, NATS, syslog, HTTP, files, standard input.
 pub mod source;
 
 // The wiring.

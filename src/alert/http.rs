@@ -14,11 +14,11 @@ use super::answer::{Answer, Failure, SendError, with_causes};
 use super::clean::bounded;
 use super::keys::{fault, is_loopback, timeout};
 use super::retry_after::retry_after;
-use super::secret::Secret;
 use super::tls;
 use crate::clock;
 use crate::diag::{Diagnostic, SourceFile};
 use crate::model::Span;
+use crate::secret::Secret;
 
 /// How long the whole exchange may take.
 const TIMEOUT: Span = Span::secs(20);

@@ -6,9 +6,9 @@ use std::path::{Path, PathBuf};
 
 use toml::Spanned;
 
-use super::secret::SecretSource;
 use crate::diag::{Diagnostic, Place, SourceFile};
 use crate::model::Span;
+use crate::secret::SecretSource;
 
 /// A diagnostic at a span of the file.
 pub(super) fn fault(file: &SourceFile, span: &Range<usize>, message: impl Into<String>, help: impl Into<String>) -> Diagnostic {

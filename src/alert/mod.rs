@@ -28,7 +28,6 @@ mod outbox;
 pub mod pagerduty;
 mod render;
 mod retry_after;
-mod secret;
 /// Slack's Web API.
 pub mod slack;
 mod tls;
@@ -45,4 +44,3 @@ pub use notice::{Alert, AlertState, Notice, Purpose, delivery_id};
 pub use outbox::{Due, IN_ORDER_TRIES, Illegal, MAX_AGE, MAX_TRIES, MAX_WAITING, Outbox, Standing, backoff};
 pub use render::{render_html, render_text, subject};
 pub use retry_after::retry_after;
-pub use secret::{Secret, SecretError, SecretSource};

@@ -8,7 +8,7 @@ use super::{Done, Exit, Failure};
 use crate::action::{Mode, Posture};
 use crate::config::{Invalid, Setup};
 use crate::diag::Diagnostic;
-use crate::source::SourceConfig;
+use crate::source::{KafkaConfig, NatsConfig, SourceConfig};
 
 pub(super) fn run(config: Option<&Path>) -> Done {
     let setup = match Setup::load(config) {
@@ -103,6 +103,13 @@ fn trust(source: &SourceConfig, automatic: &[&str]) -> String {
         ),
         SourceConfig::File(file) if !file.trusted => format!("not trusted: what follows from the lines of {} always needs an approval", file.path.display()),
         SourceConfig::File(file) => format!("trusted: the lines of {} count as true, as it is a local file; {acts}", file.path.display()),
+        SourceConfig::Http(http) if http.trusted => format!("trusted: lines of everyone with the token count as true; {acts}"),
+        SourceConfig::Http(_) => "not trusted: what follows from lines that come by HTTP always needs an approval".to_owned(),
+        SourceConfig::Kafka(KafkaConfig { trusted, .. }) | SourceConfig::Nats(NatsConfig { trusted, .. }) => match trusted {
+            Some(true) => format!("trusted: messages of everyone who can publish count as true; {acts}"),
+            Some(false) => "not trusted: what follows from its messages always needs an approval".to_owned(),
+            None => format!("messages count as true where the broker knows who sends them (user, token, key or certificate); {acts}"),
+        },
         SourceConfig::Stdin => format!("trusted: the lines of standard input count as true; {acts}"),
     }
 }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::{Done, Exit, Failure};
 use crate::clock;
 use crate::diag::SourceFile;
-use crate::model::{Inventory, Record, RecordId, Time, Trust};
+use crate::model::{Inventory, Payload, Record, RecordId, Time, Trust};
 use crate::normalise::{CUT_MARK, Extractors, Normaliser, Options, parse_timezone};
 
 /// Longest line that is kept whole, in bytes; a longer one is cut and marked.
@@ -103,7 +103,17 @@ fn copy<R: Read>(mut input: BufReader<R>, output: &mut impl Write, normaliser: &
 
 /// A record of a recording on standard input: no arrival, no sender.
 pub(super) fn recording() -> Record {
-    Record { id: None, source: "stdin".into(), stream: "stdin".into(), arrival: None, peer: None, trust: Trust::Verified, raw: Vec::new() }
+    Record {
+        id: None,
+        source: "stdin".into(),
+        stream: "stdin".into(),
+        arrival: None,
+        peer: None,
+        trust: Trust::Verified,
+        raw: Vec::new(),
+        payload: Payload::Log,
+        subject: None,
+    }
 }
 
 /// Reads one line without its newline into `line`; the bytes it took with it, `None` at the end. What goes beyond

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::HttpConfig;
 use crate::action::{Ceilings, GuardConfig, Posture};
+use crate::broker::BrokerConfig;
 use crate::diag::{self, Diagnostic, Place};
 use crate::journal::{LedgerConfig, SpoolConfig};
 use crate::model::Span;
@@ -35,6 +36,9 @@ pub struct Settings {
     /// How long decisions are kept.
     #[serde(default)]
     pub ledger: LedgerConfig,
+    /// Connections to Kafka and NATS.
+    #[serde(default)]
+    pub broker: BTreeMap<String, BrokerConfig>,
     /// Where input comes from; without any, syslog on 127.0.0.1:1514.
     #[serde(default)]
     pub source: BTreeMap<String, SourceConfig>,
@@ -110,27 +114,32 @@ impl Settings {
         if settings.spool.keep_bytes < MIN_KEEP_BYTES {
             return Err(least("keep_bytes", "1048576"));
         }
-        for source in settings.source.values_mut() {
-            if let SourceConfig::File(file) = source {
-                file.path = base.join(&file.path);
-            }
-        }
-        settings.data_dir = base.join(&settings.data_dir);
-        settings.http.token_file = settings.http.token_file.map(|path| base.join(path));
+        settings.resolve(base);
         Ok(settings)
     }
+
+    /// Makes every path relative to `base`.
+    fn resolve(&mut self, base: &Path) {
+        for source in self.source.values_mut() {
+            match source {
+                SourceConfig::File(file) => file.path = base.join(&file.path),
+                SourceConfig::Http(http) => http.token_file = base.join(&http.token_file),
+                SourceConfig::Syslog(_) | SourceConfig::Kafka(_) | SourceConfig::Nats(_) | SourceConfig::Stdin => {}
+            }
+        }
+        self.broker.values_mut().for_each(|broker| broker.resolve(base));
+        self.data_dir = base.join(&self.data_dir);
+        if let Some(path) = &mut self.http.token_file {
+            *path = base.join(&*path);
+        }
+    }
+
     /// Makes every path independent of the folder that opmas is started in.
     ///
     /// # Errors
     /// The current folder cannot be asked for.
     pub fn make_absolute(&mut self) -> io::Result<()> {
-        let files = self.source.values_mut().filter_map(|source| match source {
-            SourceConfig::File(file) => Some(&mut file.path),
-            SourceConfig::Syslog(_) | SourceConfig::Stdin => None,
-        });
-        for path in files.chain(&mut self.http.token_file).chain([&mut self.data_dir]) {
-            *path = std::path::absolute(&*path)?;
-        }
+        self.resolve(&std::path::absolute(Path::new("."))?);
         Ok(())
     }
 }

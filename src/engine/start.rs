@@ -28,9 +28,9 @@ use crate::clock;
 use crate::config::{Content, Setup};
 use crate::executor::{self, Launch};
 use crate::journal::{Checkpoints, DataDir, OpenError, ReadError, Revisions, SpoolHandle, SpoolReader};
-use crate::model::{Decided, Entry};
+use crate::model::{Decided, Entry, NodeId};
 use crate::playbook::Run;
-use crate::source::{self, BindError, Bound};
+use crate::source::{self, Batch, BindError, Bound, Context};
 
 /// Findings and checkpoints between the detection thread and the decider.
 const MAX_DETECTED: usize = 1_024;
@@ -108,7 +108,7 @@ pub(super) fn note(text: String) -> Decided {
 /// Takes what each source needs, before anything starts.
 fn bind(setup: &Setup, data: &DataDir) -> Result<Vec<Bound>, BindError> {
     let positions = data.path().join("positions");
-    setup.settings.source.iter().map(|(name, config)| source::bind(name, config, &positions)).collect()
+    setup.settings.source.iter().map(|(name, config)| source::bind(name, config, &positions, &setup.settings.broker)).collect()
 }
 
 /// Starts the detection thread, and waits until it has caught up.
@@ -123,6 +123,7 @@ async fn catch_up(detection: Detection, recorded: Option<SpoolReader>, entries: 
 
 /// What is right of the ledger: runs, leases, deliveries, and what they act through.
 struct Acting {
+    node: NodeId,
     effects: Arc<Effects>,
     hands: Arc<Hands>,
     revisions: Revisions,
@@ -146,6 +147,7 @@ impl Acting {
         }
         let (begun, to_runs) = mpsc::channel(MAX_BEGUN);
         let acting = Acting {
+            node: data.node().clone(),
             effects,
             hands,
             revisions: Revisions::new(data),
@@ -232,9 +234,27 @@ impl Acting {
             tokio::spawn(reloader.run(asked, ticks.clone())),
         ];
         let listening = sources.iter().flat_map(listening).collect();
-        before_decider.extend(sources.into_iter().map(|source| tokio::spawn(source.run(batches.clone(), self.verified.subscribe(), sources_stop.clone()))));
+        let context = context(&self, &batches, &sources_stop);
+        before_decider.extend(sources.into_iter().map(|source| tokio::spawn(source.run(context.clone()))));
         let stop = Stop { sources: stop_sources, ticks, effects: self.stop, before_decider, decider, after_decider: self.tasks };
         Engine { status: self.status, effects: self.effects, hands: self.hands, reload, spool: self.spool, batches, listening, stop }
+    }
+}
+
+/// What sources are given.
+fn context(acting: &Acting, batches: &mpsc::Sender<Batch>, shutdown: &watch::Receiver<bool>) -> Context {
+    let (spool, status) = (acting.spool.clone(), acting.status.clone());
+    let report = move |source: &str, waits: Option<String>| match waits {
+        Some(why) => status.set(&format!("source {source}"), Gravity::Degraded, why),
+        None => status.clear(&format!("source {source}")),
+    };
+    Context {
+        batches: batches.clone(),
+        inventory: acting.verified.subscribe(),
+        shutdown: shutdown.clone(),
+        node: acting.node.clone(),
+        kept: Arc::new(move |log| lock(&spool).as_ref().and_then(|spool| spool.position(log))),
+        report: Arc::new(report),
     }
 }
 

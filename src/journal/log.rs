@@ -90,6 +90,8 @@ enum Fault {
 
 /// The segment that is written to.
 struct Current {
+    /// An older opmas made it: what comes goes to a new one.
+    old: bool,
     file: File,
     path: PathBuf,
     first: u64,
@@ -184,7 +186,7 @@ impl Log {
             self.cut()?;
         }
         let old = clock::now().since(self.current.created) >= self.limits.age && self.next > self.current.first;
-        if doubted || old || self.current.len >= self.limits.bytes {
+        if doubted || old || self.current.old || self.current.len >= self.limits.bytes {
             self.roll(carried())?;
         }
         self.fault = None;
@@ -258,11 +260,11 @@ impl Log {
 }
 
 fn create(dir: &Path, kind: Kind, first: u64, carried: Vec<u8>) -> std::io::Result<Current> {
-    let header = Header { first, created: clock::now(), salt: clock::random()?, carried };
+    let header = Header { old: false, first, created: clock::now(), salt: clock::random()?, carried };
     let bytes = header.encode(kind);
     let path = path_of(dir, kind, first);
     let file = write_whole(&path, &[&bytes])?;
-    Ok(Current { file, path, first, created: header.created, salt: header.salt, len: bytes.len() as u64 })
+    Ok(Current { old: false, file, path, first, created: header.created, salt: header.salt, len: bytes.len() as u64 })
 }
 
 fn remove_headless(dir: &Path, file: PathBuf) -> Result<Torn, OpenError> {
@@ -309,7 +311,7 @@ fn recover_last(mut reader: SegmentReader, kind: Kind, recovery: &mut Recovery, 
         recovery.torn.push(Torn { file: path.clone(), offset: len, bytes: whole.saturating_sub(len) });
     }
     let header = reader.header;
-    Ok((Current { file, path, first: header.first, created: header.created, salt: header.salt, len }, next))
+    Ok((Current { old: header.old, file, path, first: header.first, created: header.created, salt: header.salt, len }, next))
 }
 
 /// Damage with which a log does not open.

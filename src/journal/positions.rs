@@ -1,12 +1,12 @@
-//! How far each file has been taken into the spool, so that redelivered lines are recognised (semantics O4).
+//! How far each file, partition and stream has been taken into the spool, so that redelivered lines are recognised (semantics O4).
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-/// Files whose position is kept; beyond it the one that was longest without a new line is forgotten.
-const MAX_FILES: usize = 1_024;
+/// Logs whose position is kept; beyond it the one that was longest without a new record is forgotten.
+const MAX_LOGS: usize = 4_096;
 /// Their names together, in bytes; it bounds what each segment's header carries.
 const MAX_NAMES: usize = 4 << 20;
 
@@ -39,7 +39,7 @@ impl Positions {
         if self.files.insert(Arc::clone(file), (offset, seq)).is_none() {
             self.names += file.len();
         }
-        while self.files.len() > MAX_FILES || (self.names > MAX_NAMES && self.files.len() > 1) {
+        while self.files.len() > MAX_LOGS || (self.names > MAX_NAMES && self.files.len() > 1) {
             let Some(oldest) = self.files.iter().min_by_key(|(_, (_, seq))| *seq).map(|(file, _)| Arc::clone(file)) else { break };
             self.files.remove(&oldest);
             self.names = self.names.saturating_sub(oldest.len());
@@ -78,12 +78,12 @@ mod tests {
     #[test]
     fn positions_survive_the_header_and_are_bounded() {
         let mut positions = Positions::default();
-        for n in 0..=MAX_FILES as u64 {
+        for n in 0..=MAX_LOGS as u64 {
             positions.set(&format!("/var/log/{n}").into(), n * 10, n + 1);
         }
-        assert_eq!(positions.files.len(), MAX_FILES);
+        assert_eq!(positions.files.len(), MAX_LOGS);
         assert_eq!(positions.get("/var/log/0"), None, "the longest idle one is forgotten");
-        assert_eq!(positions.get("/var/log/1024"), Some(10_240));
+        assert_eq!(positions.get("/var/log/4096"), Some(40_960));
         assert_eq!(Positions::decode(&positions.encode()), Some(positions));
     }
 

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! header   0  8  magic: OPMSPOOL or OPMLEDGR
-//!          8  2  format version, 1
+//!          8  2  format version, 2 (1: records without payload and subject)
 //!         10  2  zero
 //!         12  4  n, the length of the carried state
 //!         16  8  seq of the first frame
@@ -31,7 +31,7 @@ use super::error::ReadError;
 use crate::model::Time;
 
 /// The segment format that this opmas writes.
-const VERSION: u16 = 1;
+const VERSION: u16 = 2;
 /// Bytes of a segment header before the carried state.
 const HEADER: usize = 40;
 /// Bytes of a frame before its payload.
@@ -70,6 +70,8 @@ impl Kind {
 /// What a segment begins with.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Header {
+    /// Whether an older opmas wrote it: then it is read, and not written to.
+    pub(super) old: bool,
     pub(super) first: u64,
     pub(super) created: Time,
     pub(super) salt: [u8; 8],
@@ -147,7 +149,7 @@ fn read_header(window: &mut Window, kind: Kind, path: &Path) -> Result<Header, H
         return Err(HeaderFault::Damaged("its first record is not the one that the file's name says"));
     }
     let created = Time(i64::from_le_bytes(take(body, 24)));
-    Ok(Header { first, created, salt: take(body, 32), carried: body.get(HEADER..).unwrap_or_default().to_vec() })
+    Ok(Header { old: version < VERSION, first, created, salt: take(body, 32), carried: body.get(HEADER..).unwrap_or_default().to_vec() })
 }
 
 /// Appends one frame to `out`.

@@ -101,7 +101,7 @@ impl Spool {
             Visit::Carried(bytes) => positions = Positions::decode(bytes).ok_or("its table of file positions does not decode"),
             Visit::Frame(frame) => {
                 let file = postcard::from_bytes::<EntryBody>(&frame.payload).ok();
-                if let (Ok(positions), Some((file, offset))) = (&mut positions, file.as_ref().and_then(place_in_file)) {
+                if let (Ok(positions), Some((file, offset))) = (&mut positions, file.as_ref().and_then(place)) {
                     positions.set(file, offset, frame.seq);
                 }
             }
@@ -161,7 +161,7 @@ pub struct SpoolHandle {
 
 impl SpoolHandle {
     /// Appends entries; resolves once one fsync covers all of them (O3), or with an error and none of them kept.
-    /// Records of files at or before the file's position are dropped and counted (O4).
+    /// Records of files and brokers at or before their log's position are dropped and counted (O4).
     ///
     /// # Errors
     /// The disk says no (try again), one entry is too large, or the writer has ended.
@@ -169,11 +169,11 @@ impl SpoolHandle {
         self.appender.append(bodies).await
     }
 
-    /// The offset of the newest kept line's first byte, for a file as [`RecordId::File`] names it: a source resumes there,
-    /// and that line itself is recognised and dropped. A file that was truncated in place must get another name.
+    /// The newest kept place of a log as [`RecordId::File`] and [`RecordId::Broker`] name it: a source resumes there, and the record
+    /// there is recognised and dropped. A log that counts from the beginning again must get another name.
     #[must_use]
-    pub fn position(&self, file: &str) -> Option<u64> {
-        self.shared.positions().get(file)
+    pub fn position(&self, log: &str) -> Option<u64> {
+        self.shared.positions().get(log)
     }
 
     /// All such positions, by name.
@@ -213,14 +213,11 @@ impl SpoolHandle {
     }
 }
 
-/// File and offset of a record that came from a file.
-fn place_in_file(body: &EntryBody) -> Option<(&Arc<str>, u64)> {
+/// Log and offset of a record that can be delivered again.
+fn place(body: &EntryBody) -> Option<(&Arc<str>, u64)> {
     match body {
-        EntryBody::Record(record) => match &record.id {
-            Some(RecordId::File { file, offset }) => Some((file, *offset)),
-            _ => None,
-        },
-        _ => None,
+        EntryBody::Record(record) => record.id.as_ref()?.place(),
+        EntryBody::Tick(_) | EntryBody::Revision(_) => None,
     }
 }
 
@@ -238,7 +235,7 @@ struct SpoolStage {
 impl SpoolStage {
     /// Whether this record has been kept or staged before; if not, it is staged from now on.
     fn is_known(&mut self, body: &EntryBody, seq: u64) -> bool {
-        let Some((file, offset)) = place_in_file(body) else { return false };
+        let Some((file, offset)) = place(body) else { return false };
         let newest = self.moved.get(file).map(|(offset, _)| *offset).or_else(|| self.shared.positions().get(file));
         let known = newest.is_some_and(|newest| offset <= newest);
         if !known {

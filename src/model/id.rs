@@ -41,6 +41,24 @@ pub enum RecordId {
         /// Offset of the line's first byte.
         offset: u64,
     },
+    /// A message of a broker: the log that it stands in and its place there.
+    Broker {
+        /// `kafka:TOPIC/PARTITION`, or `nats:STREAM` with when the stream was made, since one that is made anew counts from 1 again.
+        log: Arc<str>,
+        /// Kafka's offset, JetStream's sequence.
+        offset: u64,
+    },
+}
+
+impl RecordId {
+    /// The ordered log that it stands in and its place there, for what is read in order and may be delivered again; `None` for pushed input.
+    #[must_use]
+    pub fn place(&self) -> Option<(&Arc<str>, u64)> {
+        match self {
+            RecordId::Pushed { .. } => None,
+            RecordId::File { file: log, offset } | RecordId::Broker { log, offset } => Some((log, *offset)),
+        }
+    }
 }
 
 impl fmt::Display for RecordId {
@@ -48,6 +66,7 @@ impl fmt::Display for RecordId {
         match self {
             RecordId::Pushed { node, seq } => write!(f, "pushed:{}:{seq}", node.0),
             RecordId::File { file, offset } => write!(f, "file:{file}:{offset}"),
+            RecordId::Broker { log, offset } => write!(f, "{log}:{offset}"),
         }
     }
 }

@@ -15,7 +15,7 @@ pub use device::{Device, Inventory, Platform};
 pub use event::{Event, LogSource};
 pub use finding::{Entity, EntityKind, Evidence, Finding, FindingKind, RuleRef, Window};
 pub use id::{FindingId, NodeId, RecordId, hex};
-pub use record::{Entry, EntryBody, Record, Revision, RevisionKind, Tick, Trust};
+pub use record::{Entry, EntryBody, Payload, Record, Revision, RevisionKind, Tick, Trust};
 pub use severity::Severity;
 pub use step::{Command, Outcome, OutcomeState, Step, Verdict};
 pub use time::{ParseSpanError, Span, Time};

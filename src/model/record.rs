@@ -17,6 +17,17 @@ pub enum Trust {
     Verified,
 }
 
+/// What a record's bytes are. Persisted with postcard: variants are only ever appended (stable).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Payload {
+    /// A log line, or an event as a JSON object.
+    #[default]
+    Log,
+    /// A finding of an external agent, as a JSON object (semantics M2).
+    Finding,
+}
+
 /// Raw input with its position.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Record {
@@ -34,6 +45,29 @@ pub struct Record {
     pub trust: Trust,
     /// The bytes of one line or message, without its framing.
     pub raw: Vec<u8>,
+    /// What they are.
+    pub payload: Payload,
+    /// The NATS subject or the Kafka topic that it was published to.
+    pub subject: Option<Arc<str>>,
+}
+
+/// A [`Record`] as spools of format 1 have it (stable).
+#[derive(Deserialize)]
+struct RecordV1 {
+    id: Option<RecordId>,
+    source: Arc<str>,
+    stream: Arc<str>,
+    arrival: Option<Time>,
+    peer: Option<IpAddr>,
+    trust: Trust,
+    raw: Vec<u8>,
+}
+
+impl From<RecordV1> for Record {
+    fn from(old: RecordV1) -> Record {
+        let RecordV1 { id, source, stream, arrival, peer, trust, raw } = old;
+        Record { id, source, stream, arrival, peer, trust, raw, payload: Payload::Log, subject: None }
+    }
 }
 
 /// Moves an idle stream aside, so that it does not hold the watermark back (T3). A spool entry, because it can change a finding (O2).
@@ -66,8 +100,8 @@ pub struct Revision {
     pub hash: Arc<str>,
 }
 
-/// The body of one spool entry. Persisted with postcard: variants are only ever appended (stable).
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+/// The body of one spool entry.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum EntryBody {
     /// Input.
     Record(Record),
@@ -75,6 +109,36 @@ pub enum EntryBody {
     Tick(Tick),
     /// Files going live.
     Revision(Revision),
+}
+
+/// An [`EntryBody`] as it is persisted, with postcard: variants are only ever appended (stable).
+#[derive(Deserialize)]
+enum Stored {
+    RecordV1(RecordV1),
+    Tick(Tick),
+    Revision(Revision),
+    Record(Record),
+}
+
+impl Serialize for EntryBody {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            EntryBody::Tick(tick) => serializer.serialize_newtype_variant("Stored", 1, "Tick", tick),
+            EntryBody::Revision(revision) => serializer.serialize_newtype_variant("Stored", 2, "Revision", revision),
+            EntryBody::Record(record) => serializer.serialize_newtype_variant("Stored", 3, "Record", record),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for EntryBody {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<EntryBody, D::Error> {
+        Stored::deserialize(deserializer).map(|stored| match stored {
+            Stored::RecordV1(old) => EntryBody::Record(old.into()),
+            Stored::Record(record) => EntryBody::Record(record),
+            Stored::Tick(tick) => EntryBody::Tick(tick),
+            Stored::Revision(revision) => EntryBody::Revision(revision),
+        })
+    }
 }
 
 /// One spool entry with its place, which is the order of the system (O1).

@@ -16,6 +16,12 @@ pub enum SourceConfig {
     Syslog(SyslogConfig),
     /// `type = "file"`
     File(FileConfig),
+    /// `type = "kafka"`
+    Kafka(KafkaConfig),
+    /// `type = "nats"`
+    Nats(NatsConfig),
+    /// `type = "http"`
+    Http(HttpConfig),
     /// `type = "stdin"`: lines from standard input; believed as a local file is.
     Stdin,
 }
@@ -50,14 +56,63 @@ pub struct FileConfig {
     pub trusted: bool,
 }
 
-/// Where a file that was never read begins.
+/// Reads topics as a member of a consumer group.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct KafkaConfig {
+    /// `[broker.NAME]`; without it the only one of type `kafka`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub broker: Option<String>,
+    /// Topics of log lines and JSON events; `^` begins a regular expression.
+    pub logs: Vec<String>,
+    /// Topics of findings (M2).
+    pub findings: Vec<String>,
+    /// The consumer group (`opmas`).
+    pub group: String,
+    /// Where a partition begins for which neither the group nor the spool has a position (start).
+    pub from: From,
+    /// Whether its messages are believed; without it, whether the broker authenticates.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub trusted: Option<bool>,
+}
+
+/// Reads JetStream streams as a durable pull consumer.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct NatsConfig {
+    /// `[broker.NAME]`; without it the only one of type `nats`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub broker: Option<String>,
+    /// Subjects of log lines and JSON events (`logs.>`).
+    pub logs: Vec<String>,
+    /// Subjects of findings (M2; `findings.>`).
+    pub findings: Vec<String>,
+    /// The consumers' name (`opmas`).
+    pub durable: String,
+    /// Whether a stream is made for subjects that none has (true).
+    pub create: bool,
+    /// Where a stream begins for which neither the consumer nor the spool has a position (start).
+    pub from: From,
+    /// Whether its messages are believed; without it, whether the server authenticates.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub trusted: Option<bool>,
+}
+
+/// Takes lines by `POST /api/v1/logs/ingest` on the address of `[http]`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct HttpConfig {
+    /// File with the bearer token of those who may send.
+    pub token_file: PathBuf,
+    /// Whether their lines are believed (false).
+    pub trusted: bool,
+}
+
+/// Where a file, partition or stream that was never read begins.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum From {
-    /// At its first line.
+    /// At its first line or message.
     #[default]
     Start,
-    /// Behind its last line.
+    /// Behind its last one.
     End,
 }
 
@@ -74,6 +129,13 @@ struct Written {
     path: Option<PathBuf>,
     from: Option<From>,
     trusted: Option<bool>,
+    broker: Option<String>,
+    logs: Option<Vec<String>>,
+    findings: Option<Vec<String>>,
+    group: Option<String>,
+    durable: Option<String>,
+    create: Option<bool>,
+    token_file: Option<PathBuf>,
 }
 
 #[derive(Clone, Copy, Deserialize)]
@@ -81,7 +143,46 @@ struct Written {
 enum Kind {
     Syslog,
     File,
+    Kafka,
+    Nats,
+    Http,
     Stdin,
+}
+
+impl Kind {
+    /// The keys of its table.
+    fn keys(self) -> &'static [&'static str] {
+        match self {
+            Kind::Syslog => &["listen", "udp", "tcp", "trusted"],
+            Kind::File => &["path", "from", "trusted"],
+            Kind::Kafka => &["broker", "logs", "findings", "group", "from", "trusted"],
+            Kind::Nats => &["broker", "logs", "findings", "durable", "create", "from", "trusted"],
+            Kind::Http => &["token_file", "trusted"],
+            Kind::Stdin => &[],
+        }
+    }
+}
+
+impl Written {
+    /// The keys that are there.
+    fn keys(&self) -> impl Iterator<Item = &'static str> {
+        let keys = [
+            ("listen", self.listen.is_some()),
+            ("udp", self.udp.is_some()),
+            ("tcp", self.tcp.is_some()),
+            ("path", self.path.is_some()),
+            ("from", self.from.is_some()),
+            ("trusted", self.trusted.is_some()),
+            ("broker", self.broker.is_some()),
+            ("logs", self.logs.is_some()),
+            ("findings", self.findings.is_some()),
+            ("group", self.group.is_some()),
+            ("durable", self.durable.is_some()),
+            ("create", self.create.is_some()),
+            ("token_file", self.token_file.is_some()),
+        ];
+        keys.into_iter().filter_map(|(key, there)| there.then_some(key))
+    }
 }
 
 fn listen<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<SocketAddr>, D::Error> {
@@ -109,20 +210,7 @@ impl TryFrom<Written> for SourceConfig {
     type Error = String;
 
     fn try_from(written: Written) -> Result<SourceConfig, String> {
-        let foreign = match written.kind {
-            Kind::Syslog => [("path", written.path.is_some()), ("from", written.from.is_some())].to_vec(),
-            Kind::File => [("listen", written.listen.is_some()), ("udp", written.udp.is_some()), ("tcp", written.tcp.is_some())].to_vec(),
-            Kind::Stdin => [
-                ("listen", written.listen.is_some()),
-                ("udp", written.udp.is_some()),
-                ("tcp", written.tcp.is_some()),
-                ("path", written.path.is_some()),
-                ("from", written.from.is_some()),
-                ("trusted", written.trusted.is_some()),
-            ]
-            .to_vec(),
-        };
-        if let Some((key, _)) = foreign.iter().find(|(_, written)| *written) {
+        if let Some(key) = written.keys().find(|key| !written.kind.keys().contains(key)) {
             return Err(format!("`{key}` is no key of a source of this type"));
         }
         match written.kind {
@@ -131,9 +219,38 @@ impl TryFrom<Written> for SourceConfig {
                 let path = written.path.ok_or("a source of type `file` needs `path`")?;
                 Ok(SourceConfig::File(FileConfig { path, from: written.from.unwrap_or_default(), trusted: written.trusted.unwrap_or(true) }))
             }
+            Kind::Kafka => kafka(written),
+            Kind::Nats => nats(written),
+            Kind::Http => {
+                let token_file = written.token_file.ok_or("a source of type `http` needs `token_file`, a file with a long random word")?;
+                Ok(SourceConfig::Http(HttpConfig { token_file, trusted: written.trusted.unwrap_or(false) }))
+            }
             Kind::Stdin => Ok(SourceConfig::Stdin),
         }
     }
+}
+
+fn kafka(written: Written) -> Result<SourceConfig, String> {
+    let (logs, findings) = (written.logs.unwrap_or_default(), written.findings.unwrap_or_default());
+    if logs.is_empty() && findings.is_empty() {
+        return Err("a source of type `kafka` needs topics: `logs`, `findings` or both".to_owned());
+    }
+    let group = written.group.unwrap_or_else(|| "opmas".to_owned());
+    Ok(SourceConfig::Kafka(KafkaConfig { broker: written.broker, logs, findings, group, from: written.from.unwrap_or_default(), trusted: written.trusted }))
+}
+
+fn nats(written: Written) -> Result<SourceConfig, String> {
+    let unsaid = written.logs.is_none() && written.findings.is_none();
+    let or = |subjects: Option<Vec<String>>, default: &str| subjects.unwrap_or_else(|| if unsaid { vec![default.to_owned()] } else { Vec::new() });
+    Ok(SourceConfig::Nats(NatsConfig {
+        broker: written.broker,
+        logs: or(written.logs, "logs.>"),
+        findings: or(written.findings, "findings.>"),
+        durable: written.durable.unwrap_or_else(|| "opmas".to_owned()),
+        create: written.create.unwrap_or(true),
+        from: written.from.unwrap_or_default(),
+        trusted: written.trusted,
+    }))
 }
 
 fn syslog(written: &Written) -> Result<SourceConfig, String> {

@@ -1,4 +1,4 @@
-//! Bytes to records: syslog over UDP and TCP, files that are followed, standard input.
+//! Bytes to records: Kafka, NATS JetStream, syslog over UDP and TCP, HTTP, files that are followed, standard input.
 //!
 //! [`bind`] takes what a source needs (sockets, the file's folder) before anything starts and says what is in the way;
 //! [`Bound::run`] then hands batches to the bounded channel and waits when it is full, until it is told to stop.
@@ -6,15 +6,17 @@
 mod config;
 mod file;
 mod framing;
+mod kafka;
 mod lines;
 mod meter;
+mod nats;
 mod position;
 mod stdin;
 mod syslog;
 mod tcp;
 mod udp;
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -22,9 +24,10 @@ use std::sync::Arc;
 
 use tokio::sync::{mpsc, oneshot, watch};
 
+use crate::broker::BrokerConfig;
 use crate::clock;
-use crate::model::{Record, RecordId, Trust};
-pub use config::{FileConfig, From, SourceConfig, SyslogConfig, address};
+use crate::model::{NodeId, Payload, Record, RecordId, Trust};
+pub use config::{FileConfig, From, HttpConfig, KafkaConfig, NatsConfig, SourceConfig, SyslogConfig, address};
 pub use framing::{Framer, MAX_FRAME};
 use meter::Meter;
 
@@ -41,6 +44,28 @@ pub struct Batch {
     pub records: Vec<Record>,
     /// Fires once the fsync that covers them is done; only then a file's position counts as kept (O3).
     pub done: Option<oneshot::Sender<()>>,
+}
+
+/// The newest place in the spool of a log, as [`RecordId::place`] names it.
+pub type Kept = Arc<dyn Fn(&str) -> Option<u64> + Send + Sync>;
+/// Takes a source's name (`[source.NAME]`) and why it waits for what it reads from, one sentence without secrets; `None` when it reads.
+pub type Report = Arc<dyn Fn(&str, Option<String>) + Send + Sync>;
+
+/// What the engine gives every source.
+#[derive(Clone)]
+pub struct Context {
+    /// Where batches go; it is bounded, and a full one is waited for.
+    pub batches: mpsc::Sender<Batch>,
+    /// The addresses whose TCP connections are believed.
+    pub inventory: watch::Receiver<Arc<HashSet<IpAddr>>>,
+    /// Becomes true when sources are to end.
+    pub shutdown: watch::Receiver<bool>,
+    /// Whose own messages are dropped when they are read back.
+    pub node: NodeId,
+    /// What need not be read again.
+    pub kept: Kept,
+    /// Who hears of a source that cannot read.
+    pub report: Report,
 }
 
 /// Why a source cannot start.
@@ -71,6 +96,14 @@ pub enum BindError {
         /// What is in the way, with the remedy.
         reason: String,
     },
+    /// There is no broker for it.
+    #[error("source `{source_name}`: {reason}")]
+    Broker {
+        /// `[source.NAME]`
+        source_name: String,
+        /// What is missing, with the remedy.
+        reason: String,
+    },
 }
 
 fn listen_reason(error: &io::Error) -> String {
@@ -93,14 +126,19 @@ pub struct Bound {
 enum Kind {
     Syslog(syslog::Sockets),
     File(file::Follower),
+    Kafka(kafka::Consumer),
+    Nats(nats::Consumer),
+    /// The API hands over what comes.
+    Http,
     Stdin,
 }
 
 /// Binds a source. `positions` is the folder for the kept positions of files; it is made when it is first written to.
+/// `brokers` are those of the configuration.
 ///
 /// # Errors
 /// One sentence with the address or path and the remedy.
-pub fn bind(name: &str, config: &SourceConfig, positions: &Path) -> Result<Bound, BindError> {
+pub fn bind(name: &str, config: &SourceConfig, positions: &Path, brokers: &BTreeMap<String, BrokerConfig>) -> Result<Bound, BindError> {
     let plain = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
     if name.is_empty() || name.len() > 64 || !name.chars().all(plain) {
         return Err(BindError::Name(name.to_owned()));
@@ -108,9 +146,41 @@ pub fn bind(name: &str, config: &SourceConfig, positions: &Path) -> Result<Bound
     let kind = match config {
         SourceConfig::Syslog(config) => Kind::Syslog(syslog::bind(name, config)?),
         SourceConfig::File(config) => Kind::File(file::bind(name, config, positions)?),
+        SourceConfig::Kafka(config) => match broker(name, config.broker.as_deref(), brokers, "kafka", |broker| matches!(broker, BrokerConfig::Kafka(_)))? {
+            BrokerConfig::Kafka(broker) => Kind::Kafka(kafka::bind(name, config, broker)?),
+            BrokerConfig::Nats(_) => return Err(no_broker(name, "its broker is a NATS server")),
+        },
+        SourceConfig::Nats(config) => match broker(name, config.broker.as_deref(), brokers, "nats", |broker| matches!(broker, BrokerConfig::Nats(_)))? {
+            BrokerConfig::Nats(broker) => Kind::Nats(nats::bind(name, config, broker)?),
+            BrokerConfig::Kafka(_) => return Err(no_broker(name, "its broker is a Kafka cluster")),
+        },
+        SourceConfig::Http(_) => Kind::Http,
         SourceConfig::Stdin => Kind::Stdin,
     };
     Ok(Bound { name: name.into(), kind })
+}
+
+fn no_broker(name: &str, reason: impl Into<String>) -> BindError {
+    BindError::Broker { source_name: name.to_owned(), reason: reason.into() }
+}
+
+/// The broker of that name; without a name the only one that fits.
+fn broker<'a>(
+    name: &str,
+    named: Option<&str>,
+    brokers: &'a BTreeMap<String, BrokerConfig>,
+    word: &str,
+    fits: fn(&BrokerConfig) -> bool,
+) -> Result<&'a BrokerConfig, BindError> {
+    if let Some(named) = named {
+        return brokers.get(named).ok_or_else(|| no_broker(name, format!("there is no [broker.{named}]")));
+    }
+    let mut fitting = brokers.values().filter(|broker| fits(broker));
+    match (fitting.next(), fitting.next()) {
+        (Some(only), None) => Ok(only),
+        (None, _) => Err(no_broker(name, format!("there is no broker; write [broker.NAME] with type = \"{word}\" and servers"))),
+        (Some(_), Some(_)) => Err(no_broker(name, "there is more than one broker of its type; say which with `broker`")),
+    }
 }
 
 impl Bound {
@@ -125,17 +195,21 @@ impl Bound {
     pub fn addresses(&self) -> (Option<SocketAddr>, Option<SocketAddr>) {
         match &self.kind {
             Kind::Syslog(sockets) => sockets.addresses(),
-            Kind::File(_) | Kind::Stdin => (None, None),
+            _ => (None, None),
         }
     }
 
     /// Reads until `shutdown` becomes true, the receiver of `batches` is gone, or standard input ends. What was read by
-    /// then has been handed over when this returns. `inventory` holds the addresses whose TCP connections are believed.
-    pub async fn run(self, batches: mpsc::Sender<Batch>, inventory: watch::Receiver<Arc<HashSet<IpAddr>>>, shutdown: watch::Receiver<bool>) {
-        let outlet = Outlet { source: Arc::clone(&self.name), batches, shutdown, meter: Meter::new(&self.name) };
+    /// then has been handed over when this returns.
+    pub async fn run(self, context: Context) {
+        let Context { batches, inventory, shutdown, node, kept, report } = context;
+        let outlet = Outlet { source: Arc::clone(&self.name), batches, shutdown, meter: Meter::new(&self.name), node, kept, report };
         match self.kind {
             Kind::Syslog(sockets) => sockets.run(outlet, inventory).await,
             Kind::File(follower) => follower.run(outlet).await,
+            Kind::Kafka(consumer) => consumer.run(outlet).await,
+            Kind::Nats(consumer) => consumer.run(outlet).await,
+            Kind::Http => outlet.stopped().await,
             Kind::Stdin => stdin::run(outlet).await,
         }
     }
@@ -148,6 +222,9 @@ struct Outlet {
     batches: mpsc::Sender<Batch>,
     shutdown: watch::Receiver<bool>,
     meter: Meter,
+    node: NodeId,
+    kept: Kept,
+    report: Report,
 }
 
 /// Nobody takes batches any more: the task ends.
@@ -189,6 +266,16 @@ impl Outlet {
 
     /// A record that arrives now.
     fn record(&self, stream: &Arc<str>, id: Option<RecordId>, peer: Option<IpAddr>, trust: Trust, raw: Vec<u8>) -> Record {
-        Record { id, source: Arc::clone(&self.source), stream: Arc::clone(stream), arrival: Some(clock::now()), peer, trust, raw }
+        Record {
+            id,
+            source: Arc::clone(&self.source),
+            stream: Arc::clone(stream),
+            arrival: Some(clock::now()),
+            peer,
+            trust,
+            raw,
+            payload: Payload::Log,
+            subject: None,
+        }
     }
 }

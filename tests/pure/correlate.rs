@@ -12,7 +12,7 @@ use std::sync::{Arc, OnceLock};
 use opmas::correlate;
 use opmas::diag::SourceFile;
 use opmas::engine::pipeline::{Found, Pipeline, Settings};
-use opmas::model::{Entry, EntryBody, Inventory, Record, RecordId, Time, Trust};
+use opmas::model::{Entry, EntryBody, Inventory, Payload, Record, RecordId, Time, Trust};
 use opmas::normalise::{Extractors, Normaliser, Options};
 use opmas::sigma::RuleSet;
 
@@ -45,7 +45,17 @@ pub(crate) fn pipeline(rules: &RuleSet, settings: Settings) -> Pipeline {
 }
 
 pub(crate) fn record(stream: &str, arrival: Option<Time>, raw: &str) -> Record {
-    Record { id: None, source: "test".into(), stream: stream.into(), arrival, peer: None, trust: Trust::Verified, raw: raw.into() }
+    Record {
+        id: None,
+        source: "test".into(),
+        stream: stream.into(),
+        arrival,
+        peer: None,
+        trust: Trust::Verified,
+        raw: raw.into(),
+        payload: Payload::Log,
+        subject: None,
+    }
 }
 
 pub(crate) fn entry(seq: u64, mut record: Record) -> Entry {

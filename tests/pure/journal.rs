@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use opmas::journal::{DataDir, Ledger, ReadError, Recovery, Spool, SpoolConfig, SpoolHandle, SpoolReader};
-use opmas::model::{Decided, Entry, EntryBody, Record, RecordId, Time, Trust};
+use opmas::model::{Decided, Entry, EntryBody, Payload, Record, RecordId, Time, Trust};
 use tokio::sync::mpsc;
 
 /// A data folder that goes away with the value.
@@ -82,6 +82,8 @@ fn record(id: Option<RecordId>, raw: &[u8]) -> EntryBody {
         peer: Some("192.0.2.1".parse().unwrap()),
         trust: Trust::Open,
         raw: raw.to_vec(),
+        payload: Payload::Log,
+        subject: None,
     })
 }
 

@@ -8,6 +8,8 @@ const ORDER: &[&str] = &[
     "model",
     "diag",
     "clock",
+    "secret",
+    "broker",
     "process",
     "sigma",
     "normalise",
@@ -18,6 +20,7 @@ const ORDER: &[&str] = &[
     "playbook",
     "journal",
     "source",
+    "publish",
     "index",
     "executor",
     "alert",
@@ -27,7 +30,7 @@ const ORDER: &[&str] = &[
     "cli",
 ];
 /// Rooms of the lowest layer, which may be imported in any order among pure rooms.
-const DOORS: &[&str] = &["journal", "source", "index", "executor", "alert"];
+const DOORS: &[&str] = &["journal", "source", "publish", "index", "executor", "alert"];
 /// Pure rooms: no clock, no tokio, no I/O.
 const PURE: &[&str] = &["sigma", "normalise", "detect", "correlate", "triage", "action", "playbook"];
 /// Files of pure rooms that are processes of their own, and so may read and write.

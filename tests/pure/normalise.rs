@@ -5,7 +5,7 @@ use std::process::{Command, Stdio};
 use std::sync::{Arc, LazyLock};
 
 use opmas::diag::SourceFile;
-use opmas::model::{Event, Inventory, Record, Time, Trust};
+use opmas::model::{Event, Inventory, Payload, Record, Time, Trust};
 use opmas::normalise::{CUT_MARK, Extractors, Normaliser, Options, State, parse_timezone};
 use proptest::prelude::*;
 use serde_json::{Value, json};
@@ -28,7 +28,7 @@ fn normaliser() -> Normaliser {
 
 fn record(raw: impl AsRef<[u8]>) -> Record {
     let (source, stream) = ("test".into(), "test/stdin".into());
-    Record { id: None, source, stream, arrival: None, peer: None, trust: Trust::Verified, raw: raw.as_ref().to_vec() }
+    Record { id: None, source, stream, arrival: None, peer: None, trust: Trust::Verified, raw: raw.as_ref().to_vec(), payload: Payload::Log, subject: None }
 }
 
 fn event(raw: impl AsRef<[u8]>) -> Event {

@@ -1,6 +1,6 @@
 //! Bytes to records: framing, sockets on this machine, files that are followed.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::fs::OpenOptions;
 use std::io::Write as _;
 use std::net::{IpAddr, SocketAddr};
@@ -9,9 +9,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use opmas::diag;
-use opmas::model::{Record, RecordId, Trust};
+use opmas::model::{NodeId, Record, RecordId, Trust};
 use opmas::normalise::CUT_MARK;
-use opmas::source::{Batch, BindError, Framer, MAX_FRAME, SourceConfig, bind};
+use opmas::source::{Batch, BindError, Context, Framer, MAX_FRAME, SourceConfig, bind};
 use proptest::prelude::*;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpStream, UdpSocket};
@@ -72,13 +72,21 @@ struct Running {
 
 impl Running {
     fn start(text: &str, positions: &Path) -> Running {
-        let bound = bind("lan", &config(text), positions).unwrap();
+        let bound = bind("lan", &config(text), positions, &BTreeMap::new()).unwrap();
         let nowhere = SocketAddr::from(([127, 0, 0, 1], 0));
         let (udp, tcp) = bound.addresses();
         let (sender, batches) = mpsc::channel(2);
         let (inventory, inventory_seen) = watch::channel(Arc::default());
         let (stop, stopped) = watch::channel(false);
-        let task = tokio::spawn(bound.run(sender, inventory_seen, stopped));
+        let context = Context {
+            batches: sender,
+            inventory: inventory_seen,
+            shutdown: stopped,
+            node: NodeId("node".into()),
+            kept: Arc::new(|_| None),
+            report: Arc::new(|_, _| {}),
+        };
+        let task = tokio::spawn(bound.run(context));
         Running { udp: udp.unwrap_or(nowhere), tcp: tcp.unwrap_or(nowhere), batches, waiting: Vec::new(), inventory, stop, task }
     }
 
@@ -244,13 +252,13 @@ async fn one_address_cannot_take_all_connections() {
 fn an_address_that_is_taken_or_missing_is_named_with_the_remedy() {
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap();
-    let error = |text: &str| bind("lan", &config(text), Path::new("/nowhere")).unwrap_err().to_string();
+    let error = |text: &str| bind("lan", &config(text), Path::new("/nowhere"), &BTreeMap::new()).unwrap_err().to_string();
     let said = error(&format!("type = 'syslog'\nudp = false\nlisten = '{address}'"));
     assert_eq!(said, format!("source `lan` cannot listen on tcp {address}: the port is in use; stop the other program or choose another `listen`"));
     assert!(error("type = 'syslog'\nlisten = '192.0.2.1:0'").contains("this machine has no such address"));
     assert!(error("type = 'file'\npath = '/nowhere/log'").contains("/nowhere is no folder"));
     assert!(error("type = 'file'\npath = '/proc'").contains("no regular file"));
-    assert!(matches!(bind("a/b", &config("type = 'stdin'"), Path::new("/nowhere")), Err(BindError::Name(_))));
+    assert!(matches!(bind("a/b", &config("type = 'stdin'"), Path::new("/nowhere"), &BTreeMap::new()), Err(BindError::Name(_))));
 }
 
 #[test]

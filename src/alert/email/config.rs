@@ -7,9 +7,9 @@ use serde::Deserialize;
 use toml::Spanned;
 
 use crate::alert::keys::{disabled, fault, is_loopback, timeout};
-use crate::alert::secret::SecretSource;
 use crate::diag::{Diagnostic, Place, SourceFile, from_toml};
 use crate::model::Span;
+use crate::secret::SecretSource;
 
 /// Recipients of one channel.
 const MAX_RECIPIENTS: usize = 50;

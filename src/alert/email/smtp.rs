@@ -15,9 +15,9 @@ use super::compose::compose;
 use super::{Email, Tls};
 use crate::alert::answer::{Answer, Failure, SendError, with_causes};
 use crate::alert::notice::Notice;
-use crate::alert::secret::Secret;
 use crate::alert::tls;
 use crate::model::{Span, Time};
+use crate::secret::Secret;
 
 /// How long a server may take to say goodbye, which nothing depends on.
 const GOODBYE: std::time::Duration = std::time::Duration::from_millis(500);

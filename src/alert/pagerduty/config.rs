@@ -10,9 +10,9 @@ use crate::alert::answer::SendError;
 use crate::alert::http::{Keys, Post, Server};
 use crate::alert::keys::{disabled, secret};
 use crate::alert::notice::{AlertState, Notice, Purpose};
-use crate::alert::secret::{Secret, SecretSource};
 use crate::diag::{Diagnostic, Place, SourceFile, from_toml};
 use crate::model::Span;
+use crate::secret::{Secret, SecretSource};
 
 /// Where events go unless the file says otherwise.
 const URL: &str = "https://events.pagerduty.com/v2/enqueue";

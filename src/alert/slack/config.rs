@@ -12,9 +12,9 @@ use crate::alert::answer::{SendError, with_causes};
 use crate::alert::http::{Keys, Post, Server};
 use crate::alert::keys::{disabled, fault, secret};
 use crate::alert::notice::Notice;
-use crate::alert::secret::{Secret, SecretSource};
 use crate::diag::{Diagnostic, Place, SourceFile, from_toml};
 use crate::model::Span;
+use crate::secret::{Secret, SecretSource};
 
 /// Where Slack's methods are unless the file says otherwise.
 const URL: &str = "https://slack.com/api";

@@ -11,9 +11,9 @@ use crate::alert::answer::SendError;
 use crate::alert::http::{Keys, Post, Server};
 use crate::alert::keys::{disabled, secret};
 use crate::alert::notice::Notice;
-use crate::alert::secret::{Secret, SecretSource};
 use crate::diag::{Diagnostic, Place, SourceFile, from_toml};
 use crate::model::{Span, Time};
+use crate::secret::{Secret, SecretSource};
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]

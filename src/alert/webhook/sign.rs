@@ -5,7 +5,7 @@ use base64::engine::general_purpose::STANDARD;
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
 
-use crate::alert::secret::Secret;
+use crate::secret::Secret;
 
 /// Key lengths in bytes that the specification names.
 const KEY_BYTES: std::ops::RangeInclusive<usize> = 24..=64;

@@ -5,7 +5,7 @@ use std::net::{SocketAddr, UdpSocket};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
-use crate::config::Setup;
+use crate::config::{Settings, Setup};
 use crate::source::{self, BindError, SourceConfig};
 
 /// Most files of `secrets/` that are looked at.
@@ -16,7 +16,7 @@ const OTHERS_READ: u32 = 0o044;
 /// What would keep `run` from starting, one sentence each.
 pub(super) fn wrong(setup: &Setup) -> Vec<String> {
     let settings = &setup.settings;
-    let mut wrong: Vec<String> = settings.source.iter().filter_map(|(name, config)| source_error(name, config, &settings.data_dir)).collect();
+    let mut wrong: Vec<String> = settings.source.iter().filter_map(|(name, config)| source_error(name, config, settings)).collect();
     wrong.extend(setup.token().err().map(|error| error.to_string()));
     if let Err(error) = has_address(settings.http.listen) {
         wrong.push(format!("[http] cannot listen on {}: {error}; correct `listen`", settings.http.listen));
@@ -31,15 +31,18 @@ pub(super) fn wrong(setup: &Setup) -> Vec<String> {
     wrong
 }
 
-fn source_error(name: &str, config: &SourceConfig, data: &Path) -> Option<String> {
+fn source_error(name: &str, config: &SourceConfig, settings: &Settings) -> Option<String> {
     match config {
         SourceConfig::Syslog(syslog) => {
             let error = has_address(syslog.listen).err()?;
             Some(BindError::Listen { source_name: name.to_owned(), protocol: "udp", address: syslog.listen, error }.to_string())
         }
-        // A file takes nothing that a running opmas has.
-        SourceConfig::File(_) => source::bind(name, config, &data.join("positions")).err().map(|error| error.to_string()),
-        SourceConfig::Stdin => None,
+        SourceConfig::Http(_) => None,
+        // They take nothing that a running opmas has.
+        SourceConfig::File(_) | SourceConfig::Kafka(_) | SourceConfig::Nats(_) | SourceConfig::Stdin => {
+            let bound = source::bind(name, config, &settings.data_dir.join("positions"), &settings.broker);
+            bound.err().map(|error| error.to_string())
+        }
     }
 }
 

@@ -13,7 +13,7 @@ use crate::alert::{Notice, render_text, visible};
 use crate::clock;
 use crate::config::{Paths, Setup};
 use crate::engine::Engine;
-use crate::model::{Decided, Finding, FindingId, Record, Trust};
+use crate::model::{Decided, Finding, FindingId, Payload, Record, Trust};
 use crate::source::Batch;
 use crate::triage::Routes;
 
@@ -81,6 +81,8 @@ async fn replay(input: &mpsc::Sender<Batch>, line: &str) -> Option<()> {
         peer: None,
         trust: Trust::Open,
         raw: line.as_bytes().to_vec(),
+        payload: Payload::Log,
+        subject: None,
     };
     let (done, stored) = oneshot::channel();
     input.send(Batch { records: vec![record], done: Some(done) }).await.ok()?;

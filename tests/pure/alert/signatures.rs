@@ -1,8 +1,9 @@
 //! Standard Webhooks: the published example, and what a secret must look like.
 
 use opmas::alert::webhook::{KeyError, SigningKey, signature};
-use opmas::alert::{MAX_RETRY_AFTER, Secret, retry_after};
+use opmas::alert::{MAX_RETRY_AFTER, retry_after};
 use opmas::model::{Span, Time};
+use opmas::secret::Secret;
 use proptest::prelude::*;
 
 const EXAMPLE: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";

@@ -7,7 +7,7 @@ use tokio::sync::mpsc;
 
 use super::{Folder, copy_folder, filled_ledger, filled_spool, pushed, small_segments, start};
 
-/// `OPMSPOOL`, version 1, …: see the format in the source.
+/// `OPMSPOOL`, version 2, …: see the format in the source.
 #[tokio::test]
 async fn segment_files_begin_with_stable_bytes() {
     let folder = Folder::new();
@@ -16,7 +16,7 @@ async fn segment_files_begin_with_stable_bytes() {
     let spool = folder.segments("spool").remove(0);
     assert_eq!(spool.file_name().unwrap(), "00000000000000000001.spool");
     let bytes = fs::read(spool).unwrap();
-    assert_eq!(bytes[..24], *b"OPMSPOOL\x01\0\0\0\x01\0\0\0\x01\0\0\0\0\0\0\0");
+    assert_eq!(bytes[..24], *b"OPMSPOOL\x02\0\0\0\x01\0\0\0\x01\0\0\0\0\0\0\0");
     let salt = &bytes[32..40];
     assert_eq!(bytes[40], 0, "no positions");
     assert_eq!(bytes[41..45], crc32fast::hash(&bytes[..41]).to_le_bytes());
@@ -29,7 +29,7 @@ async fn segment_files_begin_with_stable_bytes() {
     let ledger = folder.segments("ledger").remove(0);
     assert_eq!(ledger.file_name().unwrap(), "00000000000000000001.ledger");
     let bytes = fs::read(ledger).unwrap();
-    assert_eq!(bytes[..24], *b"OPMLEDGR\x01\0\0\0\x20\0\0\0\x01\0\0\0\0\0\0\0");
+    assert_eq!(bytes[..24], *b"OPMLEDGR\x02\0\0\0\x20\0\0\0\x01\0\0\0\0\0\0\0");
     assert_eq!(bytes[40..72], [0; 32], "nothing comes before the first record");
 }
 
@@ -170,16 +170,35 @@ async fn a_segment_of_a_newer_format_is_refused_and_one_with_a_damaged_header_to
     let file = folder.segments("spool").remove(0);
     let whole = fs::read(&file).unwrap();
     let mut newer = whole.clone();
-    newer[8] = 2;
+    newer[8] = 3;
     let crc = crc32fast::hash(&newer[..41]).to_le_bytes();
     newer[41..45].copy_from_slice(&crc);
     fs::write(&file, &newer).unwrap();
     let refusal = || Spool::open(&folder.open(), SpoolConfig::default()).err().unwrap().to_string();
-    assert!(refusal().contains("written by a newer opmas (format 2"), "{}", refusal());
+    assert!(refusal().contains("written by a newer opmas (format 3"), "{}", refusal());
     newer[8] = 1;
     fs::write(&file, &newer).unwrap();
     assert!(refusal().contains("header of this segment is damaged") && refusal().contains("move this file out"), "{}", refusal());
     assert_eq!(fs::read(&file).unwrap(), newer, "nothing was changed");
+}
+
+#[tokio::test]
+async fn a_spool_of_an_older_format_is_read_and_gone_on_with_in_a_new_segment() {
+    let folder = Folder::new();
+    filled_spool(&folder, 2, SpoolConfig::default()).await;
+    let file = folder.segments("spool").remove(0);
+    let mut older = fs::read(&file).unwrap();
+    older[8] = 1;
+    let crc = crc32fast::hash(&older[..41]).to_le_bytes();
+    older[41..45].copy_from_slice(&crc);
+    fs::write(&file, &older).unwrap();
+    let (handle, recovery) = start(&folder.open(), SpoolConfig::default());
+    assert_eq!(recovery.last, 2);
+    handle.append(vec![pushed("new")]).await.unwrap();
+    handle.close().await;
+    assert_eq!(fs::read(&file).unwrap(), older);
+    let seqs: Vec<_> = folder.entries().iter().map(|entry| entry.seq).collect();
+    assert_eq!((seqs, folder.segments("spool").len()), (vec![1, 2, 3], 2));
 }
 
 #[tokio::test]

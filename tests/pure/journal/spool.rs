@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use opmas::journal::{AppendError, Health, MAX_PAYLOAD, ReadError, Spool, SpoolConfig, record_id, verify_spool};
-use opmas::model::{Entry, EntryBody, RecordId, Revision, RevisionKind, Span, Tick, Time};
+use opmas::model::{Entry, EntryBody, Payload, Record, RecordId, Revision, RevisionKind, Span, Tick, Time};
 use proptest::prelude::*;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
@@ -58,8 +58,17 @@ fn entries_have_stable_bytes() {
     assert_eq!(postcard::to_stdvec(&revision).unwrap(), [2, 2, 2, b'f', b'f']);
     let EntryBody::Record(mut body) = line("f", 300) else { unreachable!() };
     (body.source, body.stream, body.arrival) = ("s".into(), "t".into(), Some(Time(1)));
-    let want = [&[0, 1, 1, 1, b'f', 0xAC, 2, 1, b's', 1, b't', 1, 2, 1, 0, 192, 0, 2, 1, 0, 4][..], b"line"].concat();
-    assert_eq!(postcard::to_stdvec(&EntryBody::Record(body)).unwrap(), want);
+    let begin = [1, 1, 1, b'f', 0xAC, 2, 1, b's', 1, b't', 1, 2, 1, 0, 192, 0, 2, 1, 0, 4];
+    let old = [&[0][..], &begin, b"line"].concat();
+    let want = [&[3][..], &begin, b"line", &[0, 0]].concat();
+    let body = EntryBody::Record(body);
+    assert_eq!(postcard::to_stdvec(&body).unwrap(), want);
+    assert_eq!(postcard::from_bytes::<EntryBody>(&want).unwrap(), body);
+    assert_eq!(postcard::from_bytes::<EntryBody>(&old).unwrap(), body, "format 1");
+    let EntryBody::Record(log) = body else { unreachable!() };
+    let finding =
+        EntryBody::Record(Record { payload: Payload::Finding, subject: Some("f".into()), id: Some(RecordId::Broker { log: "l".into(), offset: 1 }), ..log });
+    assert_eq!(postcard::from_bytes::<EntryBody>(&postcard::to_stdvec(&finding).unwrap()).unwrap(), finding);
 }
 
 #[tokio::test]

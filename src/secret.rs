@@ -4,6 +4,8 @@ use std::fmt;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
+use serde::Serialize;
+
 /// The longest secret: far beyond any password or signing key, far below a file named by mistake.
 const MAX_SECRET: u64 = 4_096;
 
@@ -39,7 +41,8 @@ impl fmt::Debug for Secret {
 }
 
 /// Where a secret is to be had.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
 pub enum SecretSource {
     /// A file, read each time: a changed password needs no restart.
     File(PathBuf),
@@ -74,12 +77,20 @@ pub enum SecretError {
 
 impl SecretSource {
     /// Exactly one of `file` (relative to `base`) and `env`; `None` when neither, an error when both.
-    pub(super) fn choose(base: &Path, file: Option<PathBuf>, env: Option<String>) -> Result<Option<SecretSource>, ()> {
+    pub(crate) fn choose(base: &Path, file: Option<PathBuf>, env: Option<String>) -> Result<Option<SecretSource>, ()> {
         match (file, env) {
             (Some(_), Some(_)) => Err(()),
             (Some(file), None) => Ok(Some(SecretSource::File(base.join(file)))),
             (None, Some(name)) => Ok(Some(SecretSource::Env(name))),
             (None, None) => Ok(None),
+        }
+    }
+
+    /// Its path, when it is in a file.
+    pub fn path(&mut self) -> Option<&mut PathBuf> {
+        match self {
+            SecretSource::File(path) => Some(path),
+            SecretSource::Env(_) => None,
         }
     }
 
