@@ -192,14 +192,8 @@ impl Pipeline {
         })
     }
 
-    /// The event of a record; a stamp too far ahead of arrival is replaced by it (T3).
     fn event(&mut self, seq: u64, record: &Record) -> Event {
-        let mut event = self.normaliser.normalise(seq, record, &self.inventory);
-        if let Some(arrival) = Timekeeper::restamped(&event, record.arrival) {
-            restamp(&mut event, arrival);
-            event.time_from_arrival = true;
-        }
-        event
+        event(&mut self.normaliser, &self.inventory, seq, record)
     }
 
     fn take(&mut self, mut event: Event, matched: Vec<usize>, arrival: Option<Time>) -> Vec<Found> {
@@ -319,6 +313,16 @@ impl Pipeline {
         });
         self.pending = pending.collect();
     }
+}
+
+/// The event of a record; a stamp too far ahead of arrival is replaced by it (T3).
+pub(super) fn event(normaliser: &mut Normaliser, inventory: &Inventory, seq: u64, record: &Record) -> Event {
+    let mut event = normaliser.normalise(seq, record, inventory);
+    if let Some(arrival) = Timekeeper::restamped(&event, record.arrival) {
+        restamp(&mut event, arrival);
+        event.time_from_arrival = true;
+    }
+    event
 }
 
 /// Gives an event another time, and its `timestamp` field with it where that said the same.

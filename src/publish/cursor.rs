@@ -9,13 +9,16 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use crate::model::Revision;
+
 /// The format of the file (stable); one of another version is not read.
 const VERSION: u32 = 1;
 /// Such a file is shorter than this; more is not read.
 const MAX_FILE: u64 = 4_096;
 
 /// A place in a log: everything up to `seq` was published, or is known to be lost. JSON (stable).
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Cursor {
     version: u32,
     /// The last record; 0 before the first.
@@ -28,7 +31,7 @@ pub struct Cursor {
     pub gap: u64,
     /// The revisions that were live at `seq`, by kind and hash, where records are normalised.
     #[serde(default)]
-    pub revisions: Vec<crate::model::Revision>,
+    pub revisions: Vec<Revision>,
 }
 
 /// What there is.
@@ -43,10 +46,16 @@ pub enum Found {
 }
 
 impl Cursor {
-    /// At a place of a log.
+    /// At a place of the ledger.
     #[must_use]
-    pub fn new(seq: u64, hash: String) -> Cursor {
-        Cursor { version: VERSION, seq, hash, gap: 0, revisions: Vec::new() }
+    pub fn of_ledger(seq: u64, hash: String, gap: u64) -> Cursor {
+        Cursor { version: VERSION, seq, hash, gap, revisions: Vec::new() }
+    }
+
+    /// At a place of the spool, with the revisions that are live there.
+    #[must_use]
+    pub fn of_spool(seq: u64, revisions: Vec<Revision>) -> Cursor {
+        Cursor { version: VERSION, seq, hash: String::new(), gap: 0, revisions }
     }
 
     /// Where the cursor of a way out is kept in a data folder: `published/WAY.json`.
