@@ -5,12 +5,13 @@ use std::sync::{Arc, Mutex};
 use serde_json::Value;
 use tokio::sync::{mpsc, watch};
 
+use super::bounds;
 use super::effects::{Effects, lock};
 use crate::alert::intend;
 use crate::clock;
 use crate::config::Content;
 use crate::journal::{CheckpointRef, Checkpoints, SpoolHandle};
-use crate::model::{Decided, Finding, FindingId};
+use crate::model::{DELIVERIES_DROPPED, Decided, Finding, FindingId, Span, Time};
 use crate::playbook::Run;
 
 /// Most findings that are recorded with one sync.
@@ -43,6 +44,8 @@ pub(super) struct Decider {
     pub(super) spool: Arc<Mutex<Option<SpoolHandle>>>,
     /// Runs that begin.
     pub(super) runs: mpsc::Sender<Run>,
+    /// When it was last said that alerts are not made, and how many were not since.
+    pub(super) dropped: (Option<Time>, u64),
 }
 
 impl Decider {
@@ -55,7 +58,8 @@ impl Decider {
                 match one {
                     Detected::Finding(finding) => {
                         let (finding, size) = bounded(*finding);
-                        batch.extend(self.decide(finding));
+                        batch.extend(self.decide(&finding));
+                        batch.extend(self.dropped(&finding));
                         text += size;
                         if text > MAX_BATCH_TEXT {
                             self.record(std::mem::take(&mut batch)).await;
@@ -73,11 +77,11 @@ impl Decider {
     }
 
     /// The finding, what it causes, and why, in the order of the ledger.
-    fn decide(&self, finding: Finding) -> Vec<Decided> {
+    fn decide(&mut self, finding: &Finding) -> Vec<Decided> {
         let now = clock::now();
-        metrics::counter!("opmas_findings_total", "rule" => rule_name(&finding), "severity" => u8::from(finding.severity).to_string()).increment(1);
+        metrics::counter!("opmas_findings_total", "rule" => rule_name(finding), "severity" => u8::from(finding.severity).to_string()).increment(1);
         let content = self.content.borrow().clone();
-        let triggered: Vec<_> = content.playbooks.iter().filter(|playbook| playbook.triggered_by(&finding)).collect();
+        let triggered: Vec<_> = content.playbooks.iter().filter(|playbook| playbook.triggered_by(finding)).collect();
         let runs = triggered.iter().map(|playbook| Decided::Run {
             run: run_id(&finding.id, &playbook.name),
             playbook: playbook.name.clone(),
@@ -85,9 +89,10 @@ impl Decider {
             finding: finding.id.clone(),
             at: now,
         });
-        let intended = intend(&lock(&self.effects.outbox), &content.channels, &finding, &content.routes.route(&finding), now);
+        let intended = intend(&lock(&self.effects.outbox), &content.channels, finding, &content.routes.route(finding), now);
         if intended.dropped > 0 {
             metrics::counter!("opmas_deliveries_dropped_total").increment(intended.dropped);
+            self.dropped.1 += intended.dropped;
         }
         let names: Vec<&str> = triggered.iter().map(|playbook| &*playbook.name).collect();
         let playbooks = if names.is_empty() { "no playbook".to_owned() } else { names.join(", ") };
@@ -96,6 +101,19 @@ impl Decider {
         let mut batch = vec![Decided::Finding { finding: Box::new(finding.clone()) }];
         batch.extend(runs.chain(intended.deliveries).chain([triaged]));
         batch
+    }
+
+    /// Alerts that were not made are a finding, at most once an hour: a route may take it elsewhere than where the queue is full.
+    fn dropped(&mut self, cause: &Finding) -> Vec<Decided> {
+        let (now, (said, count)) = (clock::now(), self.dropped);
+        if count == 0 || said.is_some_and(|said| now.since(said) < Span::secs(3_600)) {
+            return Vec::new();
+        }
+        let text = format!("{count} alerts were not made since this was last said, because too many wait for their channel already");
+        let remedy = "See `/readyz` for the channel that takes nothing; what was not told is listed by `opmas finding list`";
+        let finding = bounds::finding(DELIVERIES_DROPPED, text, remedy, count, (now, &cause.id.0), None);
+        self.dropped = (Some(now), 0);
+        self.decide(&finding)
     }
 
     async fn record(&self, batch: Vec<Decided>) {

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, oneshot};
 
+use super::bounds::Bounds;
 use super::bundle::{self, Content};
 use super::decide::Detected;
 use super::pipeline::{Pipeline, Settings};
@@ -14,8 +15,8 @@ use super::recover::Announced;
 use super::status::{Gravity, Status};
 use crate::correlate;
 use crate::diag::Diagnostic;
-use crate::journal::{Revisions, SpoolReader};
-use crate::model::{Entry, EntryBody, Inventory, NodeId, Revision, RevisionKind, Time};
+use crate::journal::{Revisions, SpoolReader, record_id};
+use crate::model::{Entry, EntryBody, Finding, Inventory, NodeId, RecordId, Revision, RevisionKind, Time};
 use crate::normalise::{Extractors, Normaliser, Options};
 use crate::sigma::RuleSet;
 
@@ -27,7 +28,8 @@ const CHECKPOINT_TIME: Duration = Duration::from_secs(60);
 /// Damage that is named when the spool is computed again.
 const MAX_DAMAGE: usize = 100;
 
-/// What a checkpoint holds (postcard, stable): the pipeline's snapshot, and the revisions that were live.
+/// What a checkpoint holds (postcard, stable): the pipeline's snapshot, and the revisions that were live. [`Bounds`] follow, which older
+/// ones do not have.
 #[derive(Debug, Serialize, Deserialize)]
 struct Checkpoint {
     revisions: Vec<Revision>,
@@ -61,7 +63,9 @@ pub(super) fn kind_key(kind: RevisionKind) -> u8 {
 
 /// The thread's state.
 pub(super) struct Detection {
+    node: NodeId,
     pipeline: Pipeline,
+    bounds: Bounds,
     live: Live,
     revisions: Revisions,
     status: Status,
@@ -91,7 +95,8 @@ impl Detection {
         let options = Options { node: node.clone(), ..Options::at(Time(0)) };
         let normaliser = Normaliser::new(Arc::new(Extractors::default()), options);
         let pipeline = Pipeline::new(Arc::new(RuleSet::default()), normaliser, Arc::new(Inventory::default()), Settings::default())?;
-        Ok(Detection { pipeline, live: Live::new(), revisions, status, announced, damage: Vec::new(), detected, seq: 0, since_checkpoint: (0, Instant::now()) })
+        let (node, bounds, since_checkpoint) = (node.clone(), Bounds::default(), (0, Instant::now()));
+        Ok(Detection { node, pipeline, bounds, live: Live::new(), revisions, status, announced, damage: Vec::new(), detected, seq: 0, since_checkpoint })
     }
 
     /// Goes on from a checkpoint's body, which covers the spool up to `seq`.
@@ -99,11 +104,13 @@ impl Detection {
     /// # Errors
     /// It is another version's, damaged, or names a revision that is no longer kept: then nothing has changed but revisions.
     pub(super) fn restore(&mut self, seq: u64, body: &[u8]) -> Result<(), String> {
-        let checkpoint: Checkpoint = postcard::from_bytes(body).map_err(|error| error.to_string())?;
+        let (checkpoint, rest) = postcard::take_from_bytes::<Checkpoint>(body).map_err(|error| error.to_string())?;
         for revision in &checkpoint.revisions {
             self.revise(revision)?;
         }
         self.pipeline.restore(&checkpoint.snapshot).map_err(|error| error.to_string())?;
+        let bounds = (!rest.is_empty()).then(|| postcard::from_bytes(rest)).transpose().map_err(|error| error.to_string())?;
+        self.bounds = bounds.unwrap_or_else(|| Bounds::from(self.pipeline.counters()));
         (self.seq, self.since_checkpoint) = (seq, (seq, Instant::now()));
         Ok(())
     }
@@ -169,15 +176,27 @@ impl Detection {
             }
         }
         for found in self.pipeline.entry(entry) {
-            if entry.seq <= self.announced.until {
-                continue;
+            if entry.seq > self.announced.until
+                && let Some(finding) = self.pipeline.finding(&found)
+            {
+                self.announce(finding)?;
             }
-            let Some(finding) = self.pipeline.finding(&found) else { continue };
-            if !self.announced.later.remove(&finding.id) {
-                self.detected.blocking_send(Detected::Finding(Box::new(finding))).map_err(|_| Closed)?;
+        }
+        let id = || record_id(&self.node, entry).unwrap_or_else(|| RecordId::Pushed { node: self.node.clone(), seq: entry.seq });
+        for finding in self.bounds.look(self.pipeline.counters(), entry, id, self.pipeline.watermark()) {
+            if entry.seq > self.announced.until {
+                self.announce(finding)?;
             }
         }
         Ok(())
+    }
+
+    /// Hands a finding on that the ledger does not have.
+    fn announce(&mut self, finding: Finding) -> Result<(), Closed> {
+        if self.announced.later.remove(&finding.id) {
+            return Ok(());
+        }
+        self.detected.blocking_send(Detected::Finding(Box::new(finding))).map_err(|_| Closed)
     }
 
     /// Puts a revision in place.
@@ -206,7 +225,8 @@ impl Detection {
         let snapshot = self.pipeline.snapshot().map_err(|error| error.to_string());
         let state = snapshot.and_then(|snapshot| {
             let checkpoint = Checkpoint { revisions: self.live.values().cloned().collect(), snapshot };
-            postcard::to_stdvec(&checkpoint).map_err(|error| error.to_string())
+            let body = postcard::to_stdvec(&checkpoint).map_err(|error| error.to_string())?;
+            postcard::to_extend(&self.bounds, body).map_err(|error| error.to_string())
         });
         match state {
             Ok(state) => self.detected.blocking_send(Detected::Checkpoint { seq: self.seq, state }).map_err(|_| Closed),

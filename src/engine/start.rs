@@ -221,7 +221,8 @@ impl Acting {
     }
 
     fn decider(&self, checkpoints: Checkpoints) -> Decider {
-        Decider { effects: self.effects.clone(), content: self.content.subscribe(), checkpoints, spool: self.spool.clone(), runs: self.begun.clone() }
+        let (content, spool, runs) = (self.content.subscribe(), self.spool.clone(), self.begun.clone());
+        Decider { effects: self.effects.clone(), content, checkpoints, spool, runs, dropped: (None, 0) }
     }
 
     /// Lets the sources in.

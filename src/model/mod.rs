@@ -1,5 +1,6 @@
 //! The nouns of the system (docs: the words). No I/O, no logic beyond parsing and printing.
 
+mod built_in;
 mod decided;
 mod device;
 mod event;
@@ -10,6 +11,7 @@ mod severity;
 mod step;
 mod time;
 
+pub use built_in::{BUILT_IN, BuiltIn, DELIVERIES_DROPPED, ENTRIES_DROPPED, GROUPS_EVICTED};
 pub use decided::{Decided, DeliveryState, LeaseChange, RunState};
 pub use device::{Device, Inventory, Platform};
 pub use event::{Event, LogSource};
