@@ -163,10 +163,10 @@ mod tests {
         assert_eq!(look(&mut bounds, 10, 0, 4, 4_600), [], "a second is missing");
         assert_eq!(look(&mut bounds, 10, 0, 5, 4_601), [], "nothing new");
         let again = look(&mut bounds, 12, 1, 6, 4_602);
-        assert_eq!(again.iter().map(|one| (&*one.rule.id, one.count)).collect::<Vec<_>>(), [
-            ("opmas_correlation_evicted", 9),
-            ("opmas_correlation_entries_dropped", 1)
-        ]);
+        assert_eq!(
+            again.iter().map(|one| (&*one.rule.id, one.count)).collect::<Vec<_>>(),
+            [("opmas_correlation_evicted", 9), ("opmas_correlation_entries_dropped", 1)]
+        );
         assert!(first[0].id != again[0].id && again[0].id != again[1].id);
     }
 

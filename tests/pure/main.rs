@@ -14,6 +14,7 @@ mod layers;
 mod normalise;
 mod playbook;
 mod process;
+mod publish;
 mod reload;
 mod rules;
 mod schema;
