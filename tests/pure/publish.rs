@@ -47,17 +47,17 @@ fn all_that_is_sent_to_is_forwarded_files_only_by_name_and_brokers_never() {
 #[test]
 fn what_is_wrong_is_named_with_its_place_and_the_remedy() {
     let cases = [
-        ("[publish.x]\nbroker = 'buss'", "16:1: [publish.x] there is no [broker.buss]; did you mean `bus`?"),
-        ("[publish.x]\nfindings = 'f'", "15:1: [publish.x] there is more than one broker; say which with `broker`"),
-        ("[publish.x]\nbroker = 'bus'\nfindings = 'a.>'", "17:1: [publish.x] `a.>` is no subject to publish to"),
-        ("[publish.x]\nbroker = 'bus'\naudit = 'a..b'", "17:1: [publish.x] `a..b` is no subject"),
-        ("[publish.x]\nbroker = 'log'\nfindings = 'a b'", "17:1: [publish.x] `a b` is no topic to publish to; use 1 to 249 of A-Z a-z 0-9 . _ -"),
-        ("[publish.x]\nbroker = 'bus'\nfindings = ''\naudit = ''", "17:1: [publish.x] nothing is to be published"),
+        ("[publish.x]\nbroker = 'buss'", "18:1: [publish.x] there is no [broker.buss]; did you mean `bus`?"),
+        ("[publish.x]\nfindings = 'f'", "17:1: [publish.x] there is more than one broker; say which with `broker`"),
+        ("[publish.x]\nbroker = 'bus'\nfindings = 'a.>'", "19:1: [publish.x] `a.>` is no subject to publish to"),
+        ("[publish.x]\nbroker = 'bus'\naudit = 'a..b'", "19:1: [publish.x] `a..b` is no subject"),
+        ("[publish.x]\nbroker = 'log'\nfindings = 'a b'", "19:1: [publish.x] `a b` is no topic to publish to; use 1 to 249 of A-Z a-z 0-9 . _ -"),
+        ("[publish.x]\nbroker = 'bus'\nfindings = ''\naudit = ''", "19:1: [publish.x] nothing is to be published"),
         ("[publish.x]\nfinding = 'a'", "unknown key `finding`; did you mean `findings`?"),
         ("[publish.'a b']\nbroker = 'bus'", "[publish.a b]: a publication's name is 1 to 64 of"),
-        ("[forward]\nbroker = 'bus'\nsources = ['router']", "17:1: [forward] there is no [source.router]; did you mean `routers`?"),
-        ("[forward]\nbroker = 'bus'\nsources = []", "17:1: [forward] there is no source whose records could be forwarded"),
-        ("[forward]\nbroker = 'log'\nprefix = 'a/b'", "17:1: [forward] `a/b.api` is no topic"),
+        ("[forward]\nbroker = 'bus'\nsources = ['router']", "19:1: [forward] there is no [source.router]; did you mean `routers`?"),
+        ("[forward]\nbroker = 'bus'\nsources = []", "19:1: [forward] there is no source whose records could be forwarded"),
+        ("[forward]\nbroker = 'log'\nprefix = 'a/b'", "19:1: [forward] `a/b.api` is no topic"),
         ("[ledger]\npublish_head = '1ms'", "publish_head is too little; write \"1s\" or more"),
     ];
     for (table, expected) in cases {
