@@ -12,7 +12,7 @@ use super::{Done, Exit, Failure};
 use crate::api::control::{self, Control};
 use crate::api::http::{self, Pages};
 use crate::config::Setup;
-use crate::engine::{self, Engine, Status};
+use crate::engine::{self, Engine, Gravity, Status};
 
 /// How often the metrics' recorder tidies up.
 const UPKEEP: Duration = Duration::from_secs(10);
@@ -54,6 +54,7 @@ where
     let stop = CancellationToken::new();
     let stopped = stop.clone();
     // From here on `/readyz` says why it is not ready yet.
+    status.set("start", Gravity::NotReady, "opening the data folder");
     let http = tokio::spawn(http::serve(listener, pages, async move { stopped.cancelled().await }));
     let mut ended = Ended::new().map_err(|error| invalid(&error))?;
     let engine = tokio::select! {

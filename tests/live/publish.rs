@@ -8,7 +8,6 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use async_nats::jetstream::stream::DirectGetErrorKind;
 use opmas::journal::{LedgerReader, SpoolReader};
 use opmas::model::EntryBody;
 use serde_json::Value;
@@ -35,10 +34,7 @@ fn stored(client: &Client, stream: &str) -> Vec<Stored> {
         let stream = client.context.get_stream(stream).await.unwrap();
         let mut all = Vec::new();
         for sequence in info.state.first_sequence..=info.state.last_sequence {
-            let message = match stream.get_raw_message(sequence).await {
-                Ok(message) => message,
-                Err(error) => panic!("{sequence}: {error} {:?}", DirectGetErrorKind::NotFound),
-            };
+            let message = stream.get_raw_message(sequence).await.unwrap();
             let header = |name: &str| message.headers.get(name).map(|value| value.to_string()).unwrap_or_default();
             all.push(Stored {
                 subject: message.subject.to_string(),
@@ -239,8 +235,9 @@ fn c12_groups_that_are_forgotten_are_one_finding_and_stay_one() {
             n & 0xffff
         )
     };
+    let file = station.dir.join("lines.log");
     let append = |range: std::ops::Range<u32>| {
-        let mut file = fs::OpenOptions::new().create(true).append(true).open(station.dir.join("lines.log")).unwrap();
+        let mut file = fs::OpenOptions::new().create(true).append(true).open(&file).unwrap();
         file.write_all(range.map(line).collect::<String>().as_bytes()).unwrap();
     };
     append(0..50_020);
