@@ -10,8 +10,13 @@ use std::time::Duration;
 
 use opmas::journal::{LedgerReader, SpoolReader};
 use opmas::model::EntryBody;
+use rdkafka::consumer::{BaseConsumer, Consumer as _};
+use rdkafka::error::KafkaError;
+use rdkafka::message::Headers as _;
+use rdkafka::{ClientConfig, Message as _, Offset, TopicPartitionList};
 use serde_json::Value;
 
+use crate::kafka_server::Kafka;
 use crate::nats_server::{Client, NatsServer};
 use crate::router::eventually;
 use crate::station::{Station, write_lines};
@@ -260,4 +265,64 @@ fn c12_groups_that_are_forgotten_are_one_finding_and_stay_one() {
     assert_eq!((found.len(), found[0].count, &*found[0].agent), (1, 1, "opmas"));
     assert!(found[0].evidence[0].raw.contains("failure"));
     assert_eq!(judged(&station.run(&["schema", "finding"]).1, &[serde_json::to_value(&found[0]).unwrap()]), "");
+}
+
+/// How often each key stands in a topic, with the last payload; read to its end by a client that is not opmas.
+fn topic(kafka: &Kafka, name: &str) -> BTreeMap<String, (u32, Value)> {
+    let mut client = ClientConfig::new();
+    client.set("bootstrap.servers", kafka.servers()).set("group.id", "reader").set("enable.partition.eof", "true");
+    let consumer: BaseConsumer = client.create().unwrap();
+    let mut list = TopicPartitionList::new();
+    list.add_partition_offset(name, 0, Offset::Beginning).unwrap();
+    consumer.assign(&list).unwrap();
+    let mut found = BTreeMap::new();
+    loop {
+        match consumer.poll(Duration::from_secs(30)).expect("Kafka answers") {
+            Ok(message) => {
+                let payload = serde_json::from_slice(message.payload().unwrap()).unwrap();
+                let key = String::from_utf8(message.key().unwrap().to_vec()).unwrap();
+                assert!(message.headers().unwrap().iter().any(|header| header.key == opmas::broker::ORIGIN && header.value.is_some_and(|id| id.len() == 16)));
+                let entry = found.entry(key).or_insert((0, Value::Null));
+                *entry = (entry.0 + 1, payload);
+            }
+            Err(KafkaError::PartitionEOF(_)) => return found,
+            Err(error) => panic!("{error}"),
+        }
+    }
+}
+
+#[test]
+fn m1_o5_findings_are_in_a_topic_though_kafka_was_away_and_opmas_killed() {
+    let mut kafka = Kafka::start();
+    let mut station = Station::new();
+    station.configure(&format!("{}[publish.site]\n[ledger]\npublish_head = '1s'\n", kafka.table()));
+    write_lines(&station.dir, 0, 200);
+    station.start();
+    eventually(SOON, "a topic that is not there is not named", || {
+        reason(&station, "publish site").is_some_and(|reason| reason["text"].as_str().unwrap().contains("findings."))
+    });
+    kafka.make_topic("findings.correlated", 1);
+    kafka.make_topic("findings.audit", 1);
+    eventually(SOON, "not every finding goes out", || topic(&kafka, "findings.correlated").len() == 6);
+    kafka.kill();
+    write_lines(&station.dir, 200, 200);
+    station.read_all();
+    eventually(SOON, "nothing is said", || reason(&station, "publish site").is_some());
+    station.kill();
+    kafka.again();
+    for _ in 0..3 {
+        station.start();
+        std::thread::sleep(Duration::from_millis(300));
+        station.kill();
+    }
+    station.start();
+    eventually(SOON, "not every finding goes out", || topic(&kafka, "findings.correlated").len() == 12);
+    eventually(SOON, "no head goes out", || !topic(&kafka, "findings.audit").is_empty());
+    eventually(SOON, "it stays named", || reason(&station, "publish site").is_none());
+    station.terminate();
+    let found = topic(&kafka, "findings.correlated");
+    assert!(found.keys().eq(station.findings().keys()), "each finding of the ledger, and no other");
+    assert!(found.iter().all(|(key, (_, payload))| payload["id"] == key.as_str()));
+    let payloads: Vec<Value> = found.into_values().map(|(_, payload)| payload).collect();
+    assert_eq!(judged(&station.run(&["schema", "finding"]).1, &payloads), "");
 }
