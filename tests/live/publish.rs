@@ -38,7 +38,7 @@ fn stored(client: &Client, stream: &str) -> Vec<Stored> {
     client.wait(async {
         let stream = client.context.get_stream(stream).await.unwrap();
         let mut all = Vec::new();
-        for sequence in info.state.first_sequence..=info.state.last_sequence {
+        for sequence in info.state.first_sequence.max(1)..=info.state.last_sequence {
             let message = stream.get_raw_message(sequence).await.unwrap();
             let header = |name: &str| message.headers.get(name).map(|value| value.to_string()).unwrap_or_default();
             all.push(Stored {
