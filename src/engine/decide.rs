@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex};
 use serde_json::Value;
 use tokio::sync::{mpsc, watch};
 
+use super::checkpoint::State;
 use super::effects::{Effects, lock};
 use crate::alert::intend;
 use crate::clock;
@@ -29,8 +30,8 @@ pub(super) enum Detected {
     Checkpoint {
         /// The last spool entry that it covers.
         seq: u64,
-        /// The pipeline's state.
-        state: Vec<u8>,
+        /// The state, which is written aside while detection goes on.
+        state: Box<State>,
     },
 }
 
@@ -64,7 +65,7 @@ impl Decider {
                     }
                     Detected::Checkpoint { seq, state } => {
                         self.record(std::mem::take(&mut batch)).await;
-                        self.checkpoint(seq, state).await;
+                        self.checkpoint(seq, *state).await;
                     }
                 }
             }
@@ -109,9 +110,10 @@ impl Decider {
         }
     }
 
-    async fn checkpoint(&mut self, seq: u64, state: Vec<u8>) {
+    async fn checkpoint(&mut self, seq: u64, state: State) {
         let checkpoints = self.checkpoints.clone();
-        let written = tokio::task::spawn_blocking(move || checkpoints.write(seq, &state)).await;
+        let write = move || checkpoints.write(seq, &state.encode().map_err(std::io::Error::other)?);
+        let written = tokio::task::spawn_blocking(write).await;
         match written {
             Ok(Ok(CheckpointRef { name, hash, seq })) => {
                 if !self.effects.record(vec![Decided::Checkpoint { name: name.clone(), hash: hash.clone(), seq, at: clock::now() }]).await {

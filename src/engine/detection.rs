@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, oneshot};
 
 use super::bundle::{self, Content};
+use super::checkpoint::{Checkpoint, State};
 use super::decide::Detected;
 use super::pipeline::{Pipeline, Settings};
 use super::recover::Announced;
@@ -26,13 +26,6 @@ const CHECKPOINT_TIME: Duration = Duration::from_secs(60);
 
 /// Damage that is named when the spool is computed again.
 const MAX_DAMAGE: usize = 100;
-
-/// What a checkpoint holds (postcard, stable): the pipeline's snapshot, and the revisions that were live.
-#[derive(Debug, Serialize, Deserialize)]
-struct Checkpoint {
-    revisions: Vec<Revision>,
-    snapshot: Vec<u8>,
-}
 
 /// Where the thread is when it has caught up with what the spool held at the start.
 #[derive(Debug)]
@@ -99,7 +92,7 @@ impl Detection {
     /// # Errors
     /// It is another version's, damaged, or names a revision that is no longer kept: then nothing has changed but revisions.
     pub(super) fn restore(&mut self, seq: u64, body: &[u8]) -> Result<(), String> {
-        let checkpoint: Checkpoint = postcard::from_bytes(body).map_err(|error| error.to_string())?;
+        let checkpoint = Checkpoint::decode(body)?;
         for revision in &checkpoint.revisions {
             self.revise(revision)?;
         }
@@ -203,18 +196,8 @@ impl Detection {
 
     fn checkpoint(&mut self) -> Result<(), Closed> {
         self.since_checkpoint = (self.seq, Instant::now());
-        let snapshot = self.pipeline.snapshot().map_err(|error| error.to_string());
-        let state = snapshot.and_then(|snapshot| {
-            let checkpoint = Checkpoint { revisions: self.live.values().cloned().collect(), snapshot };
-            postcard::to_stdvec(&checkpoint).map_err(|error| error.to_string())
-        });
-        match state {
-            Ok(state) => self.detected.blocking_send(Detected::Checkpoint { seq: self.seq, state }).map_err(|_| Closed),
-            Err(error) => {
-                tracing::error!(error, "no checkpoint could be made; recovery starts from the one before");
-                Ok(())
-            }
-        }
+        let state = State { revisions: self.live.values().cloned().collect(), snapshot: self.pipeline.snapshot() };
+        self.detected.blocking_send(Detected::Checkpoint { seq: self.seq, state: Box::new(state) }).map_err(|_| Closed)
     }
 
     fn measure(&self) {

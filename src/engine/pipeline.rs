@@ -64,18 +64,31 @@ struct Pending {
 }
 
 /// A [`Pending`] in a snapshot: rules by key.
-#[derive(Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize)]
 struct PendingState {
     event: WireEvent,
     told: Vec<(Arc<str>, Arc<str>)>,
 }
 
-#[derive(Serialize, Deserialize)]
-struct Snapshot {
+/// Everything that later findings depend on, beside rules, extractors and inventory; apart from the pipeline, which goes on meanwhile.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Snapshot {
     normaliser: normalise::State,
     timekeeper: Timekeeper,
     correlator: State,
     pending: Vec<PendingState>,
+}
+
+impl Snapshot {
+    /// The bytes that [`Pipeline::restore`] reads.
+    ///
+    /// # Errors
+    /// [`RestoreError::Damaged`] when a value cannot be written, which no input brings about.
+    pub fn encode(&self) -> Result<Vec<u8>, RestoreError> {
+        let mut bytes = MAGIC.to_vec();
+        bytes.extend_from_slice(&VERSION.to_be_bytes());
+        Ok(postcard::to_extend(self, bytes)?)
+    }
 }
 
 /// From entry to findings, with all state that findings depend on.
@@ -268,20 +281,15 @@ impl Pipeline {
         self.inventory = inventory;
     }
 
-    /// Everything that later findings depend on, beside rules, extractors and inventory.
-    ///
-    /// # Errors
-    /// [`RestoreError::Damaged`] when a value cannot be written, which no input brings about.
-    pub fn snapshot(&self) -> Result<Vec<u8>, RestoreError> {
-        let snapshot = Snapshot {
+    /// A copy of the state as it is now.
+    #[must_use]
+    pub fn snapshot(&self) -> Snapshot {
+        Snapshot {
             normaliser: self.normaliser.state().clone(),
             timekeeper: self.timekeeper.clone(),
             correlator: self.correlator.state(),
             pending: self.pending_state(),
-        };
-        let mut bytes = MAGIC.to_vec();
-        bytes.extend_from_slice(&VERSION.to_be_bytes());
-        Ok(postcard::to_extend(&snapshot, bytes)?)
+        }
     }
 
     /// Goes on from a snapshot, as if its entries had gone through this pipeline.
