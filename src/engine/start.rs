@@ -238,9 +238,10 @@ impl Acting {
         ];
         let listening = sources.iter().flat_map(listening).collect();
         let context = context(&self, &batches, &sources_stop);
+        let doors = sources.iter().filter_map(|source| source.door(&context)).collect();
         before_decider.extend(sources.into_iter().map(|source| tokio::spawn(source.run(context.clone()))));
         let stop = Stop { sources: stop_sources, ticks, effects: self.stop, before_decider, decider, after_decider: self.tasks };
-        Engine { status: self.status, effects: self.effects, hands: self.hands, reload, spool: self.spool, batches, listening, stop }
+        Engine { status: self.status, effects: self.effects, hands: self.hands, reload, spool: self.spool, batches, doors, listening, stop }
     }
 }
 
