@@ -6,12 +6,13 @@ use serde_json::Value;
 use tokio::sync::{mpsc, watch};
 
 use super::checkpoint::State;
+use super::dead::Dead;
 use super::effects::{Effects, lock};
 use crate::alert::intend;
 use crate::clock;
 use crate::config::Content;
 use crate::journal::{CheckpointRef, Checkpoints, SpoolHandle};
-use crate::model::{Decided, Finding, FindingId};
+use crate::model::{DeadLetter, Decided, Finding, FindingId};
 use crate::playbook::Run;
 
 /// Most findings that are recorded with one sync.
@@ -26,6 +27,8 @@ const MAX_TEXT: usize = 8 << 10;
 pub(super) enum Detected {
     /// A finding that the ledger does not have.
     Finding(Box<Finding>),
+    /// A record that could not be used; it may be one that was kept before.
+    Dead(Box<DeadLetter>),
     /// The state after the entry `seq`: everything before it in this channel is what it covers.
     Checkpoint {
         /// The last spool entry that it covers.
@@ -40,6 +43,7 @@ pub(super) struct Decider {
     pub(super) effects: Arc<Effects>,
     pub(super) content: watch::Receiver<Arc<Content>>,
     pub(super) checkpoints: Checkpoints,
+    pub(super) dead: Dead,
     /// Taken away when opmas ends: the spool's writer ends with its last handle.
     pub(super) spool: Arc<Mutex<Option<SpoolHandle>>>,
     /// Runs that begin.
@@ -51,7 +55,7 @@ impl Decider {
     pub(super) async fn run(mut self, mut detected: mpsc::Receiver<Detected>) {
         let mut waiting = Vec::with_capacity(MAX_BATCH);
         while detected.recv_many(&mut waiting, MAX_BATCH).await > 0 {
-            let (mut batch, mut text) = (Vec::new(), 0);
+            let (mut batch, mut dead, mut text) = (Vec::new(), Vec::new(), 0);
             for one in waiting.drain(..) {
                 match one {
                     Detected::Finding(finding) => {
@@ -63,13 +67,18 @@ impl Decider {
                             text = 0;
                         }
                     }
+                    Detected::Dead(letter) => dead.push(*letter),
                     Detected::Checkpoint { seq, state } => {
                         self.record(std::mem::take(&mut batch)).await;
-                        self.checkpoint(seq, *state).await;
+                        // What it covers is not computed again.
+                        if self.dead.keep(std::mem::take(&mut dead)).await {
+                            self.checkpoint(seq, *state).await;
+                        }
                     }
                 }
             }
             self.record(batch).await;
+            self.dead.keep(dead).await;
         }
     }
 

@@ -14,9 +14,9 @@ use super::recover::Announced;
 use super::status::{Gravity, Status};
 use crate::correlate;
 use crate::diag::Diagnostic;
-use crate::journal::{Revisions, SpoolReader};
-use crate::model::{Entry, EntryBody, Inventory, NodeId, Revision, RevisionKind, Time};
-use crate::normalise::{Extractors, Normaliser, Options};
+use crate::journal::{Revisions, SpoolReader, record_id};
+use crate::model::{DeadLetter, Entry, EntryBody, Inventory, NodeId, Revision, RevisionKind, Time};
+use crate::normalise::{Extractors, Normaliser, Options, Refusal};
 use crate::sigma::RuleSet;
 
 /// A checkpoint is written after so many entries …
@@ -57,6 +57,7 @@ pub(super) struct Detection {
     pipeline: Pipeline,
     live: Live,
     revisions: Revisions,
+    node: NodeId,
     status: Status,
     /// Findings that the ledger has: those that are computed again are dropped (O6).
     announced: Announced,
@@ -84,7 +85,7 @@ impl Detection {
         let options = Options { node: node.clone(), ..Options::at(Time(0)) };
         let normaliser = Normaliser::new(Arc::new(Extractors::default()), options);
         let pipeline = Pipeline::new(Arc::new(RuleSet::default()), normaliser, Arc::new(Inventory::default()), Settings::default())?;
-        Ok(Detection { pipeline, live: Live::new(), revisions, status, announced, damage: Vec::new(), detected, seq: 0, since_checkpoint: (0, Instant::now()) })
+        Ok(Detection { pipeline, live: Live::new(), revisions, node: node.clone(), status, announced, damage: Vec::new(), detected, seq: 0, since_checkpoint: (0, Instant::now()) })
     }
 
     /// Goes on from a checkpoint's body, which covers the spool up to `seq`.
@@ -161,16 +162,38 @@ impl Detection {
                 }
             }
         }
-        for found in self.pipeline.entry(entry) {
-            if entry.seq <= self.announced.until {
-                continue;
-            }
+        let found = self.pipeline.entry(entry);
+        if entry.seq <= self.announced.until {
+            return Ok(());
+        }
+        if let Some(letter) = self.dead_letter(entry) {
+            self.detected.blocking_send(Detected::Dead(Box::new(letter))).map_err(|_| Closed)?;
+        }
+        for found in found {
             let Some(finding) = self.pipeline.finding(&found) else { continue };
             if !self.announced.later.remove(&finding.id) {
                 self.detected.blocking_send(Detected::Finding(Box::new(finding))).map_err(|_| Closed)?;
             }
         }
         Ok(())
+    }
+
+    /// Of a record that the pipeline has just refused.
+    fn dead_letter(&self, entry: &Entry) -> Option<DeadLetter> {
+        let EntryBody::Record(record) = &entry.body else { return None };
+        let (_, Refusal { reason, detail }) = self.pipeline.refused().first()?;
+        Some(DeadLetter {
+            seq: entry.seq,
+            id: record_id(&self.node, entry)?,
+            source: Arc::clone(&record.source),
+            stream: Arc::clone(&record.stream),
+            subject: record.subject.clone(),
+            time: record.arrival.unwrap_or_default(),
+            reason: *reason,
+            detail: detail.clone(),
+            bytes: record.raw.len() as u64,
+            raw: record.raw.get(..DeadLetter::MAX_RAW).unwrap_or(&record.raw).to_vec(),
+        })
     }
 
     /// Puts a revision in place.

@@ -102,6 +102,11 @@ impl Effects {
         self.ending.cancel();
     }
 
+    /// Cancelled when opmas ends.
+    pub(super) fn ending(&self) -> CancellationToken {
+        self.ending.clone()
+    }
+
     /// Every decision from now on, for people who watch; a slow reader misses some.
     pub(super) fn feed(&self) -> broadcast::Receiver<Arc<Decided>> {
         self.feed.subscribe()

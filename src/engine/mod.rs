@@ -11,6 +11,7 @@
 
 mod bundle;
 mod checkpoint;
+mod dead;
 mod decide;
 mod deliveries;
 mod detection;
