@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::{Notify, RwLock, broadcast};
+use tokio::sync::{Notify, RwLock, broadcast, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::index::Feed;
@@ -12,7 +12,7 @@ use super::open::OpenFindings;
 use super::status::{Gravity, Status};
 use crate::action::{Budgets, Leases};
 use crate::alert::Outbox;
-use crate::journal::{Content, DataDir, Ledger, LedgerConfig, LedgerHash, LedgerPlace, LedgerRecovery, Old, OpenError, ReadError};
+use crate::journal::{Content, DataDir, Ledger, LedgerConfig, LedgerHash, LedgerPlace, LedgerReader, LedgerRecovery, Old, OpenError, ReadError};
 use crate::model::{Decided, Time};
 
 /// How long an append that the disk refused waits before it is tried again.
@@ -42,6 +42,8 @@ pub(super) struct Effects {
     /// Wakes the leases.
     pub(super) lease_news: Notify,
     feed: broadcast::Sender<Arc<Decided>>,
+    /// The ledger's newest record, for those who follow it on disk.
+    recorded: watch::Sender<u64>,
     /// Where queries are answered from, once it is there.
     pub(super) index: OnceLock<Feed>,
     pub(super) status: Status,
@@ -79,6 +81,7 @@ impl Effects {
             }
         })?;
         let effects = Effects {
+            recorded: watch::Sender::new(ledger.head().0),
             ledger,
             recording: RwLock::default(),
             empty,
@@ -132,6 +135,7 @@ impl Effects {
         if let Some(index) = self.index.get() {
             index.recorded(place, decided);
         }
+        self.recorded.send_modify(|newest| *newest = place.last.max(*newest));
         self.delivery_news.notify_one();
         self.lease_news.notify_one();
         true
@@ -169,6 +173,19 @@ impl Effects {
     /// The ledger's newest record and the chain hash up to it.
     pub(super) fn head(&self) -> (u64, LedgerHash) {
         self.ledger.head()
+    }
+
+    /// The ledger's newest record, for those who wait for it to move.
+    pub(super) fn recorded(&self) -> watch::Receiver<u64> {
+        self.recorded.subscribe()
+    }
+
+    /// Reads the ledger from a place on, up to the newest durable record.
+    ///
+    /// # Errors
+    /// As [`LedgerReader::open`].
+    pub(super) fn read(&self, from: u64) -> Result<LedgerReader, ReadError> {
+        self.ledger.read(from)
     }
 
     /// Drops the segments of the ledger that hold nothing from `before` on. What is alive, as `alive` reads it from the ledger's folder

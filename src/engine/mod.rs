@@ -4,7 +4,8 @@
 //!  sources ═► intake ═► spool ═► detection thread ═► decider ═► ledger ─┬─► runs ═► worker, executor
 //!  (tasks)   (bounded)  (thread)  (pipeline, pure)    (triage)  (thread) ├─► leases ═► executor
 //!                                                                       ├─► deliveries ═► channels
-//!                                                                       └─► index (thread; may lag)
+//!                                                                       ├─► index (thread; may lag)
+//!                                                                       └─► publish ═► brokers (follows ledger and spool on disk)
 //! ```
 //!
 //! Torn down from left to right: each part ends when the one before it has, so that nothing accepted is left behind.
@@ -25,6 +26,7 @@ mod leases;
 mod open;
 pub mod pipeline;
 mod policy;
+mod publish;
 mod recover;
 mod reload;
 mod retain;

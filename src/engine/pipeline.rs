@@ -222,15 +222,11 @@ impl Pipeline {
         })
     }
 
-    /// The event of a record, and whether it was refused; a stamp too far ahead of arrival is replaced by it (T3).
+    /// The event of a record, and whether it was refused.
     fn event(&mut self, seq: u64, record: &Record) -> (Event, bool) {
-        let (mut event, refusal) = self.normaliser.read(seq, record, &self.inventory);
+        let (event, refusal) = event(&mut self.normaliser, &self.inventory, seq, record);
         let refused = refusal.is_some();
         self.refused.extend(refusal.map(|refusal| (seq, refusal)));
-        if let Some(arrival) = Timekeeper::restamped(&event, record.arrival) {
-            restamp(&mut event, arrival);
-            event.time_from_arrival = true;
-        }
         (event, refused)
     }
 
@@ -346,6 +342,16 @@ impl Pipeline {
         });
         self.pending = pending.collect();
     }
+}
+
+/// The event of a record; a stamp too far ahead of arrival is replaced by it (T3).
+pub(super) fn event(normaliser: &mut Normaliser, inventory: &Inventory, seq: u64, record: &Record) -> (Event, Option<Refusal>) {
+    let (mut event, refusal) = normaliser.read(seq, record, inventory);
+    if let Some(arrival) = Timekeeper::restamped(&event, record.arrival) {
+        restamp(&mut event, arrival);
+        event.time_from_arrival = true;
+    }
+    (event, refusal)
 }
 
 /// Gives an event another time, and its `timestamp` field with it where that said the same.

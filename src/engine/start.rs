@@ -23,7 +23,7 @@ use super::reload::{self, Reloader};
 use super::runs::{self, Runner};
 use super::status::{Gravity, Status};
 use super::worker::Worker;
-use super::{deliveries, devices, leases, retain};
+use super::{deliveries, devices, leases, publish, retain};
 use crate::action::Posture;
 use crate::clock;
 use crate::config::{Content, Setup};
@@ -95,8 +95,11 @@ pub async fn start(setup: Setup, status: Status) -> Result<Engine, StartError> {
     let decider = tokio::spawn(acting.decider(checkpoints, dead).run(detected));
     let caught_up = catch_up(detection, recorded, entries).await?;
     acting.effects.record(caught_up.damage.iter().map(|error| note(format!("passed over while catching up: {error}"))).collect()).await;
+    let settings = setup.settings.clone();
     let mut reloader = acting.reloader(setup, &caught_up, spool.clone());
     reloader.begin().await;
+    lock(&acting.spool).replace(spool.clone());
+    acting.tasks.extend(publish::Forward::start(&settings, &data, &acting.effects, (&acting.spool, &caught_up.live), &acting.stop)?);
     let engine = acting.listen(sources, spool, decider, &caught_up, reloader);
     status.clear("start");
     Ok(engine)
@@ -167,7 +170,9 @@ impl Acting {
         let policy = Policy { content: acting.content.subscribe(), posture, ceilings, guard };
         let runner = acting.runner(policy);
         let mut tasks = acting.tasks(posture, runner, open_runs, to_runs);
-        tasks.push(tokio::spawn(retain::run(acting.effects.clone(), data.clone(), setup.settings.ledger.clone(), acting.stop.clone())));
+        let (to_heads, heads) = watch::channel(None);
+        tasks.extend(publish::start(&setup.settings, data, &acting.effects, &heads, &acting.stop)?);
+        tasks.push(tokio::spawn(retain::run(acting.effects.clone(), data.clone(), setup.settings.ledger.clone(), to_heads, acting.stop.clone())));
         Ok(Acting { tasks, ..acting })
     }
 
@@ -230,7 +235,6 @@ impl Acting {
         let streams = Streams::default();
         streams.seen(&caught_up.streams);
         let ticks = CancellationToken::new();
-        lock(&self.spool).replace(spool.clone());
         let mut before_decider = vec![
             tokio::spawn(intake::run(from_sources, spool.clone(), streams.clone(), self.status.clone(), ticks.clone())),
             tokio::spawn(intake::tick(spool, streams, self.status.clone(), ticks.clone())),
