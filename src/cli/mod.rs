@@ -20,6 +20,7 @@ mod lease;
 mod man;
 mod normalise;
 mod playbook;
+mod recording;
 mod rows;
 mod run;
 mod schema;
