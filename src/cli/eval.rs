@@ -75,7 +75,7 @@ struct Match<'a> {
     end: bool,
 }
 
-fn parse_threads(text: &str) -> Result<usize, String> {
+pub(super) fn parse_threads(text: &str) -> Result<usize, String> {
     text.parse().ok().filter(|n| (1..=256).contains(n)).ok_or_else(|| format!("`{text}` is no number of threads from 1 to 256"))
 }
 

@@ -66,8 +66,14 @@ impl Recording {
         let fault = |cause| RecordingError { name: name.clone(), cause };
         let input: Box<dyn Read + Send> = if stdin { Box::new(io::stdin()) } else { Box::new(File::open(path).map_err(fault)?) };
         let counted = Counted { input, taken: Arc::clone(taken) };
-        let stream = if stdin { "stdin".into() } else { name.as_str().into() };
-        let input = BufReader::with_capacity(BUFFER, unpacked(counted).map_err(fault)?);
+        let (input, packed) = unpacked(counted).map_err(fault)?;
+        let stream = match &*name {
+            _ if stdin => "stdin".into(),
+            // Packed it is the same recording.
+            name if packed => name.strip_suffix(".gz").unwrap_or(name).into(),
+            name => name.into(),
+        };
+        let input = BufReader::with_capacity(BUFFER, input);
         Ok(Recording { name, input, stream, offset: 0 })
     }
 
@@ -118,13 +124,14 @@ pub fn record(stream: &Arc<str>, id: RecordId, raw: Vec<u8>) -> Record {
     }
 }
 
-fn unpacked(mut input: impl Read + Send + 'static) -> io::Result<Box<dyn Read + Send>> {
+/// What is to be read, and whether it is packed.
+fn unpacked(mut input: impl Read + Send + 'static) -> io::Result<(Box<dyn Read + Send>, bool)> {
     let mut first = Vec::with_capacity(GZIP.len());
     // A pipe may give one byte only.
     input.by_ref().take(GZIP.len() as u64).read_to_end(&mut first)?;
     let packed = first == GZIP;
     let whole = Cursor::new(first).chain(input);
-    Ok(if packed { Box::new(MultiGzDecoder::new(whole)) } else { Box::new(whole) })
+    Ok((if packed { Box::new(MultiGzDecoder::new(whole)) } else { Box::new(whole) }, packed))
 }
 
 /// Reads one line without its newline into `line`; the bytes it took with it, `None` at the end. What goes beyond 1 MiB is read and
