@@ -8,11 +8,11 @@ use tokio::sync::{mpsc, watch};
 use super::checkpoint::State;
 use super::dead::Dead;
 use super::effects::{Effects, lock};
-use crate::alert::intend;
+use crate::alert::{Outbox, intend};
 use crate::clock;
 use crate::config::Content;
 use crate::journal::{CheckpointRef, Checkpoints, SpoolHandle};
-use crate::model::{DeadLetter, Decided, Finding, FindingId};
+use crate::model::{DeadLetter, Decided, Finding, FindingId, Time};
 use crate::playbook::Run;
 
 /// Most findings that are recorded with one sync.
@@ -84,27 +84,12 @@ impl Decider {
 
     /// The finding, what it causes, and why, in the order of the ledger.
     fn decide(&self, finding: Finding) -> Vec<Decided> {
-        let now = clock::now();
         metrics::counter!("opmas_findings_total", "rule" => rule_name(&finding), "severity" => u8::from(finding.severity).to_string()).increment(1);
         let content = self.content.borrow().clone();
-        let triggered: Vec<_> = content.playbooks.iter().filter(|playbook| playbook.triggered_by(&finding)).collect();
-        let runs = triggered.iter().map(|playbook| Decided::Run {
-            run: run_id(&finding.id, &playbook.name),
-            playbook: playbook.name.clone(),
-            revision: playbook.revision.clone(),
-            finding: finding.id.clone(),
-            at: now,
-        });
-        let intended = intend(&lock(&self.effects.outbox), &content.channels, &finding, &content.routes.route(&finding), now);
-        if intended.dropped > 0 {
-            metrics::counter!("opmas_deliveries_dropped_total").increment(intended.dropped);
+        let (batch, dropped) = caused(&content, &lock(&self.effects.outbox), finding, clock::now());
+        if dropped > 0 {
+            metrics::counter!("opmas_deliveries_dropped_total").increment(dropped);
         }
-        let names: Vec<&str> = triggered.iter().map(|playbook| &*playbook.name).collect();
-        let playbooks = if names.is_empty() { "no playbook".to_owned() } else { names.join(", ") };
-        let reason = format!("{playbooks}; {}", intended.reason);
-        let triaged = Decided::Triaged { finding: finding.id.clone(), reason };
-        let mut batch = vec![Decided::Finding { finding: Box::new(finding.clone()) }];
-        batch.extend(runs.chain(intended.deliveries).chain([triaged]));
         batch
     }
 
@@ -139,9 +124,28 @@ impl Decider {
     }
 }
 
+/// The finding, the runs and deliveries that it causes, and why, in the order of the ledger; and how many deliveries a full queue took
+/// away.
+pub(super) fn caused(content: &Content, outbox: &Outbox, finding: Finding, now: Time) -> (Vec<Decided>, u64) {
+    let triggered: Vec<_> = content.playbooks.iter().filter(|playbook| playbook.triggered_by(&finding)).collect();
+    let runs = triggered.iter().map(|playbook| Decided::Run {
+        run: run_id(&finding.id, &playbook.name),
+        playbook: playbook.name.clone(),
+        revision: playbook.revision.clone(),
+        finding: finding.id.clone(),
+        at: now,
+    });
+    let intended = intend(outbox, &content.channels, &finding, &content.routes.route(&finding), now);
+    let names: Vec<&str> = triggered.iter().map(|playbook| &*playbook.name).collect();
+    let playbooks = if names.is_empty() { "no playbook".to_owned() } else { names.join(", ") };
+    let triaged = Decided::Triaged { finding: finding.id.clone(), reason: format!("{playbooks}; {}", intended.reason) };
+    let effects: Vec<Decided> = runs.chain(intended.deliveries).chain([triaged]).collect();
+    (std::iter::once(Decided::Finding { finding: Box::new(finding) }).chain(effects).collect(), intended.dropped)
+}
+
 /// The finding with long texts cut, and the size of its texts: lines may be 1 MiB long, and whoever writes them must not make a finding
 /// that cannot be recorded.
-fn bounded(mut finding: Finding) -> (Finding, usize) {
+pub(super) fn bounded(mut finding: Finding) -> (Finding, usize) {
     for evidence in &mut finding.evidence {
         if evidence.raw.len() > MAX_TEXT {
             evidence.raw = cut(&evidence.raw).into();

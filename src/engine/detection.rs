@@ -82,9 +82,7 @@ impl Detection {
         detected: mpsc::Sender<Detected>,
         status: Status,
     ) -> Result<Detection, Vec<Diagnostic>> {
-        let options = Options { node: node.clone(), ..Options::at(Time(0)) };
-        let normaliser = Normaliser::new(Arc::new(Extractors::default()), options);
-        let pipeline = Pipeline::new(Arc::new(RuleSet::default()), normaliser, Arc::new(Inventory::default()), Settings::default())?;
+        let pipeline = empty(node, Settings::default())?;
         Ok(Detection {
             pipeline,
             live: Live::new(),
@@ -209,16 +207,7 @@ impl Detection {
 
     /// Puts a revision in place.
     fn revise(&mut self, revision: &Revision) -> Result<(), String> {
-        let content = bundle::read(&self.revisions, revision).map_err(|error| format!("revision {}: {error}", revision.hash))?;
-        match content {
-            Content::Rules(files) => {
-                // What does not load was named when the files were read; here the same files are left out again.
-                let loaded = correlate::load(&files);
-                self.pipeline.set_rules(Arc::new(loaded.set)).map_err(|wrong| wrong.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))?;
-            }
-            Content::Extractors(files) => self.pipeline.set_extractors(Arc::new(Extractors::load(&files).0)),
-            Content::Inventory(inventory) => self.pipeline.set_inventory(Arc::new(inventory)),
-        }
+        put(&mut self.pipeline, &self.revisions, revision)?;
         self.live.insert(kind_key(revision.kind), revision.clone());
         Ok(())
     }
@@ -245,7 +234,37 @@ impl Detection {
     }
 }
 
-fn part(kind: RevisionKind) -> &'static str {
+/// A pipeline over a spool, before its first revision.
+pub(super) fn empty(node: &NodeId, settings: Settings) -> Result<Pipeline, Vec<Diagnostic>> {
+    let normaliser = Normaliser::new(Arc::new(Extractors::default()), options(node));
+    Pipeline::new(Arc::new(RuleSet::default()), normaliser, Arc::new(Inventory::default()), settings)
+}
+
+/// How the records of a spool are read, live and again.
+pub(super) fn options(node: &NodeId) -> Options {
+    Options { node: node.clone(), ..Options::at(Time(0)) }
+}
+
+/// Puts a revision in the place of what a pipeline has.
+pub(super) fn put(pipeline: &mut Pipeline, revisions: &Revisions, revision: &Revision) -> Result<(), String> {
+    match bundle::read(revisions, revision).map_err(|error| format!("revision {}: {error}", revision.hash))? {
+        Content::Rules(files) => {
+            // What does not load was named when the files were read; here the same files are left out again.
+            let loaded = correlate::load(&files);
+            pipeline.set_rules(Arc::new(loaded.set)).map_err(|wrong| wrong.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))?;
+        }
+        Content::Extractors(files) => pipeline.set_extractors(Arc::new(Extractors::load(&files).0)),
+        Content::Inventory(inventory) => pipeline.set_inventory(Arc::new(inventory)),
+    }
+    Ok(())
+}
+
+/// The revisions that a checkpoint's body names.
+pub(super) fn revisions_of(body: &[u8]) -> Result<Vec<Revision>, String> {
+    postcard::from_bytes::<Checkpoint>(body).map(|checkpoint| checkpoint.revisions).map_err(|error| error.to_string())
+}
+
+pub(super) fn part(kind: RevisionKind) -> &'static str {
     match kind {
         RevisionKind::Rules => "rules revision",
         RevisionKind::Extractors => "extractors revision",

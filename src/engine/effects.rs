@@ -9,9 +9,11 @@ use tokio_util::sync::CancellationToken;
 
 use super::index::Feed;
 use super::open::OpenFindings;
+use super::policy::Used;
 use super::status::{Gravity, Status};
 use crate::action::{Budgets, Leases};
 use crate::alert::Outbox;
+use crate::clock;
 use crate::journal::{Content, DataDir, Ledger, LedgerConfig, LedgerHash, LedgerPlace, LedgerReader, LedgerRecovery, Old, OpenError, ReadError};
 use crate::model::{Decided, Time};
 
@@ -203,6 +205,11 @@ impl Effects {
         let empty = self.empty.clone();
         let alive = tokio::task::spawn_blocking(move || alive(empty)).await??;
         Ok(self.ledger.drop_old(old, alive).await?)
+    }
+
+    /// What steps have used up until now.
+    pub(super) fn used(&self) -> Used<'_> {
+        Used { leases: &self.leases, budgets: &self.budgets, now: clock::now() }
     }
 
     /// Takes a record in that was just appended.

@@ -185,6 +185,21 @@ impl Normaliser {
         Read { timed: self.time(None, record), fields, logsource: finding::refused(), finding: false }
     }
 
+    /// Only the event time of a record, as [`Normaliser::normalise`] would give it, and remembered as there: for putting recordings into
+    /// one order.
+    pub fn event_time(&mut self, record: &Record) -> Time {
+        let text = String::from_utf8_lossy(without_trailer(&record.raw));
+        let raw = text.strip_prefix('\u{feff}').unwrap_or(&text);
+        let object = if raw.starts_with('{') { serde_json::from_str::<Map<String, Value>>(raw).ok() } else { None };
+        let stamp = match &object {
+            Some(object) => json::event_time(object, &self.options.extra_time_fields).map(|stamp| (stamp, "")),
+            None => syslog::parse(raw.strip_suffix(CUT_MARK).unwrap_or(raw), &|name| self.extractors.knows(name)).stamp,
+        };
+        let time = self.time(stamp, record).time;
+        self.remember(record, time);
+        time
+    }
+
     fn log_line<'a>(&self, raw: &'a str, record: &Record) -> Read<'a> {
         let (text, cut) = match raw.strip_suffix(CUT_MARK) {
             Some(text) => (text, true),

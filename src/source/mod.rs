@@ -12,6 +12,7 @@ mod lines;
 mod meter;
 mod nats;
 mod position;
+pub mod recording;
 mod stdin;
 mod syslog;
 mod tcp;
