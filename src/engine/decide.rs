@@ -1,12 +1,15 @@
-//! What follows from a finding: the runs and deliveries that it causes, recorded with it in one batch.
+//! What follows from a finding: the runs, alerts and deliveries that it causes, recorded with it in one batch. And what follows from
+//! time: alerts that are told again or are over. All records of alerts are made here, one after the other.
 
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use serde_json::Value;
 use tokio::sync::{mpsc, watch};
+use tokio::time::{Instant, sleep};
 
 use super::effects::{Effects, lock};
-use crate::alert::intend;
+use crate::alert::{Alerts, intend};
 use crate::clock;
 use crate::config::Content;
 use crate::journal::{CheckpointRef, Checkpoints, SpoolHandle};
@@ -18,6 +21,10 @@ const MAX_BATCH: usize = 256;
 
 /// A batch takes no further finding when its texts are of this size together: the ledger takes 16 MiB, in JSON with its escapes.
 const MAX_BATCH_TEXT: usize = 2 << 20;
+/// How long after the start no alert is over: what came meanwhile is read first.
+const GRACE: Duration = Duration::from_secs(2);
+/// Shortest and longest sleep between two looks at the alerts.
+const LOOK: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
 /// Bytes that are kept of a line or a value in a finding: with all its evidence it stays below what the ledger takes. The spool has the whole line.
 const MAX_TEXT: usize = 8 << 10;
 
@@ -49,31 +56,68 @@ impl Decider {
     /// Decides until the detection thread has ended.
     pub(super) async fn run(mut self, mut detected: mpsc::Receiver<Detected>) {
         let mut waiting = Vec::with_capacity(MAX_BATCH);
-        while detected.recv_many(&mut waiting, MAX_BATCH).await > 0 {
-            let (mut batch, mut text) = (Vec::new(), 0);
-            for one in waiting.drain(..) {
-                match one {
-                    Detected::Finding(finding) => {
-                        let (finding, size) = bounded(*finding);
-                        batch.extend(self.decide(finding));
-                        text += size;
-                        if text > MAX_BATCH_TEXT {
-                            self.record(std::mem::take(&mut batch)).await;
-                            text = 0;
-                        }
-                    }
-                    Detected::Checkpoint { seq, state } => {
-                        self.record(std::mem::take(&mut batch)).await;
-                        self.checkpoint(seq, state).await;
-                    }
-                }
+        let mut look_from = None;
+        loop {
+            tokio::select! {
+                received = detected.recv_many(&mut waiting, MAX_BATCH) => match received {
+                    0 => break,
+                    _ => self.take(std::mem::take(&mut waiting)).await,
+                },
+                () = sleep(self.until_next_look()) => self.look(&mut look_from).await,
+                () = self.effects.alert_news.notified() => self.look(&mut look_from).await,
             }
-            self.record(batch).await;
         }
     }
 
-    /// The finding, what it causes, and why, in the order of the ledger.
-    fn decide(&self, finding: Finding) -> Vec<Decided> {
+    async fn take(&mut self, detected: Vec<Detected>) {
+        let mut batch = Batch::new(&self.effects);
+        for one in detected {
+            match one {
+                Detected::Finding(finding) => {
+                    let (finding, size) = bounded(*finding);
+                    batch.add(self.decide(finding, &batch.alerts), size);
+                    if batch.text > MAX_BATCH_TEXT {
+                        self.record(batch.cut()).await;
+                    }
+                }
+                Detected::Checkpoint { seq, state } => {
+                    self.record(batch.cut()).await;
+                    self.checkpoint(seq, state).await;
+                }
+            }
+        }
+        self.record(batch.cut()).await;
+    }
+
+    fn until_next_look(&self) -> Duration {
+        let wake = lock(&self.effects.alerts).next_wake();
+        wake.map_or(LOOK.1, |at| at.since(clock::now()).to_std()).clamp(LOOK.0, LOOK.1)
+    }
+
+    /// Records which alerts are told again and which are over; not before what came while opmas did not run is taken in.
+    async fn look(&self, from: &mut Option<Instant>) {
+        if lock(&self.spool).is_none() || *from.get_or_insert_with(|| Instant::now() + GRACE) > Instant::now() {
+            return;
+        }
+        let content = self.content.borrow().clone();
+        loop {
+            let due = {
+                let outbox = lock(&self.effects.outbox);
+                lock(&self.effects.alerts).due(&outbox, &content.channels, clock::now())
+            };
+            if due.is_empty() || !self.effects.record(due).await {
+                break;
+            }
+        }
+        self.count();
+    }
+
+    fn count(&self) {
+        metrics::gauge!("opmas_alerts_open").set(u32::try_from(lock(&self.effects.alerts).count()).unwrap_or(u32::MAX));
+    }
+
+    /// The finding, what it causes, and why, in the order of the ledger; `alerts` are those after the findings before it.
+    fn decide(&self, finding: Finding, alerts: &Alerts) -> Vec<Decided> {
         let now = clock::now();
         metrics::counter!("opmas_findings_total", "rule" => rule_name(&finding), "severity" => u8::from(finding.severity).to_string()).increment(1);
         let content = self.content.borrow().clone();
@@ -85,16 +129,20 @@ impl Decider {
             finding: finding.id.clone(),
             at: now,
         });
-        let intended = intend(&lock(&self.effects.outbox), &content.channels, &finding, &content.routes.route(&finding), now);
+        let intended = intend(&lock(&self.effects.outbox), alerts, &content.channels, &finding, &content.routes.route(&finding), now);
         if intended.dropped > 0 {
             metrics::counter!("opmas_deliveries_dropped_total").increment(intended.dropped);
+        }
+        if intended.evicted > 0 {
+            tracing::warn!(finding = %finding.id, "too many alerts are open; the one without a finding for the longest time is no longer followed");
+            metrics::counter!("opmas_alerts_evicted_total").increment(intended.evicted);
         }
         let names: Vec<&str> = triggered.iter().map(|playbook| &*playbook.name).collect();
         let playbooks = if names.is_empty() { "no playbook".to_owned() } else { names.join(", ") };
         let reason = format!("{playbooks}; {}", intended.reason);
         let triaged = Decided::Triaged { finding: finding.id.clone(), reason };
         let mut batch = vec![Decided::Finding { finding: Box::new(finding.clone()) }];
-        batch.extend(runs.chain(intended.deliveries).chain([triaged]));
+        batch.extend(runs.chain(intended.records).chain([triaged]));
         batch
     }
 
@@ -107,6 +155,7 @@ impl Decider {
             // The runs' task ends after this one.
             let _ = self.runs.send(run).await;
         }
+        self.count();
     }
 
     async fn checkpoint(&mut self, seq: u64, state: Vec<u8>) {
@@ -125,6 +174,31 @@ impl Decider {
             Ok(Err(error)) => tracing::warn!(%error, "no checkpoint could be written; recovery starts from the one before"),
             Err(error) => tracing::error!(%error, "the checkpoint's task ended"),
         }
+    }
+}
+
+/// What is recorded with one sync, and the alerts as they are after it.
+struct Batch {
+    records: Vec<Decided>,
+    alerts: Alerts,
+    /// Bytes of texts, about.
+    text: usize,
+}
+
+impl Batch {
+    fn new(effects: &Effects) -> Batch {
+        Batch { records: Vec::new(), alerts: lock(&effects.alerts).clone(), text: 0 }
+    }
+
+    fn add(&mut self, records: Vec<Decided>, text: usize) {
+        records.iter().for_each(|one| self.alerts.apply(one));
+        self.records.extend(records);
+        self.text += text;
+    }
+
+    fn cut(&mut self) -> Vec<Decided> {
+        self.text = 0;
+        std::mem::take(&mut self.records)
     }
 }
 

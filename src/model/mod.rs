@@ -1,5 +1,6 @@
 //! The nouns of the system (docs: the words). No I/O, no logic beyond parsing and printing.
 
+mod alert;
 mod decided;
 mod device;
 mod event;
@@ -10,6 +11,7 @@ mod severity;
 mod step;
 mod time;
 
+pub use alert::{AlertChange, AlertState, OfAlert, OpenAlert};
 pub use decided::{Decided, DeliveryState, LeaseChange, RunState};
 pub use device::{Device, Inventory, Platform};
 pub use event::{Event, LogSource};
