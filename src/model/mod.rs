@@ -1,5 +1,6 @@
 //! The nouns of the system (docs: the words). No I/O, no logic beyond parsing and printing.
 
+mod alert;
 mod dead;
 mod decided;
 mod device;
@@ -11,6 +12,7 @@ mod severity;
 mod step;
 mod time;
 
+pub use alert::{AlertChange, AlertState, OfAlert, OpenAlert};
 pub use dead::{DeadLetter, DeadReason};
 pub use decided::{Decided, DeliveryState, LeaseChange, RunState};
 pub use device::{Device, Inventory, Platform};

@@ -75,6 +75,7 @@ fn delivery(n: u64) -> Decided {
         channel: "email".into(),
         findings: vec![finding(n).id, finding(n + 1).id],
         at: at(n),
+        of: None,
     }
 }
 
