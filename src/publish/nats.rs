@@ -26,7 +26,7 @@ const MAX_KNOWN: usize = 1_024;
 pub struct Producer {
     config: NatsConfig,
     origin: NodeId,
-    connection: Option<Connection>,
+    connection: Option<Box<Connection>>,
     /// Subjects that a stream holds.
     known: BTreeSet<Arc<str>>,
 }
@@ -68,7 +68,7 @@ impl Producer {
     async fn send(&mut self, messages: &[Message]) -> Result<(), Failed> {
         let connection = match self.connection.take().filter(|connection| !connection.is_lost()) {
             Some(connection) => connection,
-            None => Connection::open(&self.config).await.map_err(|error| Failed::Later(error.to_string()))?,
+            None => Box::new(Connection::open(&self.config).await.map_err(|error| Failed::Later(error.to_string()))?),
         };
         let sent = self.send_through(&connection, messages).await;
         self.connection = Some(connection);

@@ -45,6 +45,7 @@ impl Standing {
 }
 
 /// What came.
+#[expect(clippy::large_enum_variant, reason = "nearly all are messages, one at a time, and none is kept")]
 pub(super) enum Came {
     /// A message, and where to acknowledge it.
     Message(Message, Subject, Standing),

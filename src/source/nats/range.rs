@@ -117,7 +117,7 @@ impl<'a> Reader<'a> {
         let (mut count, mut tries) = (0, 0);
         loop {
             let before = self.last;
-            let why = match self.from_here(&mut count).await {
+            let why = match self.go_on(&mut count).await {
                 Ok(()) => return Ok(count),
                 Err(why) => why,
             };
@@ -129,7 +129,7 @@ impl<'a> Reader<'a> {
     }
 
     /// With a consumer of its own, to the end or until that fails.
-    async fn from_here(&mut self, count: &mut u64) -> Result<(), String> {
+    async fn go_on(&mut self, count: &mut u64) -> Result<(), String> {
         let consumer = self.stream.create_consumer(self.consumer()?).await.map_err(|error| error.to_string())?;
         let (name, pending) = (consumer.cached_info().name.clone(), consumer.cached_info().num_pending);
         let read = if pending == 0 { Ok(()) } else { self.pull(&name, count).await };
