@@ -56,7 +56,11 @@ impl Dead {
                 metrics::counter!("opmas_records_refused_total").increment(letters.len() as u64);
                 return true;
             }
-            self.status.set("dead letters", Gravity::Degraded, format!("records that could not be used cannot be kept, and findings wait behind them: {error}"));
+            self.status.set(
+                "dead letters",
+                Gravity::Degraded,
+                format!("records that could not be used cannot be kept, and findings wait behind them: {error}"),
+            );
             if self.ending.is_cancelled() {
                 tracing::error!(%error, "opmas ends with dead letters that cannot be kept; they are made again at the next start");
                 self.given_up = true;

@@ -92,7 +92,18 @@ impl Detection {
         let options = Options { node: node.clone(), ..Options::at(Time(0)) };
         let normaliser = Normaliser::new(Arc::new(Extractors::default()), options);
         let pipeline = Pipeline::new(Arc::new(RuleSet::default()), normaliser, Arc::new(Inventory::default()), Settings::default())?;
-        Ok(Detection { pipeline, live: Live::new(), revisions, node: node.clone(), status, announced, damage: Vec::new(), detected, seq: 0, since_checkpoint: (0, Instant::now()) })
+        Ok(Detection {
+            pipeline,
+            live: Live::new(),
+            revisions,
+            node: node.clone(),
+            status,
+            announced,
+            damage: Vec::new(),
+            detected,
+            seq: 0,
+            since_checkpoint: (0, Instant::now()),
+        })
     }
 
     /// Goes on from a checkpoint's body, which covers the spool up to `seq`.

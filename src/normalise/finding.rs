@@ -54,8 +54,9 @@ pub(super) fn parse(text: &str) -> Result<Map<String, Value>, Refusal> {
     };
     named(&object, "title", DeadReason::NoTitle)?;
     named(&object, "agent", DeadReason::NoAgent)?;
-    let severity = severity(&object)?
-        .ok_or_else(|| refusal(DeadReason::NoSeverity, "a finding needs a `severity` from 1 (info) to 5 (critical), or a `level`: informational, low, medium, high, critical"))?;
+    let severity = severity(&object)?.ok_or_else(|| {
+        refusal(DeadReason::NoSeverity, "a finding needs a `severity` from 1 (info) to 5 (critical), or a `level`: informational, low, medium, high, critical")
+    })?;
     fill(&mut object, severity);
     Ok(object)
 }
@@ -93,15 +94,18 @@ fn severity(object: &Map<String, Value>) -> Result<Option<Severity>, Refusal> {
 
 fn by_number(value: &Value) -> Result<Severity, Refusal> {
     let number = value.as_u64().and_then(|number| u8::try_from(number).ok());
-    number
-        .and_then(|number| Severity::try_from(number).ok())
-        .ok_or_else(|| refusal(DeadReason::BadSeverity, format!("`severity` is a number from 1 (info) to 5 (critical), and this is {}; words go into `level`", shown(value))))
+    number.and_then(|number| Severity::try_from(number).ok()).ok_or_else(|| {
+        refusal(DeadReason::BadSeverity, format!("`severity` is a number from 1 (info) to 5 (critical), and this is {}; words go into `level`", shown(value)))
+    })
 }
 
 fn by_word(value: &Value) -> Result<Severity, Refusal> {
     let word = value.as_str().and_then(|word| word.to_ascii_lowercase().parse().ok());
     word.ok_or_else(|| {
-        refusal(DeadReason::BadLevel, format!("`level` is one of informational, low, medium, high, critical, and this is {}; numbers go into `severity`", shown(value)))
+        refusal(
+            DeadReason::BadLevel,
+            format!("`level` is one of informational, low, medium, high, critical, and this is {}; numbers go into `severity`", shown(value)),
+        )
     })
 }
 
