@@ -19,7 +19,7 @@ use super::http::{Pages, given, unauthorised};
 use crate::engine::{Gravity, Status};
 use crate::model::Payload;
 use crate::secret::Secret;
-use crate::source::http::{Door, Form, MAX_BODY, Parsed, Refused, inflate, parse};
+use crate::source::http::{Door, Form, MAX_BODY, NotKept, Parsed, Refused, inflate, parse};
 
 /// Requests whose bodies are read or written at once: 16 MiB of bodies, and as much inflated. Further ones wait, unread.
 const MAX_IN_FLIGHT: usize = 16;
@@ -125,8 +125,7 @@ impl Ingest {
         self.ready()?;
         let busy = || failed(StatusCode::SERVICE_UNAVAILABLE, "too many requests at once; send it again");
         let _place = tokio::time::timeout(TURN, self.places.acquire()).await.ok().and_then(Result::ok).ok_or_else(busy)?;
-        let door = self.doors.borrow().iter().find(|door| *door.source() == **source).cloned();
-        let door = door.ok_or_else(|| failed(StatusCode::SERVICE_UNAVAILABLE, "opmas is starting or ending; send it again"))?;
+        let door = self.door(source).await.ok_or_else(|| failed(StatusCode::SERVICE_UNAVAILABLE, NotKept::Closed.to_string()))?;
         let body = body(request).await?;
         let parsed = if gzip { parse(&inflate(&body)?, form, payload)? } else { parse(&body, form, payload)? };
         let Parsed { keep, accepted, rejected, more_rejected } = parsed;
@@ -138,6 +137,13 @@ impl Ingest {
         }
         let code = if accepted == 0 && !rejected.is_empty() { StatusCode::BAD_REQUEST } else { StatusCode::OK };
         Ok((code, Json(answer)).into_response())
+    }
+
+    /// The sources' doors are there a moment after opmas says that it is ready.
+    async fn door(&self, source: &str) -> Option<Door> {
+        let mut doors = self.doors.clone();
+        let there = tokio::time::timeout(TURN, doors.wait_for(|doors| !doors.is_empty())).await.ok()?.ok()?;
+        there.iter().find(|door| door.source() == source).cloned()
     }
 
     /// What cannot be kept now is not read: its sender keeps it.

@@ -128,8 +128,9 @@ fn a_token_opens_what_it_is_for_and_nothing_else() {
     let with_pages = fs::read_to_string(station.dir.join("opmas.toml")).unwrap().replace("[http]\n", "[http]\ntoken_file = 'pages.token'\n");
     fs::write(station.dir.join("opmas.toml"), with_pages).unwrap();
     station.spawn();
+    let port = station.port;
     let page = |token: &str| {
-        let url = format!("http://127.0.0.1:{}/readyz", station.port);
+        let url = format!("http://127.0.0.1:{port}/readyz");
         let out = Command::new("curl").args(["-s", "-o", "/dev/null", "-w", "%{http_code}", "-H", &bearer(token), &url]).output().unwrap();
         String::from_utf8(out.stdout).unwrap()
     };
@@ -170,9 +171,9 @@ fn m2_findings_are_events_and_what_is_none_is_a_dead_letter_once() {
     assert_eq!((sent.code, &sent.body["accepted"], &sent.body["rejected"][0]["line"]), (200, &json!(1), &json!(2)), "{}", sent.body);
     let hostile = b"\x1b[2J<script>{\"title\":\"\xff\"}\n";
     assert_eq!(send(&station, "findings", "application/x-ndjson", hostile).code, 400);
-    let listed = || station.run(&["store", "dead", "--json"]).1;
-    eventually(Duration::from_secs(10), "two dead letters", || listed().lines().count() == 2);
-    let reasons: Vec<Value> = listed().lines().map(|line| serde_json::from_str::<Value>(line).unwrap()["reason"].clone()).collect();
+    let listed = |station: &Station| station.run(&["store", "dead", "--json"]).1;
+    eventually(Duration::from_secs(10), "two dead letters", || listed(&station).lines().count() == 2);
+    let reasons: Vec<Value> = listed(&station).lines().map(|line| serde_json::from_str::<Value>(line).unwrap()["reason"].clone()).collect();
     assert_eq!(reasons, ["bad_severity", "not_json"]);
     assert!(!station.run(&["store", "dead"]).1.contains('\x1b'));
     assert_eq!(station.metric("opmas_dead_letters_total"), 2.0);
@@ -184,16 +185,16 @@ fn m2_findings_are_events_and_what_is_none_is_a_dead_letter_once() {
     // Without a checkpoint everything is computed again.
     station.kill();
     station.start();
-    let after = listed();
+    let after = listed(&station);
     assert_eq!(after.lines().count(), 2, "{after}");
     let reason = station.ready().unwrap().1.to_string();
     assert!(reason.contains("dead letters"), "{reason}");
     assert_eq!(send(&station, "findings", "application/json", b"{}").code, 400);
-    eventually(Duration::from_secs(10), "a third one", || listed().lines().count() == 3);
+    eventually(Duration::from_secs(10), "a third one", || listed(&station).lines().count() == 3);
     station.terminate();
     station.start();
     station.terminate();
-    assert_eq!(listed().lines().count(), 3);
+    assert_eq!(listed(&station).lines().count(), 3);
     let findings = station.findings();
     assert_eq!(findings.values().collect::<Vec<_>>(), [&1], "o6: {findings:?}");
     let (code, said) = station.run(&["store", "verify"]);
@@ -258,8 +259,9 @@ fn requests_that_do_not_end_hold_nobody_up() {
     let mut station = station(folder.path(), &folder.path().join("data"));
     station.start();
     let head = format!("POST /api/v1/logs/ingest HTTP/1.1\r\nHost: x\r\n{}\r\nContent-Type: text/plain\r\nContent-Length: 1000\r\n\r\nhalf", bearer(TOKEN));
+    let port = station.port;
     let open = |text: &str| {
-        let mut stream = TcpStream::connect(("127.0.0.1", station.port)).unwrap();
+        let mut stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
         stream.write_all(text.as_bytes()).unwrap();
         stream
     };
