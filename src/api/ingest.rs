@@ -12,14 +12,15 @@ use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::post;
 use axum::{Json, Router};
-use serde_json::{Value, json};
+use serde::Serialize;
+use serde_json::json;
 use tokio::sync::{Semaphore, watch};
 
 use super::http::{Pages, given, unauthorised};
 use crate::engine::{Gravity, Status};
 use crate::model::Payload;
 use crate::secret::Secret;
-use crate::source::http::{Door, Form, MAX_BODY, Parsed, Refused, inflate, parse};
+use crate::source::http::{Door, Form, MAX_BODY, NotKept, Parsed, Refused, Rejected, inflate, parse};
 
 /// Requests whose bodies are read or written at once: 16 MiB of bodies, and as much inflated. Further ones wait, unread.
 const MAX_IN_FLIGHT: usize = 16;
@@ -30,11 +31,13 @@ const BODY: Duration = Duration::from_secs(30);
 /// Seconds after which a request that could not be taken is to be sent again.
 const RETRY_AFTER: &str = "5";
 
+/// A source, and the digest of its token.
+type Token = (Arc<str>, Arc<[u8; 32]>);
+
 /// What requests are answered from.
 #[derive(Clone)]
 pub struct Ingest {
-    /// Source, and the digest of its token.
-    tokens: Arc<[(Arc<str>, Arc<[u8; 32]>)]>,
+    tokens: Arc<[Token]>,
     /// The sources' ways in, once opmas has started.
     doors: watch::Receiver<Vec<Door>>,
     status: Status,
@@ -65,6 +68,19 @@ async fn logs(State(ingest): State<Ingest>, ConnectInfo(peer): ConnectInfo<Socke
 
 async fn findings(State(ingest): State<Ingest>, ConnectInfo(peer): ConnectInfo<SocketAddr>, request: Request) -> Response {
     ingest.answer(peer.ip(), request, Payload::Finding).await
+}
+
+/// What became of a request's lines.
+#[derive(Serialize)]
+struct Taken {
+    accepted: usize,
+    rejected: Vec<Rejected>,
+    #[serde(skip_serializing_if = "is_zero")]
+    more_rejected: usize,
+}
+
+fn is_zero(number: &usize) -> bool {
+    *number == 0
 }
 
 /// Why a request is not taken.
@@ -125,19 +141,21 @@ impl Ingest {
         self.ready()?;
         let busy = || failed(StatusCode::SERVICE_UNAVAILABLE, "too many requests at once; send it again");
         let _place = tokio::time::timeout(TURN, self.places.acquire()).await.ok().and_then(Result::ok).ok_or_else(busy)?;
-        let door = self.doors.borrow().iter().find(|door| *door.source() == **source).cloned();
-        let door = door.ok_or_else(|| failed(StatusCode::SERVICE_UNAVAILABLE, "opmas is starting or ending; send it again"))?;
+        let door = self.door(source).await.ok_or_else(|| failed(StatusCode::SERVICE_UNAVAILABLE, NotKept::Closed.to_string()))?;
         let body = body(request).await?;
         let parsed = if gzip { parse(&inflate(&body)?, form, payload)? } else { parse(&body, form, payload)? };
         let Parsed { keep, accepted, rejected, more_rejected } = parsed;
         metrics::counter!("opmas_ingest_rejected_lines_total", "source" => source.to_string()).increment((rejected.len() + more_rejected) as u64);
         door.keep(peer, keep, payload).await.map_err(|why| failed(StatusCode::SERVICE_UNAVAILABLE, why.to_string()))?;
-        let mut answer = json!({ "accepted": accepted, "rejected": rejected });
-        if more_rejected > 0 {
-            answer["more_rejected"] = Value::from(more_rejected);
-        }
         let code = if accepted == 0 && !rejected.is_empty() { StatusCode::BAD_REQUEST } else { StatusCode::OK };
-        Ok((code, Json(answer)).into_response())
+        Ok((code, Json(Taken { accepted, rejected, more_rejected })).into_response())
+    }
+
+    /// The sources' doors are there a moment after opmas says that it is ready.
+    async fn door(&self, source: &str) -> Option<Door> {
+        let mut doors = self.doors.clone();
+        let there = tokio::time::timeout(TURN, doors.wait_for(|doors| !doors.is_empty())).await.ok()?.ok()?;
+        there.iter().find(|door| door.source() == source).cloned()
     }
 
     /// What cannot be kept now is not read: its sender keeps it.

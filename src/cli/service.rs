@@ -14,7 +14,7 @@ use crate::api::control::{self, Control};
 use crate::api::http::{self, Pages};
 use crate::api::ingest::Ingest;
 use crate::config::Setup;
-use crate::engine::{self, Engine, Status};
+use crate::engine::{self, Engine, Gravity, Status};
 
 /// How often the metrics' recorder tidies up.
 const UPKEEP: Duration = Duration::from_secs(10);
@@ -59,6 +59,7 @@ where
     let hangup = signal(SignalKind::hangup()).map_err(|error| invalid(&error))?;
     let stop = CancellationToken::new();
     let stopped = stop.clone();
+    status.set("start", Gravity::NotReady, "starting");
     // From here on `/readyz` says why it is not ready yet.
     let mut http = tokio::spawn(http::serve(listener, pages, ingest, async move { stopped.cancelled().await }));
     let mut ended = Ended::new().map_err(|error| invalid(&error))?;

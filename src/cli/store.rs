@@ -124,9 +124,9 @@ pub(super) fn run(config: Option<&Path>, command: &StoreCommand) -> Done {
     Ok(tell(&[
         ("spool", "segments", "entries", verify_spool(&data)),
         ("ledger", "segments", "records", ledger),
-        ("dead letters", "segments", "letters", verify_dead(&data)),
         ("checkpoints", "files", "verified", checkpoints),
         ("revisions", "files", "verified", verify_revisions(&data)),
+        ("dead letters", "segments", "letters", verify_dead(&data)),
     ]))
 }
 

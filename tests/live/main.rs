@@ -7,6 +7,7 @@ mod durability;
 mod executor;
 mod guide;
 mod http;
+mod ingest;
 mod mail;
 mod nats;
 mod nats_server;

@@ -27,7 +27,7 @@ pub const RULES: &str = "title: Failure\nname: failure\nid: 00000000-0000-4000-8
 pub struct Station {
     pub dir: PathBuf,
     pub data: PathBuf,
-    port: u16,
+    pub port: u16,
     opmas: Option<Child>,
     /// Goes away with the value.
     temporary: Option<tempfile::TempDir>,
