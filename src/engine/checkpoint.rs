@@ -2,10 +2,12 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::bounds::Bounds;
 use super::pipeline::Snapshot;
 use crate::model::Revision;
 
-/// A checkpoint's body (postcard, stable): the pipeline's snapshot, and the revisions that were live.
+/// A checkpoint's body (postcard, stable): the pipeline's snapshot, and the revisions that were live. [`Bounds`] follow, which older
+/// ones do not have.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Checkpoint {
     pub(super) revisions: Vec<Revision>,
@@ -18,8 +20,10 @@ impl Checkpoint {
     ///
     /// # Errors
     /// It is damaged, or another version's.
-    pub(super) fn decode(body: &[u8]) -> Result<Checkpoint, String> {
-        postcard::from_bytes(body).map_err(|error| error.to_string())
+    pub(super) fn decode(body: &[u8]) -> Result<(Checkpoint, Option<Bounds>), String> {
+        let (checkpoint, rest) = postcard::take_from_bytes(body).map_err(|error| error.to_string())?;
+        let bounds = (!rest.is_empty()).then(|| postcard::from_bytes(rest)).transpose().map_err(|error| error.to_string())?;
+        Ok((checkpoint, bounds))
     }
 }
 
@@ -28,6 +32,7 @@ impl Checkpoint {
 pub(super) struct State {
     pub(super) revisions: Vec<Revision>,
     pub(super) snapshot: Snapshot,
+    pub(super) bounds: Bounds,
 }
 
 impl State {
@@ -37,6 +42,7 @@ impl State {
     /// A value cannot be written, which no input brings about.
     pub(super) fn encode(self) -> Result<Vec<u8>, String> {
         let snapshot = self.snapshot.encode().map_err(|error| error.to_string())?;
-        postcard::to_stdvec(&Checkpoint { revisions: self.revisions, snapshot }).map_err(|error| error.to_string())
+        let body = postcard::to_stdvec(&Checkpoint { revisions: self.revisions, snapshot }).map_err(|error| error.to_string())?;
+        postcard::to_extend(&self.bounds, body).map_err(|error| error.to_string())
     }
 }

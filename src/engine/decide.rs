@@ -8,6 +8,7 @@ use serde_json::Value;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep};
 
+use super::bounds;
 use super::checkpoint::State;
 use super::dead::Dead;
 use super::effects::{Effects, lock};
@@ -15,7 +16,7 @@ use crate::alert::{Alerts, Outbox, intend};
 use crate::clock;
 use crate::config::Content;
 use crate::journal::{CheckpointRef, Checkpoints, SpoolHandle};
-use crate::model::{DeadLetter, Decided, Finding, FindingId, Time};
+use crate::model::{DELIVERIES_DROPPED, DeadLetter, Decided, Finding, FindingId, Span, Time};
 use crate::playbook::Run;
 
 /// Most findings that are recorded with one sync.
@@ -55,6 +56,8 @@ pub(super) struct Decider {
     pub(super) spool: Arc<Mutex<Option<SpoolHandle>>>,
     /// Runs that begin.
     pub(super) runs: mpsc::Sender<Run>,
+    /// When it was last said that alerts are not made, and how many were not since.
+    pub(super) dropped: (Option<Time>, u64),
 }
 
 impl Decider {
@@ -80,7 +83,9 @@ impl Decider {
             match one {
                 Detected::Finding(finding) => {
                     let (finding, size) = bounded(*finding);
+                    let cause = finding.id.clone();
                     batch.add(self.decide(finding, &batch.alerts), size);
+                    batch.add(self.dropped(&cause, &batch.alerts), 0);
                     if batch.text > MAX_BATCH_TEXT {
                         self.record(batch.cut()).await;
                     }
@@ -127,19 +132,33 @@ impl Decider {
     }
 
     /// The finding, what it causes, and why, in the order of the ledger; `alerts` are those after the findings before it.
-    fn decide(&self, finding: Finding, alerts: &Alerts) -> Vec<Decided> {
+    fn decide(&mut self, finding: Finding, alerts: &Alerts) -> Vec<Decided> {
         let now = clock::now();
         metrics::counter!("opmas_findings_total", "rule" => rule_name(&finding), "severity" => u8::from(finding.severity).to_string()).increment(1);
         let content = self.content.borrow().clone();
         let caused = caused(&content, &lock(&self.effects.outbox), alerts, finding, now);
         if caused.dropped > 0 {
             metrics::counter!("opmas_deliveries_dropped_total").increment(caused.dropped);
+            self.dropped.1 += caused.dropped;
         }
         if caused.evicted > 0 {
             tracing::warn!("too many alerts are open; the one without a finding for the longest time is no longer followed");
             metrics::counter!("opmas_alerts_evicted_total").increment(caused.evicted);
         }
         caused.records
+    }
+
+    /// Alerts that were not made are a finding, at most once an hour: a route may take it elsewhere than where the queue is full.
+    fn dropped(&mut self, cause: &FindingId, alerts: &Alerts) -> Vec<Decided> {
+        let (now, (said, count)) = (clock::now(), self.dropped);
+        if count == 0 || said.is_some_and(|said| now.since(said) < Span::secs(3_600)) {
+            return Vec::new();
+        }
+        let text = format!("{count} alerts were not made since this was last said, because too many wait for their channel already");
+        let remedy = "See `/readyz` for the channel that takes nothing; what was not told is listed by `opmas finding list`";
+        let finding = bounds::finding(DELIVERIES_DROPPED, text, remedy, count, (now, &cause.0), None);
+        self.dropped = (Some(now), 0);
+        self.decide(finding, alerts)
     }
 
     async fn record(&self, batch: Vec<Decided>) {

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::{mpsc, oneshot};
 
+use super::bounds::Bounds;
 use super::bundle::{self, Content};
 use super::checkpoint::{Checkpoint, State};
 use super::decide::Detected;
@@ -15,7 +16,7 @@ use super::status::{Gravity, Status};
 use crate::correlate;
 use crate::diag::Diagnostic;
 use crate::journal::{Revisions, SpoolReader, record_id};
-use crate::model::{DeadLetter, Entry, EntryBody, Inventory, NodeId, Revision, RevisionKind, Time};
+use crate::model::{DeadLetter, Entry, EntryBody, Finding, Inventory, NodeId, RecordId, Revision, RevisionKind, Time};
 use crate::normalise::{Extractors, Normaliser, Options, Refusal};
 use crate::sigma::RuleSet;
 
@@ -54,10 +55,11 @@ pub(super) fn kind_key(kind: RevisionKind) -> u8 {
 
 /// The thread's state.
 pub(super) struct Detection {
+    node: NodeId,
     pipeline: Pipeline,
+    bounds: Bounds,
     live: Live,
     revisions: Revisions,
-    node: NodeId,
     status: Status,
     /// Findings that the ledger has: those that are computed again are dropped (O6).
     announced: Announced,
@@ -83,18 +85,8 @@ impl Detection {
         status: Status,
     ) -> Result<Detection, Vec<Diagnostic>> {
         let pipeline = empty(node, Settings::default())?;
-        Ok(Detection {
-            pipeline,
-            live: Live::new(),
-            revisions,
-            node: node.clone(),
-            status,
-            announced,
-            damage: Vec::new(),
-            detected,
-            seq: 0,
-            since_checkpoint: (0, Instant::now()),
-        })
+        let (node, bounds, since_checkpoint) = (node.clone(), Bounds::default(), (0, Instant::now()));
+        Ok(Detection { node, pipeline, bounds, live: Live::new(), revisions, status, announced, damage: Vec::new(), detected, seq: 0, since_checkpoint })
     }
 
     /// Goes on from a checkpoint's body, which covers the spool up to `seq`.
@@ -102,11 +94,12 @@ impl Detection {
     /// # Errors
     /// It is another version's, damaged, or names a revision that is no longer kept: then nothing has changed but revisions.
     pub(super) fn restore(&mut self, seq: u64, body: &[u8]) -> Result<(), String> {
-        let checkpoint = Checkpoint::decode(body)?;
+        let (checkpoint, bounds) = Checkpoint::decode(body)?;
         for revision in &checkpoint.revisions {
             self.revise(revision)?;
         }
         self.pipeline.restore(&checkpoint.snapshot).map_err(|error| error.to_string())?;
+        self.bounds = bounds.unwrap_or_else(|| Bounds::from(self.pipeline.counters()));
         (self.seq, self.since_checkpoint) = (seq, (seq, Instant::now()));
         Ok(())
     }
@@ -172,16 +165,16 @@ impl Detection {
             }
         }
         let found = self.pipeline.entry(entry);
-        if entry.seq <= self.announced.until {
-            return Ok(());
-        }
-        if let Some(letter) = self.dead_letter(entry) {
+        let announced = entry.seq <= self.announced.until;
+        if let Some(letter) = self.dead_letter(entry).filter(|_| !announced) {
             self.detected.blocking_send(Detected::Dead(Box::new(letter))).map_err(|_| Closed)?;
         }
-        for found in found {
-            let Some(finding) = self.pipeline.finding(&found) else { continue };
-            if !self.announced.later.remove(&finding.id) {
-                self.detected.blocking_send(Detected::Finding(Box::new(finding))).map_err(|_| Closed)?;
+        let findings: Vec<Finding> = found.iter().filter_map(|found| self.pipeline.finding(found)).collect();
+        let id = || record_id(&self.node, entry).unwrap_or_else(|| RecordId::Pushed { node: self.node.clone(), seq: entry.seq });
+        let bounds = self.bounds.look(self.pipeline.counters(), entry, id, self.pipeline.watermark());
+        for finding in findings.into_iter().chain(bounds) {
+            if !announced {
+                self.announce(finding)?;
             }
         }
         Ok(())
@@ -205,6 +198,14 @@ impl Detection {
         })
     }
 
+    /// Hands a finding on that the ledger does not have.
+    fn announce(&mut self, finding: Finding) -> Result<(), Closed> {
+        if self.announced.later.remove(&finding.id) {
+            return Ok(());
+        }
+        self.detected.blocking_send(Detected::Finding(Box::new(finding))).map_err(|_| Closed)
+    }
+
     /// Puts a revision in place.
     fn revise(&mut self, revision: &Revision) -> Result<(), String> {
         put(&mut self.pipeline, &self.revisions, revision)?;
@@ -219,7 +220,8 @@ impl Detection {
 
     fn checkpoint(&mut self) -> Result<(), Closed> {
         self.since_checkpoint = (self.seq, Instant::now());
-        let state = State { revisions: self.live.values().cloned().collect(), snapshot: self.pipeline.snapshot() };
+        let (revisions, snapshot) = (self.live.values().cloned().collect(), self.pipeline.snapshot());
+        let state = State { revisions, snapshot, bounds: self.bounds.clone() };
         self.detected.blocking_send(Detected::Checkpoint { seq: self.seq, state: Box::new(state) }).map_err(|_| Closed)
     }
 

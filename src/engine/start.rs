@@ -224,7 +224,8 @@ impl Acting {
     }
 
     fn decider(&self, checkpoints: Checkpoints, dead: Dead) -> Decider {
-        Decider { effects: self.effects.clone(), content: self.content.subscribe(), checkpoints, dead, spool: self.spool.clone(), runs: self.begun.clone() }
+        let (content, spool, runs) = (self.content.subscribe(), self.spool.clone(), self.begun.clone());
+        Decider { effects: self.effects.clone(), content, checkpoints, dead, spool, runs, dropped: (None, 0) }
     }
 
     /// Lets the sources in.

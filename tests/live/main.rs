@@ -12,6 +12,7 @@ mod mail;
 mod nats;
 mod nats_server;
 mod pagerduty;
+mod publish;
 mod reload;
 mod router;
 mod site;

@@ -52,6 +52,7 @@ followed! {
     writing_an_action = "writing-an-action.md",
     writing_an_extractor = "writing-an-extractor.md",
     adding_a_channel = "adding-a-channel.md",
+    connecting_a_broker = "connecting-a-broker.md",
     sending_logs_over_http = "sending-logs-over-http.md",
     operating = "operating.md",
 }
@@ -131,7 +132,16 @@ fn every_reason_of_readyz_is_explained() {
     let literal: Vec<&str> = sources.split("status.set(\"").skip(1).map(|rest| rest.split('"').next().unwrap()).collect();
     assert!(literal.len() >= 6, "{literal:?}");
     let revisions = ["rules revision", "extractors revision", "inventory revision"];
-    for part in literal.into_iter().chain(revisions).chain(["rules", "extractors", "playbooks and channels", "device NAME", "step on NAME"]) {
+    for part in literal.into_iter().chain(revisions).chain([
+        "rules",
+        "extractors",
+        "playbooks and channels",
+        "device NAME",
+        "step on NAME",
+        "publish NAME",
+        "forward",
+        "publish NAME reading",
+    ]) {
         assert!(explained.contains(part), "{part} is not explained: {explained:?}");
     }
 }

@@ -16,6 +16,7 @@ mod layers;
 mod normalise;
 mod playbook;
 mod process;
+mod publish;
 mod reload;
 mod rules;
 mod schema;

@@ -232,3 +232,90 @@ impl Translator {
 fn is_forwarded(record: &Record) -> bool {
     record.payload == Payload::Log && !matches!(record.id, Some(RecordId::Broker { .. }))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{Tick, Trust};
+
+    fn record(source: &str, id: Option<RecordId>, payload: Payload, raw: &str) -> EntryBody {
+        let (arrival, trust) = (Some(Time(1_790_000_000_000_000_000)), Trust::Verified);
+        let stream = format!("{source}/udp").into();
+        EntryBody::Record(Record { id, source: source.into(), stream, arrival, peer: None, trust, raw: raw.into(), payload, subject: None })
+    }
+
+    fn line(raw: &str) -> EntryBody {
+        record("routers", None, Payload::Log, raw)
+    }
+
+    fn subjects() -> BTreeMap<Arc<str>, Arc<str>> {
+        [("routers".into(), "logs.routers".into())].into_iter().collect()
+    }
+
+    fn read(data: &DataDir, place: &mut Place, from: u64, bodies: Vec<EntryBody>) -> Look {
+        let mut look = Look::default();
+        let mut translator = Translator::new(data.node(), Revisions::new(data), std::iter::empty());
+        let mut entries = (from..).zip(bodies).map(|(seq, body)| Ok(Entry { seq, body }));
+        place.read(&mut entries, &subjects(), &mut translator, &mut look);
+        look
+    }
+
+    fn data() -> (tempfile::TempDir, DataDir) {
+        let dir = tempfile::tempdir().unwrap();
+        let data = DataDir::open(&dir.path().join("data")).unwrap();
+        (dir, data)
+    }
+
+    #[test]
+    fn lines_of_the_named_sources_are_forwarded_and_nothing_that_a_broker_had() {
+        let (_dir, data) = data();
+        let broker = RecordId::Broker { log: "nats:LOGS@1".into(), offset: 4 };
+        let bodies = vec![
+            line("<38>Nov 21 13:08:12 ap1 test: one"),
+            record("other", None, Payload::Log, "two"),
+            record("routers", Some(broker), Payload::Log, "three"),
+            record("routers", None, Payload::Finding, "{}"),
+            EntryBody::Tick(Tick { at: Time(0), idle: Vec::new() }),
+            line("{\"raw\":1,\"source\":2,\"id\":3,\"received\":4,\"kept\":5}"),
+        ];
+        let look = read(&data, &mut Place { seq: 0, fresh: true }, 1, bodies);
+        let payloads: Vec<Value> = look.messages.iter().map(|message| serde_json::from_slice(&message.payload).unwrap()).collect();
+        assert_eq!((payloads.len(), look.lost, look.notes), (2, 0, vec![]));
+        let id = format!("pushed:{}:1", data.node().0);
+        assert_eq!((payloads[0]["id"].as_str(), &*look.messages[0].id, payloads[0]["host"].as_str()), (Some(&*id), &*id, Some("ap1")));
+        assert_eq!(payloads[0]["received"], "2026-09-21T14:13:20Z");
+        assert_eq!((&payloads[1]["source"], &payloads[1]["kept"]), (&"routers".into(), &5.into()));
+        assert!(payloads[1]["raw"].as_str().unwrap().contains("\"id\":3"));
+    }
+
+    #[test]
+    fn what_retention_dropped_first_is_said_and_a_first_start_misses_nothing() {
+        let (_dir, data) = data();
+        let mut place = Place { seq: 4, fresh: false };
+        let look = read(&data, &mut place, 11, vec![line("x")]);
+        assert_eq!((look.lost, place.seq, look.messages.len()), (6, 11, 1));
+        assert!(look.notes[0].starts_with("entries 5 to 10 were not published: [spool] keep"), "{:?}", look.notes);
+        assert_eq!(read(&data, &mut Place { seq: 0, fresh: true }, 11, vec![line("x")]).lost, 0);
+    }
+
+    #[test]
+    fn o2_extractors_are_those_that_were_live_at_the_place() {
+        let (_dir, data) = data();
+        let revisions = Revisions::new(&data);
+        let text = include_str!("../../../rules/extractors/dropbear.toml");
+        let files = serde_json::to_vec(&[("rules/extractors/dropbear.toml", text)]).unwrap();
+        let revision = Revision { kind: RevisionKind::Extractors, hash: revisions.keep(&files).unwrap().into() };
+        let line = || line("<38>Nov 21 13:08:12 ap1 dropbear[1]: Bad password attempt for 'root' from 203.0.113.9:50876");
+        let typed = |look: &Look| -> Vec<bool> {
+            look.messages.iter().map(|message| serde_json::from_slice::<Value>(&message.payload).unwrap()["src_ip"].is_string()).collect()
+        };
+        let look = read(&data, &mut Place { seq: 0, fresh: true }, 1, vec![line(), EntryBody::Revision(revision.clone()), line()]);
+        assert_eq!(typed(&look), [false, true]);
+        // And from a kept place on.
+        let (mut translator, mut look) = (Translator::new(data.node(), revisions, std::iter::empty()), Look::default());
+        let mut place = kept(Found::Cursor(Cursor::of_spool(3, vec![revision])), 3, &mut translator, &mut look);
+        place.read(&mut [Ok(Entry { seq: 4, body: line() })].into_iter(), &subjects(), &mut translator, &mut look);
+        assert_eq!((typed(&look), look.notes), (vec![true], vec![]));
+        assert_eq!(kept(Found::Cursor(Cursor::of_spool(9, Vec::new())), 3, &mut translator, &mut Look::default()), Place { seq: 0, fresh: true });
+    }
+}
