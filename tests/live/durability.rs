@@ -99,7 +99,7 @@ impl Drop for Disk {
     }
 }
 
-fn not_ready(station: &Station, why: &str) -> bool {
+pub fn not_ready(station: &Station, why: &str) -> bool {
     station.ready().is_some_and(|(code, ready)| code == 503 && ready["status"] == "not_ready" && ready["reasons"].to_string().contains(why))
 }
 
