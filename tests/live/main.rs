@@ -8,6 +8,8 @@ mod executor;
 mod guide;
 mod http;
 mod ingest;
+mod kafka;
+mod kafka_server;
 mod mail;
 mod nats;
 mod nats_server;
