@@ -15,6 +15,7 @@ mod normalise;
 mod playbook;
 mod process;
 mod reload;
+mod replay;
 mod rules;
 mod schema;
 mod sigma;
