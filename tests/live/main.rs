@@ -10,6 +10,7 @@ mod http;
 mod mail;
 mod pagerduty;
 mod reload;
+mod replay;
 mod router;
 mod site;
 mod slack;
