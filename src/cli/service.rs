@@ -19,9 +19,9 @@ const UPKEEP: Duration = Duration::from_secs(10);
 /// Threads for everything that waits; detection and the journal have their own.
 const THREADS: usize = 2;
 
-/// Logs go to standard error; `RUST_LOG` chooses, default `info`.
+/// Logs go to standard error; `RUST_LOG` chooses, default `info`. What the NATS library meets, the source says in its own words.
 pub(super) fn log(json: bool) {
-    let filter = tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "info".into());
+    let filter = tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "info,async_nats=off".into());
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).with_ansi(io::stderr().is_terminal()).with_target(false);
     // A second subscriber in one process is no reason to end it.
     let _ = if json { builder.json().try_init() } else { builder.try_init() };

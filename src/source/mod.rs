@@ -31,6 +31,7 @@ use crate::model::{NodeId, Payload, Record, RecordId, Trust};
 pub use config::{FileConfig, From, HttpConfig, KafkaConfig, NatsConfig, SourceConfig, SyslogConfig, address};
 pub use framing::{Framer, MAX_FRAME};
 use meter::Meter;
+pub use nats::{Range as NatsRange, RangeError as NatsRangeError, range as nats_range};
 
 /// Records of one batch at most, so that a full channel has a bounded size.
 pub(super) const MAX_BATCH: usize = 1024;

@@ -8,6 +8,8 @@ mod executor;
 mod guide;
 mod http;
 mod mail;
+mod nats;
+mod nats_server;
 mod pagerduty;
 mod reload;
 mod replay;
