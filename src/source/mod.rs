@@ -30,6 +30,7 @@ use crate::clock;
 use crate::model::{NodeId, Payload, Record, RecordId, Trust};
 pub use config::{FileConfig, From, HttpConfig, KafkaConfig, NatsConfig, SourceConfig, SyslogConfig, address};
 pub use framing::{Framer, MAX_FRAME};
+pub use kafka::range::{KafkaRange, RangeError as KafkaRangeError, kafka_range};
 use meter::Meter;
 pub use nats::{Range as NatsRange, RangeError as NatsRangeError, range as nats_range};
 
