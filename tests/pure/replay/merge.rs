@@ -6,7 +6,7 @@ use std::sync::atomic::AtomicU64;
 
 use opmas::model::Time;
 use opmas::normalise::{Extractors, Normaliser, Options};
-use opmas::source::recording::{Merged, open};
+use opmas::source::recording::{Merged, Recording, open};
 use proptest::prelude::*;
 
 use super::{NOW, Site, attack, rules};
@@ -19,7 +19,8 @@ fn merged(files: &[Vec<String>]) -> Vec<String> {
         std::fs::write(path, lines.iter().map(|line| format!("{line}\n")).collect::<String>()).unwrap();
     }
     let times = Normaliser::new(Arc::new(Extractors::default()), Options::at(Time::parse_rfc3339(NOW[1]).unwrap()));
-    let mut merged = Merged::new(open(&paths, &Arc::new(AtomicU64::new(0))).unwrap().0, &times).unwrap();
+    let recordings = open(&paths, &Arc::new(AtomicU64::new(0))).unwrap().0;
+    let mut merged = Merged::new(recordings.into_iter().map(Recording::lines).collect(), &times).unwrap();
     std::iter::from_fn(|| merged.record().unwrap()).map(|record| String::from_utf8(record.raw).unwrap()).collect()
 }
 
