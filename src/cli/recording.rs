@@ -38,7 +38,11 @@ impl Recording {
 
     /// A normaliser that has seen nothing, with the shipped extractors.
     pub(super) fn normaliser(&self) -> Result<Normaliser, Failure> {
-        Ok(Normaliser::new(Arc::new(self.extractors(config::shipped_extractors())?), self.options()))
+        let extractors = self.extractors(config::shipped_extractors())?;
+        if extractors.is_empty() {
+            return Err(Failure::new(Exit::Invalid, "no extractor file loaded; correct those named above"));
+        }
+        Ok(Normaliser::new(Arc::new(extractors), self.options()))
     }
 
     /// The extractors in `files`, with those of the folder that was named laid over them, by file name. What does not load is named on
@@ -54,9 +58,6 @@ impl Recording {
         }
         let (extractors, diagnostics) = Extractors::load(&files);
         diagnostics.iter().for_each(|wrong| eprintln!("opmas: {wrong}"));
-        if extractors.is_empty() {
-            return Err(Failure::new(Exit::Invalid, "no extractor file loaded; correct those named above"));
-        }
         Ok(extractors)
     }
 }

@@ -16,6 +16,7 @@ mod nats_server;
 mod pagerduty;
 mod publish;
 mod reload;
+mod replay;
 mod router;
 mod site;
 mod slack;

@@ -18,6 +18,7 @@ mod playbook;
 mod process;
 mod publish;
 mod reload;
+mod replay;
 mod rules;
 mod schema;
 mod sigma;

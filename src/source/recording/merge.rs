@@ -3,7 +3,7 @@
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
-use super::{Recording, RecordingError};
+use super::{Lines, RecordingError};
 use crate::model::{Record, Span, Time};
 use crate::normalise::Normaliser;
 
@@ -19,7 +19,7 @@ pub struct Merged {
 
 /// One recording with a view of its next two lines.
 struct Lane {
-    recording: Recording,
+    lines: Lines,
     /// Reads times; it knows only this recording.
     times: Normaliser,
     first: Option<(Time, Record)>,
@@ -32,10 +32,10 @@ impl Merged {
     ///
     /// # Errors
     /// A recording whose first lines cannot be read.
-    pub fn new(recordings: Vec<Recording>, times: &Normaliser) -> Result<Merged, RecordingError> {
-        let mut merged = Merged { lanes: Vec::with_capacity(recordings.len()), next: BinaryHeap::new() };
-        for (index, recording) in recordings.into_iter().enumerate() {
-            let mut lane = Lane { recording, times: times.clone(), first: None, second: None, newest: None };
+    pub fn new(lanes: Vec<Lines>, times: &Normaliser) -> Result<Merged, RecordingError> {
+        let mut merged = Merged { lanes: Vec::with_capacity(lanes.len()), next: BinaryHeap::new() };
+        for (index, lines) in lanes.into_iter().enumerate() {
+            let mut lane = Lane { lines, times: times.clone(), first: None, second: None, newest: None };
             // Twice: the view is empty.
             lane.advance()?;
             lane.advance()?;
@@ -48,7 +48,7 @@ impl Merged {
     /// The next line; `None` when all have ended.
     ///
     /// # Errors
-    /// As [`Recording::record`].
+    /// One of them cannot be read.
     pub fn record(&mut self) -> Result<Option<Record>, RecordingError> {
         let Some(Reverse((_, index))) = self.next.pop() else { return Ok(None) };
         let Some(lane) = self.lanes.get_mut(index) else { return Ok(None) };
@@ -65,7 +65,7 @@ impl Lane {
         if let Some((time, _)) = taken.as_ref().filter(|(time, _)| self.is_believed(*time)) {
             self.newest = self.newest.max(Some(*time));
         }
-        let read = self.recording.record()?;
+        let read = (self.lines)()?;
         self.first = self.second.take();
         self.second = read.map(|record| (self.times.event_time(&record), record));
         Ok(taken.map(|(_, record)| record))

@@ -1,6 +1,7 @@
 //! Recordings: log files, plain or gzip, and standard input, read to their end. They have no arrival clock (semantics X2).
 
 mod merge;
+mod shelf;
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Cursor, Read};
@@ -15,6 +16,7 @@ use crate::model::{Payload, Record, RecordId, Trust};
 use crate::normalise::CUT_MARK;
 
 pub use merge::Merged;
+pub use shelf::Shelf;
 
 /// Input is read in pieces of so many bytes.
 const BUFFER: usize = 256 * 1024;
@@ -39,6 +41,9 @@ pub struct Recording {
     stream: Arc<str>,
     offset: u64,
 }
+
+/// Gives the next record of one stream; `None` at the end.
+pub type Lines = Box<dyn FnMut() -> Result<Option<Record>, RecordingError> + Send>;
 
 /// A reader that counts what is taken out of it, before it is unpacked.
 struct Counted<R> {
@@ -88,6 +93,12 @@ impl Recording {
         let id = RecordId::File { file: Arc::clone(&self.stream), offset: self.offset };
         self.offset += length;
         Ok(Some(record(&self.stream, id, raw)))
+    }
+
+    /// As one of several.
+    #[must_use]
+    pub fn lines(mut self) -> Lines {
+        Box::new(move || self.record())
     }
 
     /// Whether reading on may wait for more input.

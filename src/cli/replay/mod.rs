@@ -1,5 +1,7 @@
 //! `opmas replay` (semantics X5): recordings, or what a spool holds, through the whole configuration; nothing is carried out.
 
+mod broker;
+
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -21,7 +23,7 @@ const BATCH: usize = 1024;
 
 /// Arguments of `opmas replay`.
 #[derive(clap::Args)]
-#[command(group(clap::ArgGroup::new("what").required(true).args(["files", "spool"])))]
+#[command(group(clap::ArgGroup::new("what").required(true).args(["files", "spool", "kafka", "nats"])))]
 pub(super) struct Arguments {
     /// Log files, also packed with gzip, `-` for standard input; several are merged by time.
     #[arg(value_name = "FILE")]
@@ -32,6 +34,15 @@ pub(super) struct Arguments {
     /// With the rules, extractors and inventory that were live at each entry of the spool, in the place of today's.
     #[arg(long, requires = "spool", conflicts_with = "extractors")]
     recorded: bool,
+    /// A topic of a Kafka cluster, from --from to --to; nothing is committed.
+    #[arg(long, value_name = "TOPIC")]
+    kafka: Option<String>,
+    /// A JetStream stream of a NATS server, from --from to --to; it is left as it is.
+    #[arg(long, value_name = "STREAM")]
+    nats: Option<String>,
+    /// Which `[broker.NAME]` holds the topic or stream; the only one of its type when left out.
+    #[arg(long, value_name = "NAME", conflicts_with_all = ["files", "spool"])]
+    broker: Option<String>,
     /// Report what was found at this time or later, a date or RFC 3339.
     #[arg(long, value_name = "TIME", value_parser = parse_time)]
     from: Option<Time>,
@@ -75,6 +86,7 @@ pub(super) fn run(config: Option<&Path>, arguments: &Arguments) -> Done {
     let mut output = Output { lines: io::BufWriter::new(io::stdout().lock()), line: Vec::new() };
     let played = match &arguments.spool {
         Some(dir) => spool(&setup, arguments, dir.as_deref(), &mut output)?,
+        None if arguments.kafka.is_some() || arguments.nats.is_some() => broker::replay(&setup, arguments, &mut output)?,
         None => files(&setup, arguments, &mut output)?,
     };
     match played.and_then(|()| Ok(output.lines.flush()?)) {
@@ -114,15 +126,21 @@ fn invalid(error: impl std::fmt::Display) -> Failure {
     Failure::new(Exit::Invalid, error)
 }
 
-fn files(setup: &Setup, arguments: &Arguments, output: &mut Output) -> Result<Result<(), Stop>, Failure> {
-    let taken = Arc::new(AtomicU64::new(0));
-    let (opened, bytes) = recording::open(&arguments.files, &taken).map_err(|error| Failure::new(Exit::Unreachable, error))?;
+/// What is configured, over recordings, and what reads their times.
+fn today(setup: &Setup, arguments: &Arguments) -> Result<(Replay, Normaliser), Failure> {
     let extractors = arguments.recording.extractors(setup.content.good(Part::Extractors).to_vec())?;
     let normaliser = Normaliser::new(Arc::new(extractors), arguments.recording.options());
     let replay = Replay::of_recordings(setup, normaliser.clone(), arguments.threads, arguments.range()).map_err(invalid)?;
+    Ok((replay, normaliser))
+}
+
+fn files(setup: &Setup, arguments: &Arguments, output: &mut Output) -> Result<Result<(), Stop>, Failure> {
+    let taken = Arc::new(AtomicU64::new(0));
+    let (opened, bytes) = recording::open(&arguments.files, &taken).map_err(|error| Failure::new(Exit::Unreachable, error))?;
+    let (replay, normaliser) = today(setup, arguments)?;
     let progress = Progress::new("replay", Unit::Bytes, bytes);
     let input = Input::new(opened, &normaliser);
-    Ok(input.map_err(Stop::from).and_then(|input| recordings(replay, input, output, progress, &taken)))
+    Ok(input.map_err(Stop::from).and_then(|input| recordings(replay, input, output, progress, || taken.load(Ordering::Relaxed))))
 }
 
 /// One recording is read as it comes; several are put into one order first.
@@ -135,7 +153,7 @@ impl Input {
     fn new(opened: Vec<recording::Recording>, times: &Normaliser) -> Result<Input, RecordingError> {
         match <[recording::Recording; 1]>::try_from(opened) {
             Ok([one]) => Ok(Input::One(Box::new(one))),
-            Err(several) => Merged::new(several, times).map(Input::Several),
+            Err(several) => Merged::new(several.into_iter().map(recording::Recording::lines).collect(), times).map(Input::Several),
         }
     }
 
@@ -156,7 +174,7 @@ impl Input {
 }
 
 /// Line by line. Output is flushed whenever the input has nothing more at hand, so that a pipe is followed live.
-fn recordings(mut replay: Replay, mut input: Input, output: &mut Output, mut progress: Progress, taken: &AtomicU64) -> Result<(), Stop> {
+fn recordings(mut replay: Replay, mut input: Input, output: &mut Output, mut progress: Progress, taken: impl Fn() -> u64) -> Result<(), Stop> {
     let mut batch = Vec::with_capacity(BATCH);
     let mut seq = 0;
     loop {
@@ -164,7 +182,7 @@ fn recordings(mut replay: Replay, mut input: Input, output: &mut Output, mut pro
         if waits || batch.len() >= BATCH {
             output.tell(&replay.entries(&batch))?;
             batch.clear();
-            progress.at(taken.load(Ordering::Relaxed));
+            progress.at(taken());
         }
         if waits {
             output.lines.flush()?;
