@@ -173,7 +173,9 @@ fn killed_at_random_moments_it_ends_right_and_nothing_is_done_twice() {
         assert!(incident.open);
     }
     let (code, open) = site.run(&["alert", "list", "--limit", "1000", "--json"]);
-    assert_eq!((code, open.lines().count()), (Some(0), 4 * expected.len()));
+    // So many sources are an alert of their own beside these.
+    let logins = open.lines().filter(|line| line.contains("openwrt_ssh_login_after_failures")).count();
+    assert_eq!((code, logins), (Some(0), 4 * expected.len()), "{open}");
     assert!(site.hooks().iter().all(|hook| hook.genuine));
     assert_eq!(site.metric("opmas_deliveries_failed"), 0.0);
     site.kill();
