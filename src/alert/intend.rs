@@ -1,6 +1,5 @@
 //! From a routing to the alerts and deliveries that the ledger is to hold, and what is not delivered and why.
 
-use super::channel::Channel;
 use super::follow::Alerts;
 use super::load::Channels;
 use super::outbox::{MAX_WAITING, Outbox};
@@ -26,14 +25,11 @@ pub struct Intended {
 pub fn intend(outbox: &Outbox, alerts: &Alerts, channels: &Channels, finding: &Finding, routing: &Routing, at: Time) -> Intended {
     let mut intended = Intended { records: Vec::new(), reason: routing.reason.clone(), dropped: 0, evicted: 0 };
     for routed in &routing.to {
-        let channel = match usable(channels, routed) {
-            Ok(channel) => channel,
-            Err(why) => {
-                intended.not_delivered(routed, &why);
-                continue;
-            }
-        };
-        let taken = alerts.take(outbox, channels, finding, routed, channel.integration.manner(), at);
+        if let Some(why) = refusal(channels, routed) {
+            intended.not_delivered(routed, &why);
+            continue;
+        }
+        let taken = alerts.take(outbox, channels, finding, routed, at);
         if !taken.remark.is_empty() {
             intended.reason.push_str(&format!("; {}: {}", routed.channel, taken.remark));
         }
@@ -53,11 +49,11 @@ impl Intended {
     }
 }
 
-fn usable<'a>(channels: &'a Channels, routed: &Routed) -> Result<&'a Channel, String> {
+fn refusal(channels: &Channels, routed: &Routed) -> Option<String> {
     match channels.get(&routed.channel) {
-        None if channels.is_broken(&routed.channel) => Err("its file does not load".to_owned()),
-        None => Err("it is not configured".to_owned()),
-        Some(channel) if !channel.enabled => Err(format!("it is disabled in {}", channel.file)),
-        Some(channel) => Ok(channel),
+        None if channels.is_broken(&routed.channel) => Some("its file does not load".to_owned()),
+        None => Some("it is not configured".to_owned()),
+        Some(channel) if !channel.enabled => Some(format!("it is disabled in {}", channel.file)),
+        Some(_) => None,
     }
 }

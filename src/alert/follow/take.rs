@@ -25,7 +25,9 @@ pub struct Taken {
 impl Alerts {
     /// Takes a finding in that a route sends to a channel that is there.
     #[must_use]
-    pub fn take(&self, outbox: &Outbox, channels: &Channels, finding: &Finding, routed: &Routed, manner: Manner, at: Time) -> Taken {
+    pub fn take(&self, outbox: &Outbox, channels: &Channels, finding: &Finding, routed: &Routed, at: Time) -> Taken {
+        let Some(channel) = channels.get(&routed.channel) else { return Taken::default() };
+        let manner = channel.integration.manner();
         let fresh = opened(finding, routed, manner, at);
         match self.groups.get(&super::key(&fresh)).and_then(|id| self.open.get(id)) {
             Some(known) => again(known, &fresh, outbox, manner, at),
