@@ -223,7 +223,7 @@ fn what_retention_took_is_counted_and_reading_goes_on_at_the_oldest() {
     station.start();
     let records = wait_for(&station, 150);
     assert_eq!(places(&records)[100].1, 150);
-    assert_eq!(station.metric("opmas_source_gone_messages_total"), 50.0);
+    assert_eq!(station.metric("opmas_source_gone_total"), 50.0);
     assert!(station.log().contains("Kafka removed messages before they were read"));
 }
 
@@ -326,7 +326,7 @@ fn own_messages_and_empty_ones_are_left_out_and_committed() {
     let records = wait_for(&station, 2);
     assert_eq!(places(&records).iter().map(|(_, offset)| *offset).collect::<Vec<_>>(), [1, 4]);
     eventually(Duration::from_secs(10), "it is not committed", || kafka.committed("opmas", "logs", 0) == Some(6));
-    assert_eq!((station.metric("opmas_source_own_messages_total"), station.metric("opmas_source_empty_messages_total")), (2.0, 2.0));
+    assert_eq!((station.metric("opmas_source_own_total"), station.metric("opmas_source_empty_total")), (2.0, 2.0));
 }
 
 #[test]
