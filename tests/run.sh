@@ -32,8 +32,9 @@ if [ ${#missing[@]} -gt 0 ]; then
   as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
 fi
 
-# The SMTP receiver, and the validators.
+# The SMTP receiver, the NATS server, and the validators.
 tests/services/smtp.sh install
+tests/services/nats.sh install
 tests/services/checks.sh install
 
 export CARGO_TERM_COLOR=${CARGO_TERM_COLOR:-auto}

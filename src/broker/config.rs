@@ -192,6 +192,7 @@ impl TryFrom<Written> for BrokerConfig {
         let tls = TlsFiles { ca_file: written.ca_file, cert_file: written.cert_file, key_file: written.key_file };
         match written.kind {
             Kind::Nats => {
+                written.servers.iter().try_for_each(|server| nats_server(server))?;
                 let token = Named { file: written.token_file, env: written.token_env }.read("token")?;
                 let nkey = Named { file: written.nkey_file, env: written.nkey_env }.read("nkey")?;
                 let ways = [password.is_some(), token.is_some(), nkey.is_some(), written.creds_file.is_some()];
@@ -211,6 +212,19 @@ impl TryFrom<Written> for BrokerConfig {
             }
         }
     }
+}
+
+/// Whether it is an address of a NATS server, without a password in it.
+fn nats_server(server: &str) -> Result<(), String> {
+    let rest = server.strip_prefix("nats://").or_else(|| server.strip_prefix("tls://")).unwrap_or(server);
+    if rest.contains('@') {
+        // Not repeated: it holds a password.
+        return Err("an address in `servers` holds a user; write `user` and `password_file` instead".to_owned());
+    }
+    if rest.is_empty() || rest.contains("://") || server.parse::<async_nats::ServerAddr>().is_err() {
+        return Err(format!("`{server}` is no address of a NATS server; write \"nats://host:4222\""));
+    }
+    Ok(())
 }
 
 impl BrokerConfig {

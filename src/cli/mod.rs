@@ -21,6 +21,8 @@ mod lease;
 mod man;
 mod normalise;
 mod playbook;
+mod recording;
+mod replay;
 mod rows;
 mod run;
 mod schema;
@@ -51,6 +53,8 @@ enum Command {
     Check,
     /// Evaluate rules over log lines from standard input, one JSON object a match.
     Eval(eval::Arguments),
+    /// Run recordings through the whole configuration: what is found, and what would be done and told; nothing is.
+    Replay(replay::Arguments),
     /// Turn log lines from standard input into events, one JSON object a line.
     Normalise(normalise::Arguments),
     /// List and show what was found, and what was done about it.
@@ -150,6 +154,7 @@ pub fn main() -> ExitCode {
         Command::Init(arguments) => init::run(&arguments),
         Command::Check => check::run(config),
         Command::Eval(arguments) => eval::run(&arguments),
+        Command::Replay(arguments) => replay::run(config, &arguments),
         Command::Normalise(arguments) => normalise::run(&arguments),
         Command::Finding(command) => finding::run(config, &command),
         Command::Playbook(command) => playbook::run(config, &command),

@@ -4,15 +4,17 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::{Notify, RwLock, broadcast};
+use tokio::sync::{Notify, RwLock, broadcast, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::index::Feed;
 use super::open::OpenFindings;
+use super::policy::Used;
 use super::status::{Gravity, Status};
 use crate::action::{Budgets, Leases};
 use crate::alert::{Alerts, Outbox};
-use crate::journal::{Content, DataDir, Ledger, LedgerConfig, LedgerHash, LedgerPlace, LedgerRecovery, Old, OpenError, ReadError};
+use crate::clock;
+use crate::journal::{Content, DataDir, Ledger, LedgerConfig, LedgerHash, LedgerPlace, LedgerReader, LedgerRecovery, Old, OpenError, ReadError};
 use crate::model::{Decided, Time};
 
 /// How long an append that the disk refused waits before it is tried again.
@@ -46,6 +48,8 @@ pub(super) struct Effects {
     /// Wakes the decider: a delivery of an alert may be settled.
     pub(super) alert_news: Notify,
     feed: broadcast::Sender<Arc<Decided>>,
+    /// The ledger's newest record, for those who follow it on disk.
+    recorded: watch::Sender<u64>,
     /// Where queries are answered from, once it is there.
     pub(super) index: OnceLock<Feed>,
     pub(super) status: Status,
@@ -83,6 +87,7 @@ impl Effects {
             }
         })?;
         let effects = Effects {
+            recorded: watch::Sender::new(ledger.head().0),
             ledger,
             recording: RwLock::default(),
             empty,
@@ -106,6 +111,11 @@ impl Effects {
     /// From now on a disk that refuses is waited for only [`PATIENCE`]: what cannot be recorded is computed again at the next start.
     pub(super) fn end(&self) {
         self.ending.cancel();
+    }
+
+    /// Cancelled when opmas ends.
+    pub(super) fn ending(&self) -> CancellationToken {
+        self.ending.clone()
     }
 
     /// Every decision from now on, for people who watch; a slow reader misses some.
@@ -136,6 +146,7 @@ impl Effects {
         if let Some(index) = self.index.get() {
             index.recorded(place, decided);
         }
+        self.recorded.send_modify(|newest| *newest = place.last.max(*newest));
         self.delivery_news.notify_one();
         self.lease_news.notify_one();
         true
@@ -175,6 +186,19 @@ impl Effects {
         self.ledger.head()
     }
 
+    /// The ledger's newest record, for those who wait for it to move.
+    pub(super) fn recorded(&self) -> watch::Receiver<u64> {
+        self.recorded.subscribe()
+    }
+
+    /// Reads the ledger from a place on, up to the newest durable record.
+    ///
+    /// # Errors
+    /// As [`LedgerReader::open`].
+    pub(super) fn read(&self, from: u64) -> Result<LedgerReader, ReadError> {
+        self.ledger.read(from)
+    }
+
     /// Drops the segments of the ledger that hold nothing from `before` on. What is alive, as `alive` reads it from the ledger's folder
     /// beginning with no state, is written again first. How many were dropped.
     ///
@@ -190,6 +214,11 @@ impl Effects {
         let empty = self.empty.clone();
         let alive = tokio::task::spawn_blocking(move || alive(empty)).await??;
         Ok(self.ledger.drop_old(old, alive).await?)
+    }
+
+    /// What steps have used up until now.
+    pub(super) fn used(&self) -> Used<'_> {
+        Used { leases: &self.leases, budgets: &self.budgets, now: clock::now() }
     }
 
     /// Takes a record in that was just appended.

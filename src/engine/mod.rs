@@ -4,12 +4,16 @@
 //!  sources ═► intake ═► spool ═► detection thread ═► decider ═► ledger ─┬─► runs ═► worker, executor
 //!  (tasks)   (bounded)  (thread)  (pipeline, pure)    (triage)  (thread) ├─► leases ═► executor
 //!                                                                       ├─► deliveries ═► channels
-//!                                                                       └─► index (thread; may lag)
+//!                                                                       ├─► index (thread; may lag)
+//!                                                                       └─► publish ═► brokers (follows ledger and spool on disk)
 //! ```
 //!
 //! Torn down from left to right: each part ends when the one before it has, so that nothing accepted is left behind.
 
+mod bounds;
 mod bundle;
+mod checkpoint;
+mod dead;
 mod decide;
 mod deliveries;
 mod detection;
@@ -23,8 +27,11 @@ mod leases;
 mod open;
 pub mod pipeline;
 mod policy;
+mod progress;
+mod publish;
 mod recover;
 mod reload;
+pub mod replay;
 mod retain;
 mod runs;
 mod start;
@@ -34,5 +41,6 @@ mod worker;
 pub use handle::Engine;
 pub use index::{NoIndex, open_index};
 pub use pipeline::{Found, Pipeline};
+pub use progress::{Progress, Unit};
 pub use start::{StartError, start};
 pub use status::{Gravity, Reason, Status};

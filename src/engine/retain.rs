@@ -1,10 +1,10 @@
-//! The ledger over months: its head is published every hour, and what is older than it is kept goes, except what is alive.
+//! The ledger over months: its head is published every hour (`[ledger] publish_head`), and what is older than it is kept goes, except what is alive.
 
 use std::collections::{HashMap, HashSet};
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
 
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::effects::{Effects, State};
@@ -14,13 +14,11 @@ use crate::clock;
 use crate::journal::{CheckpointRef, Content, DataDir, HeadError, LedgerConfig, LedgerKey, LedgerReader, ReadError, SignedHead};
 use crate::model::{AlertChange, AlertState, Decided, DeliveryState, FindingId, OpenAlert, Span, Time};
 
-/// How often the head is published and retention looked after.
-const EVERY: Duration = Duration::from_secs(3_600);
 /// Steps that playbooks were allowed within it count against their budgets.
 const BUDGETED: Span = Span::secs(3_600);
 
-/// Publishes the head and looks after retention, now and every hour until `stop`.
-pub(super) async fn run(effects: Arc<Effects>, data: DataDir, config: LedgerConfig, stop: CancellationToken) {
+/// Publishes the head and looks after retention, now and every `publish_head` until `stop`. Each head goes to `heads` too.
+pub(super) async fn run(effects: Arc<Effects>, data: DataDir, config: LedgerConfig, heads: watch::Sender<Option<Arc<SignedHead>>>, stop: CancellationToken) {
     let mut published = None;
     while !stop.is_cancelled() {
         retain(&effects, &data, &config).await;
@@ -28,22 +26,25 @@ pub(super) async fn run(effects: Arc<Effects>, data: DataDir, config: LedgerConf
         if published != Some(head) {
             let data = data.clone();
             match tokio::task::spawn_blocking(move || publish(&data, head)).await {
-                Ok(Ok(())) => published = Some(head),
+                Ok(Ok(signed)) => {
+                    published = Some(head);
+                    heads.send_replace(signed.map(Arc::new));
+                }
                 Ok(Err(error)) => tracing::warn!(%error, "the ledger's head is not published"),
                 Err(error) => tracing::error!(%error, "the task that publishes the ledger's head ended"),
             }
         }
         tokio::select! {
-            () = tokio::time::sleep(EVERY) => {}
+            () = tokio::time::sleep(config.publish_head.to_std()) => {}
             () = stop.cancelled() => {}
         }
     }
 }
 
 /// The signed head to `ledger/head.json`, the log and a metric. An empty ledger has none.
-fn publish(data: &DataDir, head: (u64, crate::journal::LedgerHash)) -> Result<(), HeadError> {
+fn publish(data: &DataDir, head: (u64, crate::journal::LedgerHash)) -> Result<Option<SignedHead>, HeadError> {
     if head.0 == 0 {
-        return Ok(());
+        return Ok(None);
     }
     let signed = LedgerKey::open(data)?.sign(data.node(), head, clock::now());
     signed.publish(data)?;
@@ -51,7 +52,7 @@ fn publish(data: &DataDir, head: (u64, crate::journal::LedgerHash)) -> Result<()
     tracing::info!(node, seq, hash, %at, key, signature, "ledger head");
     #[expect(clippy::cast_precision_loss, reason = "exact up to 2^53 records")]
     metrics::gauge!("opmas_ledger_head_seq").set(*seq as f64);
-    Ok(())
+    Ok(Some(signed))
 }
 
 async fn retain(effects: &Effects, data: &DataDir, config: &LedgerConfig) {
@@ -62,7 +63,7 @@ async fn retain(effects: &Effects, data: &DataDir, config: &LedgerConfig) {
             tracing::info!(dropped, "segments of the ledger that are older than [ledger] keep were dropped");
             metrics::counter!("opmas_ledger_segments_dropped_total").increment(dropped as u64);
         }
-        Err(error) => tracing::warn!(%error, "the ledger keeps what is older than [ledger] keep; tried again in an hour"),
+        Err(error) => tracing::warn!(%error, "the ledger keeps what is older than [ledger] keep; tried again later"),
     }
 }
 

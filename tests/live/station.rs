@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use opmas::journal::{Content, LedgerReader, SpoolReader};
-use opmas::model::{Decided, EntryBody, RecordId};
+use opmas::model::{Decided, EntryBody, Record, RecordId};
 use serde_json::Value;
 
 use crate::program::Program;
@@ -28,7 +28,7 @@ pub const RULES: &str = "title: Failure\nname: failure\nid: 00000000-0000-4000-8
 pub struct Station {
     program: Program,
     pub data: PathBuf,
-    port: u16,
+    pub port: u16,
     /// Goes away with the value.
     temporary: Option<tempfile::TempDir>,
 }
@@ -117,6 +117,13 @@ impl Station {
         self.decided().into_iter().filter_map(|one| if let Decided::Note { text, .. } = one { Some(text) } else { None }).collect()
     }
 
+    /// The records of brokers in the spool, in its order.
+    pub fn messages(&self) -> Vec<Record> {
+        let entries = SpoolReader::open(&self.data.join("spool"), 0).unwrap().map(Result::unwrap);
+        let records = entries.filter_map(|entry| if let EntryBody::Record(record) = entry.body { Some(record) } else { None });
+        records.filter(|record| matches!(record.id, Some(RecordId::Broker { .. }))).collect()
+    }
+
     /// How often each line of the file is in the spool, by its offset; what cannot be read is left out.
     pub fn spooled(&self) -> BTreeMap<u64, u32> {
         let mut lines = BTreeMap::new();
@@ -144,10 +151,9 @@ impl DerefMut for Station {
     }
 }
 
-/// Lines of which every hundred hold six failures and a login of one address; a second apart. They are appended to `lines.log`.
-pub fn write_lines(dir: &Path, from: u64, count: u64) {
-    let mut text = String::new();
-    for n in from..from + count {
+/// Lines of which every hundred hold six failures and a login of one address; a second apart.
+pub fn lines(from: u64, count: u64) -> impl Iterator<Item = String> {
+    (from..from + count).map(|n| {
         let (group, place) = (n / 100, n % 100);
         let kind = match place {
             10..=15 => "failure",
@@ -155,13 +161,14 @@ pub fn write_lines(dir: &Path, from: u64, count: u64) {
             _ => "other",
         };
         let second = 1_790_000_000 + n;
-        text.push_str(&format!(
-            "{{\"timestamp\":{second},\"product\":\"test\",\"kind\":\"{kind}\",\"src_ip\":\"10.{}.{}.{}\"}}\n",
-            group >> 16,
-            group >> 8 & 255,
-            group & 255
-        ));
-    }
+        let ip = format!("10.{}.{}.{}", group >> 16, group >> 8 & 255, group & 255);
+        format!("{{\"timestamp\":{second},\"product\":\"test\",\"kind\":\"{kind}\",\"src_ip\":\"{ip}\"}}")
+    })
+}
+
+/// Appends [`lines`] to `lines.log`.
+pub fn write_lines(dir: &Path, from: u64, count: u64) {
+    let text: String = lines(from, count).map(|line| line + "\n").collect();
     let mut file = fs::OpenOptions::new().create(true).append(true).open(dir.join("lines.log")).unwrap();
     file.write_all(text.as_bytes()).unwrap();
 }
