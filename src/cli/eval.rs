@@ -7,21 +7,19 @@ use std::sync::Arc;
 use serde::Serialize;
 use serde_json::{Map, Number, Value};
 
-use super::normalise::{BUFFER, extractors, parse_now, read_line, recording};
+use super::normalise::BUFFER;
+use super::recording::Recording;
 use super::{Done, Exit, Failure};
-use crate::clock;
+use crate::config;
 use crate::correlate;
 use crate::detect::LogsourceMode;
-use crate::diag::SourceFile;
 use crate::engine::pipeline::{Found, Pipeline, Settings};
 use crate::model::{Entry, EntryBody, Inventory, RecordId, Span, Time};
-use crate::normalise::{Normaliser, Options, parse_timezone};
 use crate::sigma::RuleSet;
+use crate::source::recording::{read_line, record};
 
 /// Lines that detection is spread over at a time, at most.
 const BATCH: usize = 1024;
-/// Folders in folders that rules are looked for in.
-const MAX_DEPTH: usize = 16;
 
 /// Arguments of `opmas eval`.
 #[derive(clap::Args)]
@@ -41,15 +39,8 @@ pub(super) struct Arguments {
     /// A rule file that does not load ends the command with exit code 3.
     #[arg(long)]
     strict: bool,
-    /// The zone of time stamps without one: `Europe/Berlin`, `+02:00`.
-    #[arg(long, value_name = "TZ", default_value = "UTC", allow_hyphen_values = true, value_parser = parse_timezone)]
-    timezone: jiff::tz::TimeZone,
-    /// Decides the year of a first time stamp without one, a date or RFC 3339; without it the system's date.
-    #[arg(long, value_name = "TIME", value_parser = parse_now)]
-    now: Option<Time>,
-    /// Extractor files (*.toml) beside the shipped ones; one of the same file name replaces it.
-    #[arg(long, value_name = "DIR")]
-    extractors: Option<PathBuf>,
+    #[command(flatten)]
+    recording: Recording,
 }
 
 #[derive(Clone, Copy, clap::ValueEnum)]
@@ -84,15 +75,13 @@ struct Match<'a> {
     end: bool,
 }
 
-fn parse_threads(text: &str) -> Result<usize, String> {
+pub(super) fn parse_threads(text: &str) -> Result<usize, String> {
     text.parse().ok().filter(|n| (1..=256).contains(n)).ok_or_else(|| format!("`{text}` is no number of threads from 1 to 256"))
 }
 
 pub(super) fn run(arguments: &Arguments) -> Done {
     let rules = rules(&arguments.rules, arguments.strict)?;
-    let mut options = Options::at(arguments.now.unwrap_or_else(clock::now));
-    options.timezone = arguments.timezone.clone();
-    let normaliser = Normaliser::new(Arc::new(extractors(arguments.extractors.as_deref())?), options);
+    let normaliser = arguments.recording.normaliser()?;
     let mut settings = Settings { logsource: arguments.logsource.into(), threads: arguments.threads, ..Settings::default() };
     if let Some(lateness) = arguments.lateness {
         settings.lateness = lateness;
@@ -112,8 +101,10 @@ pub(super) fn run(arguments: &Arguments) -> Done {
 
 /// The rules that load; what does not is named on standard error.
 fn rules(path: &Path, strict: bool) -> Result<RuleSet, Failure> {
-    let files = rule_files(path).map_err(|error| Failure::new(Exit::Invalid, format!("cannot read the rules in {}: {error}", path.display())))?;
-    let loaded = correlate::load(&files);
+    let found = config::tree(path, config::is_rule);
+    let found = found.map_err(|error| Failure::new(Exit::Invalid, format!("cannot read the rules in {}: {error}", path.display())))?;
+    let mut loaded = correlate::load(&found.files);
+    loaded.diagnostics.extend(found.unreadable);
     for diagnostic in &loaded.diagnostics {
         eprintln!("opmas: {diagnostic}");
     }
@@ -126,41 +117,10 @@ fn rules(path: &Path, strict: bool) -> Result<RuleSet, Failure> {
     Ok(loaded.set)
 }
 
-/// A file, or the rule files of a folder by path. A file's bad UTF-8 is replaced; its rules then do not load where that matters.
-fn rule_files(path: &Path) -> io::Result<Vec<SourceFile>> {
-    let mut paths = Vec::new();
-    if path.is_dir() {
-        walk(path, 0, &mut paths)?;
-        paths.sort();
-    } else {
-        paths.push(path.to_owned());
-    }
-    let read = |path: &PathBuf| Ok(SourceFile { name: path.to_string_lossy().into(), text: String::from_utf8_lossy(&std::fs::read(path)?).into() });
-    paths.iter().map(read).collect()
-}
-
-fn walk(folder: &Path, depth: usize, paths: &mut Vec<PathBuf>) -> io::Result<()> {
-    for entry in std::fs::read_dir(folder)? {
-        let path = entry?.path();
-        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        if path.is_dir() && depth < MAX_DEPTH {
-            walk(&path, depth + 1, paths)?;
-        } else if is_rule_file(&name) && path.is_file() {
-            paths.push(path);
-        }
-    }
-    Ok(())
-}
-
-/// Case files (`*.cases.yml`) are the rules' tests.
-fn is_rule_file(name: &str) -> bool {
-    let stem = name.strip_suffix(".yml").or_else(|| name.strip_suffix(".yaml"));
-    stem.is_some_and(|stem| !stem.ends_with(".cases"))
-}
-
 /// Evaluates line by line. Output is flushed whenever the input has nothing more at hand, so that a pipe is followed live.
 fn evaluate<R: Read>(mut input: BufReader<R>, output: &mut impl Write, pipeline: &mut Pipeline) -> io::Result<()> {
-    let mut record = recording();
+    let stream: Arc<str> = "stdin".into();
+    let mut record = record(&stream, RecordId::File { file: Arc::clone(&stream), offset: 0 }, Vec::new());
     let mut batch = Vec::new();
     let (mut seq, mut offset) = (0, 0);
     loop {

@@ -6,6 +6,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+mod alert;
 mod channel;
 mod check;
 mod completions;
@@ -20,6 +21,8 @@ mod lease;
 mod man;
 mod normalise;
 mod playbook;
+mod recording;
+mod replay;
 mod rows;
 mod run;
 mod schema;
@@ -50,6 +53,8 @@ enum Command {
     Check,
     /// Evaluate rules over log lines from standard input, one JSON object a match.
     Eval(eval::Arguments),
+    /// Run recordings through the whole configuration: what is found, and what would be done and told; nothing is.
+    Replay(replay::Arguments),
     /// Turn log lines from standard input into events, one JSON object a line.
     Normalise(normalise::Arguments),
     /// List and show what was found, and what was done about it.
@@ -61,6 +66,9 @@ enum Command {
     /// List what holds on devices.
     #[command(subcommand)]
     Lease(lease::Command),
+    /// List what was told and is not over.
+    #[command(subcommand)]
+    Alert(alert::Command),
     /// List who was told, and what they answered.
     #[command(subcommand)]
     Delivery(delivery::Command),
@@ -146,10 +154,12 @@ pub fn main() -> ExitCode {
         Command::Init(arguments) => init::run(&arguments),
         Command::Check => check::run(config),
         Command::Eval(arguments) => eval::run(&arguments),
+        Command::Replay(arguments) => replay::run(config, &arguments),
         Command::Normalise(arguments) => normalise::run(&arguments),
         Command::Finding(command) => finding::run(config, &command),
         Command::Playbook(command) => playbook::run(config, &command),
         Command::Lease(command) => lease::run(config, &command),
+        Command::Alert(command) => alert::run(config, &command),
         Command::Delivery(command) => delivery::run(config, &command),
         Command::Device(command) => device::run(config, &command),
         Command::Channel(command) => channel::run(config, &command),

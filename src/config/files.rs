@@ -74,6 +74,22 @@ pub fn folder(base: &Path, folder: Folder, wanted: impl Fn(&str) -> bool) -> Res
     Ok(found)
 }
 
+/// The files of a folder, also in folders below it, whose names are `wanted`, by name; or the one file that `path` is, whatever its name.
+/// They are named by their paths as given.
+///
+/// # Errors
+/// The folder, or the one file, cannot be read; or there are too many files.
+pub fn tree(path: &Path, wanted: impl Fn(&str) -> bool) -> Result<Found, FilesError> {
+    let here = Path::new("");
+    let io = |cause| FilesError::Io { path: path.to_owned(), cause };
+    if !fs::metadata(path).map_err(io)?.is_dir() {
+        return Ok(Found { files: vec![read(path, here)?], unreadable: Vec::new() });
+    }
+    let mut found = Found::default();
+    below(path)?.iter().filter(|path| wanted(&name(path, here))).for_each(|path| found.take(path, here));
+    Ok(found)
+}
+
 impl Found {
     /// Reads one more file; one that is not there (any more) is nothing.
     pub(super) fn take(&mut self, path: &Path, base: &Path) {
@@ -98,12 +114,16 @@ pub(super) fn paths(base: &Path, folder: Folder) -> Result<Option<Vec<PathBuf>>,
     if fs::metadata(&dir).is_err_and(|error| error.kind() == io::ErrorKind::NotFound) {
         return Ok(None);
     }
+    below(&dir).map(Some)
+}
+
+fn below(dir: &Path) -> Result<Vec<PathBuf>, FilesError> {
     // What is no folder, or cannot be looked into, is not only left out.
-    fs::read_dir(&dir).map_err(|cause| FilesError::Io { path: dir.clone(), cause })?;
+    fs::read_dir(dir).map_err(|cause| FilesError::Io { path: dir.to_owned(), cause })?;
     let mut paths = Vec::new();
-    walk(&dir, MAX_DEPTH, &mut paths)?;
+    walk(dir, MAX_DEPTH, &mut paths)?;
     paths.sort();
-    Ok(Some(paths))
+    Ok(paths)
 }
 
 /// One file, named relative to `base`.

@@ -10,9 +10,9 @@ mod shipped;
 mod watch;
 
 pub use content::{Content, Part};
-pub use files::{FilesError, Found, MAX_FILE_BYTES, MAX_FILES, folder, is_action, is_extractor, is_rule};
+pub use files::{FilesError, Found, MAX_FILE_BYTES, MAX_FILES, folder, is_action, is_extractor, is_rule, tree};
 pub use http::HttpConfig;
 pub use settings::{LeaseConfig, Settings};
 pub use setup::{Invalid, Paths, Setup};
-pub use shipped::{Folder, shipped_actions};
+pub use shipped::{Folder, shipped_actions, shipped_extractors};
 pub use watch::Watcher;

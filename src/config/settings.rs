@@ -10,7 +10,7 @@ use super::HttpConfig;
 use crate::action::{Ceilings, GuardConfig, Posture};
 use crate::broker::BrokerConfig;
 use crate::diag::{self, Diagnostic, Place};
-use crate::journal::{LedgerConfig, SpoolConfig};
+use crate::journal::{DeadConfig, LedgerConfig, SpoolConfig};
 use crate::model::Span;
 use crate::publish::{ForwardConfig, Origin, PublishConfig, Unfit};
 use crate::source::SourceConfig;
@@ -34,6 +34,9 @@ pub struct Settings {
     /// How long input is kept.
     #[serde(default)]
     pub spool: SpoolConfig,
+    /// How long records that could not be used are kept.
+    #[serde(default)]
+    pub dead: DeadConfig,
     /// How long decisions are kept.
     #[serde(default)]
     pub ledger: LedgerConfig,
@@ -126,7 +129,7 @@ impl Settings {
         if settings.lease.verify_every < MIN_VERIFY {
             return Err(least("verify_every", "\"1s\""));
         }
-        if settings.spool.keep_bytes < MIN_KEEP_BYTES {
+        if settings.spool.keep_bytes < MIN_KEEP_BYTES || settings.dead.keep_bytes < MIN_KEEP_BYTES {
             return Err(least("keep_bytes", "1048576"));
         }
         if settings.ledger.publish_head < MIN_PUBLISH_HEAD {

@@ -54,6 +54,12 @@ pub fn shipped_actions() -> Vec<SourceFile> {
     Folder::Playbooks.shipped().into_iter().filter(|file| super::is_action(&file.name)).collect()
 }
 
+/// The extractor files that the binary brings, for commands that need no configuration.
+#[must_use]
+pub fn shipped_extractors() -> Vec<SourceFile> {
+    Folder::Rules.shipped().into_iter().filter(|file| super::is_extractor(&file.name)).collect()
+}
+
 fn collect(dir: &Dir<'_>, folder: &str, out: &mut Vec<SourceFile>) {
     for file in dir.files() {
         if let Some(text) = file.contents_utf8() {

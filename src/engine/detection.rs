@@ -4,11 +4,11 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, oneshot};
 
 use super::bounds::Bounds;
 use super::bundle::{self, Content};
+use super::checkpoint::{Checkpoint, State};
 use super::decide::Detected;
 use super::pipeline::{Pipeline, Settings};
 use super::recover::Announced;
@@ -16,8 +16,8 @@ use super::status::{Gravity, Status};
 use crate::correlate;
 use crate::diag::Diagnostic;
 use crate::journal::{Revisions, SpoolReader, record_id};
-use crate::model::{Entry, EntryBody, Finding, Inventory, NodeId, RecordId, Revision, RevisionKind, Time};
-use crate::normalise::{Extractors, Normaliser, Options};
+use crate::model::{DeadLetter, Entry, EntryBody, Finding, Inventory, NodeId, RecordId, Revision, RevisionKind, Time};
+use crate::normalise::{Extractors, Normaliser, Options, Refusal};
 use crate::sigma::RuleSet;
 
 /// A checkpoint is written after so many entries …
@@ -27,14 +27,6 @@ const CHECKPOINT_TIME: Duration = Duration::from_secs(60);
 
 /// Damage that is named when the spool is computed again.
 const MAX_DAMAGE: usize = 100;
-
-/// What a checkpoint holds (postcard, stable): the pipeline's snapshot, and the revisions that were live. [`Bounds`] follow, which older
-/// ones do not have.
-#[derive(Debug, Serialize, Deserialize)]
-struct Checkpoint {
-    revisions: Vec<Revision>,
-    snapshot: Vec<u8>,
-}
 
 /// Where the thread is when it has caught up with what the spool held at the start.
 #[derive(Debug)]
@@ -92,9 +84,7 @@ impl Detection {
         detected: mpsc::Sender<Detected>,
         status: Status,
     ) -> Result<Detection, Vec<Diagnostic>> {
-        let options = Options { node: node.clone(), ..Options::at(Time(0)) };
-        let normaliser = Normaliser::new(Arc::new(Extractors::default()), options);
-        let pipeline = Pipeline::new(Arc::new(RuleSet::default()), normaliser, Arc::new(Inventory::default()), Settings::default())?;
+        let pipeline = empty(node, Settings::default())?;
         let (node, bounds, since_checkpoint) = (node.clone(), Bounds::default(), (0, Instant::now()));
         Ok(Detection { node, pipeline, bounds, live: Live::new(), revisions, status, announced, damage: Vec::new(), detected, seq: 0, since_checkpoint })
     }
@@ -104,12 +94,11 @@ impl Detection {
     /// # Errors
     /// It is another version's, damaged, or names a revision that is no longer kept: then nothing has changed but revisions.
     pub(super) fn restore(&mut self, seq: u64, body: &[u8]) -> Result<(), String> {
-        let (checkpoint, rest) = postcard::take_from_bytes::<Checkpoint>(body).map_err(|error| error.to_string())?;
+        let (checkpoint, bounds) = Checkpoint::decode(body)?;
         for revision in &checkpoint.revisions {
             self.revise(revision)?;
         }
         self.pipeline.restore(&checkpoint.snapshot).map_err(|error| error.to_string())?;
-        let bounds = (!rest.is_empty()).then(|| postcard::from_bytes(rest)).transpose().map_err(|error| error.to_string())?;
         self.bounds = bounds.unwrap_or_else(|| Bounds::from(self.pipeline.counters()));
         (self.seq, self.since_checkpoint) = (seq, (seq, Instant::now()));
         Ok(())
@@ -175,20 +164,38 @@ impl Detection {
                 }
             }
         }
-        for found in self.pipeline.entry(entry) {
-            if entry.seq > self.announced.until
-                && let Some(finding) = self.pipeline.finding(&found)
-            {
-                self.announce(finding)?;
-            }
+        let found = self.pipeline.entry(entry);
+        let announced = entry.seq <= self.announced.until;
+        if let Some(letter) = self.dead_letter(entry).filter(|_| !announced) {
+            self.detected.blocking_send(Detected::Dead(Box::new(letter))).map_err(|_| Closed)?;
         }
+        let findings: Vec<Finding> = found.iter().filter_map(|found| self.pipeline.finding(found)).collect();
         let id = || record_id(&self.node, entry).unwrap_or_else(|| RecordId::Pushed { node: self.node.clone(), seq: entry.seq });
-        for finding in self.bounds.look(self.pipeline.counters(), entry, id, self.pipeline.watermark()) {
-            if entry.seq > self.announced.until {
+        let bounds = self.bounds.look(self.pipeline.counters(), entry, id, self.pipeline.watermark());
+        for finding in findings.into_iter().chain(bounds) {
+            if !announced {
                 self.announce(finding)?;
             }
         }
         Ok(())
+    }
+
+    /// Of a record that the pipeline has just refused.
+    fn dead_letter(&self, entry: &Entry) -> Option<DeadLetter> {
+        let EntryBody::Record(record) = &entry.body else { return None };
+        let (_, Refusal { reason, detail }) = self.pipeline.refused().first()?;
+        Some(DeadLetter {
+            seq: entry.seq,
+            id: record_id(&self.node, entry)?,
+            source: Arc::clone(&record.source),
+            stream: Arc::clone(&record.stream),
+            subject: record.subject.clone(),
+            time: record.arrival.unwrap_or_default(),
+            reason: *reason,
+            detail: detail.clone(),
+            bytes: record.raw.len() as u64,
+            raw: record.raw.get(..DeadLetter::MAX_RAW).unwrap_or(&record.raw).to_vec(),
+        })
     }
 
     /// Hands a finding on that the ledger does not have.
@@ -201,16 +208,7 @@ impl Detection {
 
     /// Puts a revision in place.
     fn revise(&mut self, revision: &Revision) -> Result<(), String> {
-        let content = bundle::read(&self.revisions, revision).map_err(|error| format!("revision {}: {error}", revision.hash))?;
-        match content {
-            Content::Rules(files) => {
-                // What does not load was named when the files were read; here the same files are left out again.
-                let loaded = correlate::load(&files);
-                self.pipeline.set_rules(Arc::new(loaded.set)).map_err(|wrong| wrong.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))?;
-            }
-            Content::Extractors(files) => self.pipeline.set_extractors(Arc::new(Extractors::load(&files).0)),
-            Content::Inventory(inventory) => self.pipeline.set_inventory(Arc::new(inventory)),
-        }
+        put(&mut self.pipeline, &self.revisions, revision)?;
         self.live.insert(kind_key(revision.kind), revision.clone());
         Ok(())
     }
@@ -222,19 +220,9 @@ impl Detection {
 
     fn checkpoint(&mut self) -> Result<(), Closed> {
         self.since_checkpoint = (self.seq, Instant::now());
-        let snapshot = self.pipeline.snapshot().map_err(|error| error.to_string());
-        let state = snapshot.and_then(|snapshot| {
-            let checkpoint = Checkpoint { revisions: self.live.values().cloned().collect(), snapshot };
-            let body = postcard::to_stdvec(&checkpoint).map_err(|error| error.to_string())?;
-            postcard::to_extend(&self.bounds, body).map_err(|error| error.to_string())
-        });
-        match state {
-            Ok(state) => self.detected.blocking_send(Detected::Checkpoint { seq: self.seq, state }).map_err(|_| Closed),
-            Err(error) => {
-                tracing::error!(error, "no checkpoint could be made; recovery starts from the one before");
-                Ok(())
-            }
-        }
+        let (revisions, snapshot) = (self.live.values().cloned().collect(), self.pipeline.snapshot());
+        let state = State { revisions, snapshot, bounds: self.bounds };
+        self.detected.blocking_send(Detected::Checkpoint { seq: self.seq, state: Box::new(state) }).map_err(|_| Closed)
     }
 
     fn measure(&self) {
@@ -248,7 +236,37 @@ impl Detection {
     }
 }
 
-fn part(kind: RevisionKind) -> &'static str {
+/// A pipeline over a spool, before its first revision.
+pub(super) fn empty(node: &NodeId, settings: Settings) -> Result<Pipeline, Vec<Diagnostic>> {
+    let normaliser = Normaliser::new(Arc::new(Extractors::default()), options(node));
+    Pipeline::new(Arc::new(RuleSet::default()), normaliser, Arc::new(Inventory::default()), settings)
+}
+
+/// How the records of a spool are read, live and again.
+pub(super) fn options(node: &NodeId) -> Options {
+    Options { node: node.clone(), ..Options::at(Time(0)) }
+}
+
+/// Puts a revision in the place of what a pipeline has.
+pub(super) fn put(pipeline: &mut Pipeline, revisions: &Revisions, revision: &Revision) -> Result<(), String> {
+    match bundle::read(revisions, revision).map_err(|error| format!("revision {}: {error}", revision.hash))? {
+        Content::Rules(files) => {
+            // What does not load was named when the files were read; here the same files are left out again.
+            let loaded = correlate::load(&files);
+            pipeline.set_rules(Arc::new(loaded.set)).map_err(|wrong| wrong.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))?;
+        }
+        Content::Extractors(files) => pipeline.set_extractors(Arc::new(Extractors::load(&files).0)),
+        Content::Inventory(inventory) => pipeline.set_inventory(Arc::new(inventory)),
+    }
+    Ok(())
+}
+
+/// The revisions that a checkpoint's body names.
+pub(super) fn revisions_of(body: &[u8]) -> Result<Vec<Revision>, String> {
+    postcard::from_bytes::<Checkpoint>(body).map(|checkpoint| checkpoint.revisions).map_err(|error| error.to_string())
+}
+
+pub(super) fn part(kind: RevisionKind) -> &'static str {
     match kind {
         RevisionKind::Rules => "rules revision",
         RevisionKind::Extractors => "extractors revision",

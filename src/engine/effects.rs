@@ -9,9 +9,11 @@ use tokio_util::sync::CancellationToken;
 
 use super::index::Feed;
 use super::open::OpenFindings;
+use super::policy::Used;
 use super::status::{Gravity, Status};
 use crate::action::{Budgets, Leases};
-use crate::alert::Outbox;
+use crate::alert::{Alerts, Outbox};
+use crate::clock;
 use crate::journal::{Content, DataDir, Ledger, LedgerConfig, LedgerHash, LedgerPlace, LedgerReader, LedgerRecovery, Old, OpenError, ReadError};
 use crate::model::{Decided, Time};
 
@@ -31,6 +33,8 @@ pub(super) struct Effects {
     empty: State,
     /// What is to be delivered.
     pub(super) outbox: Mutex<Outbox>,
+    /// What was told and is not over.
+    pub(super) alerts: Mutex<Alerts>,
     /// What holds on devices.
     pub(super) leases: Mutex<Leases>,
     /// What playbooks may still do.
@@ -41,6 +45,8 @@ pub(super) struct Effects {
     pub(super) delivery_news: Notify,
     /// Wakes the leases.
     pub(super) lease_news: Notify,
+    /// Wakes the decider: a delivery of an alert may be settled.
+    pub(super) alert_news: Notify,
     feed: broadcast::Sender<Arc<Decided>>,
     /// The ledger's newest record, for those who follow it on disk.
     recorded: watch::Sender<u64>,
@@ -86,11 +92,13 @@ impl Effects {
             recording: RwLock::default(),
             empty,
             outbox: Mutex::new(state.outbox),
+            alerts: Mutex::new(state.alerts),
             leases: Mutex::new(state.leases),
             budgets: Mutex::new(state.budgets),
             open: Mutex::new(state.open),
             delivery_news: Notify::new(),
             lease_news: Notify::new(),
+            alert_news: Notify::new(),
             feed: broadcast::channel(FEED).0,
             index: OnceLock::new(),
             status,
@@ -103,6 +111,11 @@ impl Effects {
     /// From now on a disk that refuses is waited for only [`PATIENCE`]: what cannot be recorded is computed again at the next start.
     pub(super) fn end(&self) {
         self.ending.cancel();
+    }
+
+    /// Cancelled when opmas ends.
+    pub(super) fn ending(&self) -> CancellationToken {
+        self.ending.clone()
     }
 
     /// Every decision from now on, for people who watch; a slow reader misses some.
@@ -124,6 +137,9 @@ impl Effects {
                 tracing::warn!("{text}");
             }
             self.apply(one);
+            if let Decided::DeliveryOutcome { .. } = &**one {
+                self.alert_news.notify_one();
+            }
             // No reader is no error.
             let _ = self.feed.send(one.clone());
         }
@@ -200,10 +216,16 @@ impl Effects {
         Ok(self.ledger.drop_old(old, alive).await?)
     }
 
+    /// What steps have used up until now.
+    pub(super) fn used(&self) -> Used<'_> {
+        Used { leases: &self.leases, budgets: &self.budgets, now: clock::now() }
+    }
+
     /// Takes a record in that was just appended.
     fn apply(&self, decided: &Decided) {
         fits(lock(&self.outbox).apply(decided));
         fits(lock(&self.leases).apply(decided));
+        lock(&self.alerts).apply(decided);
         lock(&self.budgets).apply(decided);
         lock(&self.open).apply(decided);
     }
@@ -213,6 +235,7 @@ impl Effects {
 #[derive(Clone, Debug)]
 pub(super) struct State {
     pub(super) outbox: Outbox,
+    pub(super) alerts: Alerts,
     pub(super) leases: Leases,
     pub(super) budgets: Budgets,
     pub(super) open: OpenFindings,
@@ -221,12 +244,13 @@ pub(super) struct State {
 impl State {
     /// Before any record.
     pub(super) fn new(outbox: Outbox, leases: Leases) -> State {
-        State { outbox, leases, budgets: Budgets::default(), open: OpenFindings::default() }
+        State { outbox, alerts: Alerts::default(), leases, budgets: Budgets::default(), open: OpenFindings::default() }
     }
 
     pub(super) fn apply(&mut self, decided: &Decided) {
         fits(self.outbox.apply(decided));
         fits(self.leases.apply(decided));
+        self.alerts.apply(decided);
         self.budgets.apply(decided);
         self.open.apply(decided);
     }

@@ -2,7 +2,7 @@
 //! the ledger, and nothing waits for it.
 
 use std::collections::BTreeMap;
-use std::io::{self, IsTerminal, Write};
+use std::io;
 use std::path::Path;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
 use std::sync::{Arc, Mutex};
@@ -14,6 +14,7 @@ use crate::journal::{Content, DataDir, LedgerEntry, LedgerPlace, LedgerReader, R
 use crate::model::Decided;
 
 use super::effects::lock;
+use super::progress::{Progress, Unit};
 use super::status::{Gravity, Status};
 
 /// Batches between the ledger and the index; when it is full, the index reads the ledger.
@@ -28,8 +29,6 @@ const BATCH: usize = 256;
 const LOCK_PATIENCE: Duration = Duration::from_secs(5);
 /// The pause between two tries.
 const LOCK_PAUSE: Duration = Duration::from_millis(100);
-/// How often progress is shown.
-const PROGRESS: Duration = Duration::from_millis(200);
 
 /// Why there is no index to ask.
 #[derive(Debug, thiserror::Error)]
@@ -96,7 +95,7 @@ fn catch_up(index: &mut Index, ledger: &Path, head: Option<u64>) -> Result<Optio
             _ => return Ok(Some(format!("its entry {position} is not that of the ledger"))),
         }
     }
-    let mut progress = Progress::new(head);
+    let mut progress = Progress::new("the index", Unit::Count("ledger entries"), head);
     loop {
         let entries = reader.by_ref().take_while(|entry| entry.as_ref().map_or(true, |e| head.is_none_or(|head| e.seq <= head)));
         let batch = entries.take(BATCH).collect::<Result<Vec<LedgerEntry>, ReadError>>()?;
@@ -111,40 +110,6 @@ fn decided(entry: &LedgerEntry) -> Option<&Decided> {
     match &entry.content {
         Content::Decided(decided) => Some(decided),
         Content::Erased { .. } => None,
-    }
-}
-
-/// How far a rebuilding is, on standard error when that is a terminal and it takes a while.
-struct Progress {
-    of: Option<u64>,
-    shown: Option<Instant>,
-    drawn: bool,
-}
-
-impl Progress {
-    fn new(of: Option<u64>) -> Progress {
-        Progress { of, shown: io::stderr().is_terminal().then(Instant::now), drawn: false }
-    }
-
-    fn at(&mut self, seq: u64) {
-        if self.shown.is_some_and(|shown| shown.elapsed() > PROGRESS) {
-            (self.shown, self.drawn) = (Some(Instant::now()), true);
-            let _ = match self.of.filter(|of| *of > 0) {
-                Some(of) => {
-                    let done = usize::try_from(seq.saturating_mul(30) / of).unwrap_or(30).min(30);
-                    write!(io::stderr(), "\rthe index: [{:<30}] {seq} of {of} ledger entries ", "#".repeat(done))
-                }
-                None => write!(io::stderr(), "\rthe index: {seq} ledger entries "),
-            };
-        }
-    }
-}
-
-impl Drop for Progress {
-    fn drop(&mut self) {
-        if self.drawn {
-            let _ = writeln!(io::stderr());
-        }
     }
 }
 

@@ -12,6 +12,8 @@
 
 mod bounds;
 mod bundle;
+mod checkpoint;
+mod dead;
 mod decide;
 mod deliveries;
 mod detection;
@@ -25,9 +27,11 @@ mod leases;
 mod open;
 pub mod pipeline;
 mod policy;
+mod progress;
 mod publish;
 mod recover;
 mod reload;
+pub mod replay;
 mod retain;
 mod runs;
 mod start;
@@ -37,5 +41,6 @@ mod worker;
 pub use handle::Engine;
 pub use index::{NoIndex, open_index};
 pub use pipeline::{Found, Pipeline};
+pub use progress::{Progress, Unit};
 pub use start::{StartError, start};
 pub use status::{Gravity, Reason, Status};

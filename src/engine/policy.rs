@@ -1,15 +1,14 @@
 //! From what a script asks for to a step: the device, the parameters, the commands, and whether it may be carried out.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use serde_json::Map;
 use tokio::sync::watch;
 
-use super::effects::{Effects, lock};
-use crate::action::{self, Action, Ceilings, Guard, GuardConfig, GuardFacts, Params, Posture};
-use crate::clock;
+use super::effects::lock;
+use crate::action::{self, Action, Budgets, Ceilings, Guard, GuardConfig, GuardFacts, Leases, Params, Posture};
 use crate::config::Content;
-use crate::model::{Device, Finding, Step, Verdict};
+use crate::model::{Device, Finding, Step, Time, Verdict};
 use crate::playbook::{Call, Playbook};
 
 /// Everything that decides on a step.
@@ -18,6 +17,13 @@ pub(super) struct Policy {
     pub(super) posture: Posture,
     pub(super) ceilings: Ceilings,
     pub(super) guard: GuardConfig,
+}
+
+/// What earlier steps have used up, and when the step is decided.
+pub(super) struct Used<'a> {
+    pub(super) leases: &'a Mutex<Leases>,
+    pub(super) budgets: &'a Mutex<Budgets>,
+    pub(super) now: Time,
 }
 
 /// What a call names, found.
@@ -29,7 +35,7 @@ struct Found {
 
 impl Policy {
     /// The step that a call becomes. What cannot be carried out is a step too, refused with its reason.
-    pub(super) fn step(&self, effects: &Effects, run: &Arc<str>, playbook: &Playbook, finding: &Finding, call: &Call) -> Step {
+    pub(super) fn step(&self, used: &Used<'_>, run: &Arc<str>, playbook: &Playbook, finding: &Finding, call: &Call) -> Step {
         let mut step = Step {
             run: run.clone(),
             key: call.key.clone(),
@@ -42,17 +48,17 @@ impl Policy {
             decision: Verdict::Refused,
             reason: String::new(),
         };
-        if let Err(reason) = self.decide(effects, playbook, finding, call, &mut step) {
+        if let Err(reason) = self.decide(used, playbook, finding, call, &mut step) {
             step.decision = Verdict::Refused;
             step.reason = reason;
         }
         step
     }
 
-    fn decide(&self, effects: &Effects, playbook: &Playbook, finding: &Finding, call: &Call, step: &mut Step) -> Result<(), String> {
+    fn decide(&self, used: &Used<'_>, playbook: &Playbook, finding: &Finding, call: &Call, step: &mut Step) -> Result<(), String> {
         let Found { action, device, params } = self.find(call)?;
         step.params = params.to_json();
-        if action.lifetime(&params).is_some() && !lock(&effects.leases).has_room() {
+        if action.lifetime(&params).is_some() && !lock(used.leases).has_room() {
             return Err(format!("{} effects are looked after already, which is the most", action::MAX_LEASES));
         }
         let plan = action::plan(&action, device.platform, &params).map_err(|error| error.to_string())?;
@@ -68,7 +74,7 @@ impl Policy {
             trust: finding.trust,
         });
         if decision.verdict != Verdict::Observe {
-            lock(&effects.budgets).check(step, playbook.budget, clock::now()).map_err(|over| over.to_string())?;
+            lock(used.budgets).check(step, playbook.budget, used.now).map_err(|over| over.to_string())?;
         }
         (step.decision, step.reason) = (decision.verdict, decision.reason);
         Ok(())

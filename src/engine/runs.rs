@@ -158,7 +158,7 @@ impl Runner {
         match evaluation.progress {
             Progress::Ready(calls) => calls
                 .iter()
-                .map(|call| Decided::Intent { step: Box::new(self.policy.step(&self.effects, run.id(), &playbook, finding, call)), at: clock::now() })
+                .map(|call| Decided::Intent { step: Box::new(self.policy.step(&self.effects.used(), run.id(), &playbook, finding, call)), at: clock::now() })
                 .collect(),
             Progress::Done => vec![moved(run, RunState::Done, done_reason(&evaluation.log))],
             Progress::Failed { message, place } => {

@@ -9,6 +9,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
+use super::dead::Dead;
 use super::decide::Decider;
 use super::detection::{CaughtUp, Detection};
 use super::effects::{Effects, lock};
@@ -89,7 +90,9 @@ pub async fn start(setup: Setup, status: Status) -> Result<Engine, StartError> {
     // It is empty until now.
     let _ = store.effects.index.set(feed);
     let mut acting = Acting::start(&setup, &data, store.effects, store.runs, &status).await?;
-    let decider = tokio::spawn(acting.decider(checkpoints).run(detected));
+    let dead = Dead::new(store.dead, status.clone(), acting.effects.ending());
+    acting.tasks.push(tokio::spawn(dead.clone().watch(acting.stop.clone())));
+    let decider = tokio::spawn(acting.decider(checkpoints, dead).run(detected));
     let caught_up = catch_up(detection, recorded, entries).await?;
     acting.effects.record(caught_up.damage.iter().map(|error| note(format!("passed over while catching up: {error}"))).collect()).await;
     let settings = setup.settings.clone();
@@ -220,9 +223,9 @@ impl Acting {
         tasks
     }
 
-    fn decider(&self, checkpoints: Checkpoints) -> Decider {
+    fn decider(&self, checkpoints: Checkpoints, dead: Dead) -> Decider {
         let (content, spool, runs) = (self.content.subscribe(), self.spool.clone(), self.begun.clone());
-        Decider { effects: self.effects.clone(), content, checkpoints, spool, runs, dropped: (None, 0) }
+        Decider { effects: self.effects.clone(), content, checkpoints, dead, spool, runs, dropped: (None, 0) }
     }
 
     /// Lets the sources in.
@@ -240,9 +243,10 @@ impl Acting {
         ];
         let listening = sources.iter().flat_map(listening).collect();
         let context = context(&self, &batches, &sources_stop);
+        let doors = sources.iter().filter_map(|source| source.door(&context)).collect();
         before_decider.extend(sources.into_iter().map(|source| tokio::spawn(source.run(context.clone()))));
         let stop = Stop { sources: stop_sources, ticks, effects: self.stop, before_decider, decider, after_decider: self.tasks };
-        Engine { status: self.status, effects: self.effects, hands: self.hands, reload, spool: self.spool, batches, listening, stop }
+        Engine { status: self.status, effects: self.effects, hands: self.hands, reload, spool: self.spool, batches, doors, listening, stop }
     }
 }
 

@@ -347,6 +347,14 @@ impl SpoolReader {
         Ok(SpoolReader { log: LogReader::open(dir, Kind::Spool, from, durable)?, from })
     }
 
+    /// The place of the newest entry of a data folder's `spool`, 0 when there is none.
+    ///
+    /// # Errors
+    /// As [`SpoolReader::open`].
+    pub fn newest(dir: &Path) -> Result<u64, ReadError> {
+        Ok(LogReader::open(dir, Kind::Spool, u64::MAX, None)?.flatten().last().map_or(0, |(frame, _)| frame.seq))
+    }
+
     pub(super) fn log(&self) -> &LogReader {
         &self.log
     }

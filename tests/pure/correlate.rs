@@ -39,7 +39,7 @@ pub(crate) fn rule_set(texts: &[&str]) -> RuleSet {
 
 pub(crate) fn pipeline(rules: &RuleSet, settings: Settings) -> Pipeline {
     static EXTRACTORS: OnceLock<Arc<Extractors>> = OnceLock::new();
-    let extractors = EXTRACTORS.get_or_init(|| Arc::new(Extractors::shipped()));
+    let extractors = EXTRACTORS.get_or_init(|| Arc::new(Extractors::load(&opmas::config::shipped_extractors()).0));
     let normaliser = Normaliser::new(Arc::clone(extractors), Options::at(BASE));
     Pipeline::new(Arc::new(rules.clone()), normaliser, Arc::new(Inventory::default()), settings).unwrap()
 }

@@ -4,6 +4,7 @@ use std::io::Write as _;
 use std::process::{Command, Stdio};
 use std::sync::{Arc, LazyLock};
 
+use opmas::config::shipped_extractors;
 use opmas::diag::SourceFile;
 use opmas::model::{Event, Inventory, Payload, Record, Time, Trust};
 use opmas::normalise::{CUT_MARK, Extractors, Normaliser, Options, State, parse_timezone};
@@ -18,7 +19,7 @@ fn time(text: &str) -> Time {
 
 /// Loaded once: every pattern is compiled and tried on its examples.
 fn shipped() -> Arc<Extractors> {
-    static SHIPPED: LazyLock<Arc<Extractors>> = LazyLock::new(|| Arc::new(Extractors::shipped()));
+    static SHIPPED: LazyLock<Arc<Extractors>> = LazyLock::new(|| Arc::new(Extractors::load(&shipped_extractors()).0));
     Arc::clone(&SHIPPED)
 }
 
@@ -353,9 +354,9 @@ fn a_cut_line_is_marked_and_not_typed() {
 
 #[test]
 fn the_shipped_extractors_read_their_own_examples() {
-    let (extractors, diagnostics) = Extractors::load(&Extractors::shipped_files());
+    let (extractors, diagnostics) = Extractors::load(&shipped_extractors());
     assert_eq!(diagnostics, []);
-    assert_eq!(extractors.len(), Extractors::shipped_files().len());
+    assert_eq!(extractors.len(), shipped_extractors().len());
 }
 
 #[test]

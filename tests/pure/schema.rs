@@ -15,7 +15,7 @@ fn opmas(dir: &Path, arguments: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_opmas")).args(arguments).current_dir(dir).output().unwrap()
 }
 
-fn said(dir: &Path, arguments: &[&str]) -> String {
+pub(crate) fn said(dir: &Path, arguments: &[&str]) -> String {
     let output = opmas(dir, arguments);
     assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
     String::from_utf8(output.stdout).unwrap()
@@ -26,7 +26,7 @@ fn json(value: impl serde::Serialize) -> Value {
 }
 
 /// What an independent validator says of documents; empty when all are right.
-fn judged(schema: &str, documents: &[Value]) -> String {
+pub(crate) fn judged(schema: &str, documents: &[Value]) -> String {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("schema.json");
     std::fs::write(&file, schema).unwrap();

@@ -218,7 +218,7 @@ impl Translator {
 
     /// The event's fields, and what is known of the record; where an event has fields of these names itself, `raw` still shows them.
     fn event(&mut self, seq: u64, record: &Record, id: &str) -> Value {
-        let event = pipeline::event(&mut self.normaliser, &self.inventory, seq, record);
+        let (event, _) = pipeline::event(&mut self.normaliser, &self.inventory, seq, record);
         let mut fields = event.fields;
         let own = [("raw", Some(event.raw.to_string())), ("source", Some(record.source.to_string())), ("id", Some(id.to_owned()))];
         let received = record.arrival.map(|arrival| arrival.to_string());

@@ -14,15 +14,6 @@ use crate::diag::{Diagnostic, SourceFile};
 use crate::model::LogSource;
 use pattern::Program;
 
-/// The extractor files that are part of the program.
-const SHIPPED: &[(&str, &str)] = &[
-    ("rules/extractors/dnsmasq-dhcp.toml", include_str!("../../../rules/extractors/dnsmasq-dhcp.toml")),
-    ("rules/extractors/dropbear.toml", include_str!("../../../rules/extractors/dropbear.toml")),
-    ("rules/extractors/hostapd.toml", include_str!("../../../rules/extractors/hostapd.toml")),
-    ("rules/extractors/kernel-netfilter.toml", include_str!("../../../rules/extractors/kernel-netfilter.toml")),
-    ("rules/extractors/netifd.toml", include_str!("../../../rules/extractors/netifd.toml")),
-];
-
 /// All loaded extractors. A message is typed by the first pattern that matches: files in their order, patterns in the order of their file.
 #[derive(Debug, Default)]
 pub struct Extractors {
@@ -44,18 +35,6 @@ impl Extractors {
             }
         }
         (loaded, diagnostics)
-    }
-
-    /// The files that are part of the program, by the names under which `opmas init` writes them.
-    #[must_use]
-    pub fn shipped_files() -> Vec<SourceFile> {
-        SHIPPED.iter().map(|(name, text)| SourceFile { name: (*name).into(), text: (*text).into() }).collect()
-    }
-
-    /// The extractors that are part of the program.
-    #[must_use]
-    pub fn shipped() -> Extractors {
-        Extractors::load(&Extractors::shipped_files()).0
     }
 
     /// How many files are loaded.
