@@ -52,6 +52,7 @@ followed! {
     writing_an_action = "writing-an-action.md",
     writing_an_extractor = "writing-an-extractor.md",
     adding_a_channel = "adding-a-channel.md",
+    replaying = "replaying.md",
     operating = "operating.md",
 }
 
