@@ -7,6 +7,8 @@ mod durability;
 mod executor;
 mod guide;
 mod http;
+mod kafka;
+mod kafka_server;
 mod mail;
 mod nats;
 mod nats_server;

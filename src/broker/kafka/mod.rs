@@ -1,8 +1,11 @@
 //! Connecting to Kafka: what librdkafka is told, and what it says as one clear sentence.
 
+mod commits;
 mod listener;
+mod native;
 mod topics;
 
+pub use commits::Commits;
 pub use listener::{Kind, Listener, Trouble};
 pub use topics::{Topic, describe};
 

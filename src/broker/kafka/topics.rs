@@ -2,13 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::ffi::{CStr, CString, c_char};
-use std::ptr::NonNull;
 use std::sync::Arc;
 use std::time::Duration;
 
 use rdkafka::bindings as native;
 use rdkafka::client::{Client, ClientContext};
 use rdkafka::types::RDKafkaRespErr as Code;
+
+use super::native::{Owned, text};
 
 /// What the cluster says of a topic.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -21,26 +22,6 @@ pub enum Topic {
     Forbidden,
     /// It is being made or moved.
     Unsettled,
-}
-
-/// A pointer of librdkafka's that is given back with its own function.
-struct Owned<T>(NonNull<T>, unsafe extern "C" fn(*mut T));
-
-impl<T> Owned<T> {
-    fn new(pointer: *mut T, destroy: unsafe extern "C" fn(*mut T)) -> Option<Owned<T>> {
-        NonNull::new(pointer).map(|pointer| Owned(pointer, destroy))
-    }
-
-    fn get(&self) -> *mut T {
-        self.0.as_ptr()
-    }
-}
-
-impl<T> Drop for Owned<T> {
-    fn drop(&mut self) {
-        // SAFETY: the pointer came from librdkafka with this function to give it back, and is given back once.
-        unsafe { (self.1)(self.0.as_ptr()) }
-    }
 }
 
 /// Asks for topics by name; waits at most `within`. Every name gets an answer.
@@ -59,7 +40,7 @@ pub fn describe<C: ClientContext>(client: &Client<C>, names: &[&str], within: Du
     unsafe {
         let error = native::rd_kafka_event_error(answer.get());
         if error != Code::RD_KAFKA_RESP_ERR_NO_ERROR {
-            return Err(CStr::from_ptr(native::rd_kafka_err2str(error)).to_string_lossy().into_owned());
+            return Err(text(error));
         }
         let result = native::rd_kafka_event_DescribeTopics_result(answer.get());
         if result.is_null() {

@@ -56,7 +56,7 @@ impl Member<'_> {
         tracing::debug!(source = %self.outlet.source, partitions = places.len(), "Kafka: partitions go");
         self.let_land();
         if !self.client.assignment_lost() {
-            self.flights.commit_now(&self.client, &mut self.parts);
+            self.flights.commit_now(LAST, &self.client, &mut self.parts);
         }
         self.drop_parts(places);
         self.unresolved.retain(|place| !places.contains(place));

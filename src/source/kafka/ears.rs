@@ -1,4 +1,4 @@
-//! What librdkafka calls back: errors, rebalances, the ends of commits. It only notes them; the thread that polls acts on them.
+//! What librdkafka calls back: errors and rebalances. It only notes them; the thread that polls acts on them.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -7,7 +7,7 @@ use rdkafka::ClientContext;
 use rdkafka::TopicPartitionList;
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::{BaseConsumer, Consumer as _, ConsumerContext};
-use rdkafka::error::{KafkaError, KafkaResult};
+use rdkafka::error::KafkaError;
 use rdkafka::types::RDKafkaRespErr;
 
 use crate::broker::kafka::Listener;
@@ -24,24 +24,18 @@ pub(super) enum Rebalance {
 pub(super) struct Ears {
     pub(super) listener: Listener,
     rebalances: Mutex<Vec<Rebalance>>,
-    committed: Mutex<Option<KafkaResult<()>>>,
     /// Set before the client is dropped: nobody acts on rebalances any more.
     leaving: AtomicBool,
 }
 
 impl Ears {
     pub(super) fn new(listener: Listener) -> Ears {
-        Ears { listener, rebalances: Mutex::default(), committed: Mutex::default(), leaving: AtomicBool::new(false) }
+        Ears { listener, rebalances: Mutex::default(), leaving: AtomicBool::new(false) }
     }
 
     /// The rebalances since the last call, in their order. There are never more than two: the next comes when they are answered.
     pub(super) fn take_rebalances(&self) -> Vec<Rebalance> {
         std::mem::take(&mut lock(&self.rebalances))
-    }
-
-    /// How the commit under way ended.
-    pub(super) fn take_committed(&self) -> Option<KafkaResult<()>> {
-        lock(&self.committed).take()
     }
 
     pub(super) fn leave(&self) {
@@ -75,9 +69,5 @@ impl ConsumerContext for Ears {
             return;
         }
         lock(&self.rebalances).push(if assigned { Rebalance::Assigned(list.clone()) } else { Rebalance::Revoked(list.clone()) });
-    }
-
-    fn commit_callback(&self, result: KafkaResult<()>, _offsets: &TopicPartitionList) {
-        *lock(&self.committed) = Some(result);
     }
 }

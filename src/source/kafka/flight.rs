@@ -4,17 +4,18 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer as _};
+use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::{Offset, TopicPartitionList};
 use tokio::sync::oneshot;
 
 use super::ears::Ears;
 use super::message::Labels;
+use crate::broker::kafka::Commits;
 
 /// How long a commit that failed waits for the next try.
 const AGAIN: Duration = Duration::from_millis(500);
 /// How long a commit may stay unanswered before another is tried.
-const UNANSWERED: Duration = Duration::from_secs(15);
+const UNANSWERED: Duration = Duration::from_secs(60);
 
 /// A topic and one of its partitions.
 pub(super) type Place = (Arc<str>, i32);
@@ -52,8 +53,8 @@ struct Flight {
 #[derive(Default)]
 pub(super) struct Flights {
     under_way: VecDeque<Flight>,
-    /// What was sent to the group, and when.
-    sent: Option<(Instant, Ends)>,
+    /// What was sent to the group, when, and where the answer comes.
+    sent: Option<(Instant, Ends, Commits)>,
     not_before: Option<Instant>,
 }
 
@@ -96,30 +97,30 @@ impl Flights {
         Ok(())
     }
 
-    /// Commits what is safe and not committed, one commit at a time; the answer comes with a later poll.
+    /// Commits what is safe and not committed, one commit at a time.
     pub(super) fn commit(&mut self, client: &BaseConsumer<Ears>, parts: &mut Parts) {
-        self.answered(client, parts);
-        let waits = self.sent.as_ref().is_some_and(|(at, _)| at.elapsed() < UNANSWERED) || self.not_before.is_some_and(|at| Instant::now() < at);
+        self.answered(Duration::ZERO, parts);
+        let waits = self.sent.is_some() || self.not_before.is_some_and(|at| Instant::now() < at);
         let ends = uncommitted(parts);
-        if waits || ends.is_empty() {
-            return;
-        }
-        match client.commit(&list(&ends, parts), CommitMode::Async) {
-            Ok(()) => self.sent = Some((Instant::now(), ends)),
-            Err(error) => self.failed(&error.to_string()),
+        if !waits && !ends.is_empty() {
+            self.send(client, ends, parts);
         }
     }
 
-    /// The same, and waits for the answer: before partitions are given up.
-    pub(super) fn commit_now(&mut self, client: &BaseConsumer<Ears>, parts: &mut Parts) {
+    /// The same, and waits a while for the answer: before partitions are given up. Their next owner reads again what could not be committed.
+    pub(super) fn commit_now(&mut self, within: Duration, client: &BaseConsumer<Ears>, parts: &mut Parts) {
         let ends = uncommitted(parts);
-        if ends.is_empty() {
-            return;
+        if !ends.is_empty() {
+            self.send(client, ends, parts);
+            self.answered(within, parts);
         }
-        match client.commit(&list(&ends, parts), CommitMode::Sync) {
-            Ok(()) => for_each(ends, parts, |part, end| part.committed = Some(end)),
-            // Its successor reads again what we could not commit.
-            Err(error) => self.failed(&error.to_string()),
+    }
+
+    fn send(&mut self, client: &BaseConsumer<Ears>, ends: Ends, parts: &Parts) {
+        let Some(commits) = Commits::new(client.client()) else { return };
+        match commits.send(client.client(), &list(&ends, parts)) {
+            Ok(()) => self.sent = Some((Instant::now(), ends, commits)),
+            Err(error) => self.failed(&error),
         }
     }
 
@@ -128,16 +129,18 @@ impl Flights {
         self.under_way.is_empty() && uncommitted(parts).is_empty()
     }
 
-    fn answered(&mut self, client: &BaseConsumer<Ears>, parts: &mut Parts) {
-        match client.context().take_committed() {
-            None => {}
+    fn answered(&mut self, within: Duration, parts: &mut Parts) {
+        let Some((at, _, commits)) = &self.sent else { return };
+        match commits.answer(within) {
+            None if at.elapsed() < UNANSWERED => {}
+            None => self.sent = None,
             Some(Ok(())) => {
-                let ends = self.sent.take().map(|(_, ends)| ends).unwrap_or_default();
+                let ends = self.sent.take().map(|(_, ends, _)| ends).unwrap_or_default();
                 for_each(ends, parts, |part, end| part.committed = part.committed.max(Some(end)));
             }
             Some(Err(error)) => {
                 self.sent = None;
-                self.failed(&error.to_string());
+                self.failed(&error);
             }
         }
     }

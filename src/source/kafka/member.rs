@@ -65,12 +65,13 @@ impl Collected {
 
 /// A member of the group.
 pub(super) struct Member<'a> {
+    /// Before the client, as what waits for answers to commits has to be dropped before it.
+    pub(super) flights: Flights,
     pub(super) client: BaseConsumer<Ears>,
     pub(super) consumer: &'a Consumer,
     pub(super) outlet: &'a Outlet,
     handle: &'a Handle,
     pub(super) parts: Parts,
-    pub(super) flights: Flights,
     /// What was read and not handed over yet.
     pub(super) collected: Collected,
     pub(super) look: Look,
@@ -275,7 +276,7 @@ impl<'a> Member<'a> {
             if self.wait_for_flight().is_err() || self.settle().is_err() {
                 break;
             }
-            // Answers to commits come here. What it reads is not committed.
+            // What it reads is not handed over, and not committed.
             self.client.poll(POLL_BUSY);
         }
         self.client.context().leave();
