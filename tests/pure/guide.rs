@@ -54,6 +54,7 @@ followed! {
     adding_a_channel = "adding-a-channel.md",
     connecting_a_broker = "connecting-a-broker.md",
     sending_logs_over_http = "sending-logs-over-http.md",
+    replaying = "replaying.md",
     operating = "operating.md",
 }
 
