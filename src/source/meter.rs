@@ -19,9 +19,11 @@ pub(super) struct Meter {
     pub(super) dropped: Counter,
     /// Datagrams of senders beyond the bound on streams.
     pub(super) crowded: Counter,
-    /// Messages of a broker that this node published itself.
+    /// Messages of a broker that this opmas had published itself.
     pub(super) own: Counter,
-    /// Messages of a broker that were gone before they were read.
+    /// Messages of a broker without a payload.
+    pub(super) empty: Counter,
+    /// Messages that the broker removed before they were read.
     pub(super) gone: Counter,
 }
 
@@ -37,8 +39,9 @@ impl Meter {
             refused: counter!("opmas_source_refused_total", "source" => label()),
             dropped: counter!("opmas_source_kernel_drops_total", "source" => label()),
             crowded: counter!("opmas_source_crowded_datagrams_total", "source" => label()),
-            own: counter!("opmas_source_own_total", "source" => label()),
-            gone: counter!("opmas_source_gone_total", "source" => label()),
+            own: counter!("opmas_source_own_messages_total", "source" => label()),
+            empty: counter!("opmas_source_empty_messages_total", "source" => label()),
+            gone: counter!("opmas_source_gone_messages_total", "source" => label()),
         }
     }
 
