@@ -241,7 +241,7 @@ fn what_a_purge_took_is_counted() {
     client.wait(client.context.update_stream(limits)).unwrap();
     station.start();
     client.all_acknowledged("LOGS");
-    eventually(Duration::from_secs(10), "what is gone is not counted", || station.metric("opmas_source_gone_messages_total") == 250.0);
+    eventually(Duration::from_secs(10), "what is gone is not counted", || station.metric("opmas_source_gone_total") == 250.0);
     assert!(station.log().contains("gone=250"), "{}", station.log());
     // And while it runs.
     client.publish("logs.a", lines(400, 100));
@@ -600,7 +600,7 @@ fn what_we_published_ourselves_is_dropped_and_acknowledged() {
         publish(if n % 3 == 0 { "0123456789abcdef" } else { &node }, n);
     }
     client.all_acknowledged("FINDINGS");
-    assert_eq!(station.metric("opmas_source_own_messages_total"), 20.0);
+    assert_eq!(station.metric("opmas_source_own_total"), 20.0);
     station.terminate();
     let sequences: Vec<u64> = places(&station).into_iter().map(|(_, sequence)| sequence).collect();
     assert_eq!(sequences, (1..=30).step_by(3).collect::<Vec<u64>>());
