@@ -62,6 +62,7 @@ followed! {
 const ELSEWHERE: &[(&str, &str)] = &[
     ("uci set system", "runs on OpenWrt itself, whose uci is in no package"),
     ("channel test email", "needs a mail provider; tests/live/mail.rs sends to a real server"),
+    ("nats stream add", "needs the nats tool; tests/live/nats.rs makes streams of all kinds"),
     ("channel test duty", "needs the n8n of the example; tests/live/webhook.rs sends to a real receiver"),
 ];
 
