@@ -1,12 +1,24 @@
 //! How long the main job takes: from a router's last log line to the block that was read back, and to each message, beside a bare fsync
 //! and a bare `ssh … true` over the same master in the same run. As root: `cargo bench --bench loop`.
 
+#[path = "../tests/live/http.rs"]
+#[expect(dead_code, reason = "the tests use the rest")]
+mod http;
+#[path = "../tests/live/incidents.rs"]
+#[expect(dead_code, reason = "the tests use the rest")]
+mod incidents;
+#[path = "../tests/live/program.rs"]
+#[expect(dead_code, reason = "the tests use the rest")]
+mod program;
 #[path = "../tests/live/router.rs"]
 #[expect(dead_code, reason = "the tests use the rest")]
 mod router;
 #[path = "../tests/live/site.rs"]
 #[expect(dead_code, reason = "the tests use the rest")]
 mod site;
+#[path = "../tests/live/workspace.rs"]
+#[expect(dead_code, reason = "the tests use the rest")]
+mod workspace;
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -97,7 +109,7 @@ fn main() {
     std::thread::sleep(Duration::from_secs(5));
     println!("idle, five seconds after the start:");
     memory(&site);
-    assert_eq!(site.command(&["device", "check"]).0, Some(0));
+    assert_eq!(site.run(&["device", "check"]).0, Some(0));
     let socket = site.router.inside("rt", || UdpSocket::bind((ROUTER, 0)).unwrap());
     let mut begun = BTreeMap::new();
     for n in 1..=ROUNDS {

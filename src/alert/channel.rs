@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::answer::{Answer, SendError};
+use super::follow::Manner;
 use super::http::Post;
 use super::notice::Notice;
 use super::{email, pagerduty, slack, webhook};
@@ -64,6 +65,24 @@ impl Integration {
         match self {
             Integration::Email(_) | Integration::Slack(_) => Repeat::Never,
             Integration::PagerDuty(_) | Integration::Webhook(_) => Repeat::ByKey,
+        }
+    }
+
+    /// How it tells of an alert's further findings.
+    #[must_use]
+    pub fn manner(&self) -> Manner {
+        match self {
+            Integration::Email(_) | Integration::Webhook(_) => Manner::Each,
+            Integration::PagerDuty(_) | Integration::Slack(_) => Manner::InPlace,
+        }
+    }
+
+    /// Whether it tells that an alert is over.
+    #[must_use]
+    pub fn tells_the_end(&self) -> bool {
+        match self {
+            Integration::Email(email) => email.resolved,
+            Integration::PagerDuty(_) | Integration::Slack(_) | Integration::Webhook(_) => true,
         }
     }
 

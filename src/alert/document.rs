@@ -4,8 +4,8 @@
 use serde_json::Value;
 
 use super::clean::visible;
-use super::notice::{AlertState, Notice, Purpose};
-use crate::model::{Entity, EntityKind, Finding, Trust};
+use super::notice::{Notice, Purpose};
+use crate::model::{AlertState, Entity, EntityKind, Finding, Trust};
 
 /// A subject is cut to this many characters: phones show about 40, mail servers refuse lines of 1,000 bytes.
 const MAX_SUBJECT: usize = 120;
@@ -48,8 +48,12 @@ pub(super) fn document(notice: &Notice, delivery: &str) -> Document {
         Purpose::Alert => notice.findings.iter().take(MAX_FINDINGS).flat_map(|finding| of_finding(finding)).collect(),
     };
     if notice.alert.state == AlertState::Resolved {
-        let over = Line::Prose(format!("This is over since {}. It told of:", notice.alert.at.brief()));
+        let why = notice.of.as_ref().map_or(String::new(), |of| format!(": {}", visible(&of.reason, MAX_VALUE)));
+        let over = Line::Prose(format!("This is over since {}{why}. It told of:", notice.alert.at.brief()));
         sections.insert(0, Section { heading: "Resolved".into(), lines: vec![over] });
+    }
+    if let Some(again) = again(notice) {
+        sections.insert(usize::from(notice.alert.state == AlertState::Resolved), again);
     }
     if let Some(more) = notice.findings.len().checked_sub(MAX_FINDINGS).filter(|more| *more > 0) {
         sections.push(Section { heading: format!("And {more} more findings"), lines: Vec::new() });
@@ -61,10 +65,20 @@ pub(super) fn document(notice: &Notice, delivery: &str) -> Document {
     Document { subject: subject(notice), sections }
 }
 
+/// That there were more findings than are shown.
+fn again(notice: &Notice) -> Option<Section> {
+    let of = notice.of.as_ref().filter(|of| of.count > 1)?;
+    let said = format!("The newest of {} findings since {}:", of.count, of.since.brief());
+    Some(Section { heading: format!("{} findings", of.count), lines: vec![Line::Prose(said)] })
+}
+
 /// `[opmas] critical: title (device)`, or `resolved` in the severity's place; one bounded line.
 pub(super) fn subject(notice: &Notice) -> String {
-    let Some(finding) = notice.findings.first() else {
-        return format!("[opmas] test of channel {}", visible(&notice.alert.channel, MAX_SUBJECT));
+    let Some(finding) = notice.findings.last() else {
+        return match notice.purpose {
+            Purpose::Test => format!("[opmas] test of channel {}", visible(&notice.alert.channel, MAX_SUBJECT)),
+            Purpose::Alert => format!("[opmas] alert of route {}", visible(&notice.alert.route, MAX_SUBJECT)),
+        };
     };
     let place = finding.device.as_ref().map_or(String::new(), |device| format!(" ({})", visible(device, 40)));
     let state = match notice.alert.state {

@@ -6,17 +6,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::model::{Finding, FindingId, Severity, Time};
-
-/// Whether what the alert tells of goes on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum AlertState {
-    /// It was found.
-    Firing,
-    /// It is over.
-    Resolved,
-}
+use crate::model::{AlertState, Finding, FindingId, OfAlert, Severity, Time};
 
 /// What a route makes of findings, as semantics M1 prints it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -26,11 +16,11 @@ pub struct Alert {
     pub route: Arc<str>,
     /// The channel's name.
     pub channel: Arc<str>,
-    /// The fields that the findings were put together by; empty while each finding is told by itself.
+    /// The fields that the findings were put together by; empty where one is told by itself.
     pub group: BTreeMap<String, Value>,
     /// Whether it goes on.
     pub state: AlertState,
-    /// The findings that it tells of.
+    /// The findings that it tells of, the newest last; of many the first and the newest ones.
     pub findings: Vec<FindingId>,
     /// When the alert was made.
     pub at: Time,
@@ -61,13 +51,15 @@ pub struct Notice {
     pub purpose: Purpose,
     /// The alert.
     pub alert: Alert,
-    /// Its findings, whole. At least one for an alert, none for a test.
+    /// Its findings, whole: for an alert at least the newest, none for a test.
     pub findings: Vec<Arc<Finding>>,
     /// What was done about them: a sentence for each step and its outcome.
     pub done: Vec<String>,
     /// What the channel called the alert's earlier message ([`Outbox::receipt`](super::Outbox::receipt)), which is changed
     /// where the channel can do so.
     pub receipt: Option<Arc<str>>,
+    /// How it stands with all findings of the alert, where it is one of several.
+    pub of: Option<OfAlert>,
 }
 
 impl Notice {
@@ -76,7 +68,16 @@ impl Notice {
     pub fn of_findings(findings: Vec<Arc<Finding>>, route: &str, channel: &str, at: Time, done: Vec<String>) -> Notice {
         let ids = findings.iter().map(|finding| finding.id.clone()).collect();
         let alert = Alert { route: route.into(), channel: channel.into(), group: BTreeMap::new(), state: AlertState::Firing, findings: ids, at };
-        Notice { purpose: Purpose::Alert, alert, findings, done, receipt: None }
+        Notice { purpose: Purpose::Alert, alert, findings, done, receipt: None, of: None }
+    }
+
+    /// What a delivery tells of an alert, of these findings.
+    #[must_use]
+    pub fn of_alert(mut self, of: OfAlert, findings: Vec<FindingId>) -> Notice {
+        (self.alert.group, self.alert.state, self.alert.findings) = (of.group.clone(), of.state, findings);
+        self.receipt = of.receipt.clone();
+        self.of = Some(of);
+        self
     }
 
     /// The same alert, over; `receipt` as [`Outbox::receipt`](super::Outbox::receipt) gives it for [`Alert::key`].
@@ -90,7 +91,7 @@ impl Notice {
     #[must_use]
     pub fn test(channel: &str, at: Time) -> Notice {
         let alert = Alert { route: "test".into(), channel: channel.into(), group: BTreeMap::new(), state: AlertState::Firing, findings: Vec::new(), at };
-        Notice { purpose: Purpose::Test, alert, findings: Vec::new(), done: Vec::new(), receipt: None }
+        Notice { purpose: Purpose::Test, alert, findings: Vec::new(), done: Vec::new(), receipt: None, of: None }
     }
 
     /// The highest severity of its findings; a test is information.

@@ -1,11 +1,12 @@
-//! `/healthz` (the process lives), `/readyz` (it does its job, or why not), `/metrics` (Prometheus text format 0.0.4).
+//! `/healthz` (the process lives), `/readyz` (it does its job, or why not), `/metrics` (Prometheus text format 0.0.4); beside them
+//! what comes in by HTTP, with tokens of its own.
 
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
 use axum::extract::{Request, State};
-use axum::http::{StatusCode, header};
+use axum::http::{HeaderMap, StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
@@ -15,6 +16,7 @@ use serde_json::json;
 use sha2::{Digest, Sha256};
 use tokio::net::TcpListener;
 
+use super::ingest::{self, Ingest};
 use crate::engine::{Gravity, Status};
 
 /// What the pages are made from.
@@ -47,27 +49,39 @@ pub async fn bind(listen: SocketAddr) -> io::Result<TcpListener> {
     })
 }
 
-/// Serves until `stop` resolves.
+/// Serves until `stop` resolves. The pages' token does not open what comes in, nor the other way round.
 ///
 /// # Errors
 /// The listener failed for good.
-pub async fn serve(listener: TcpListener, pages: Pages, stop: impl Future<Output = ()> + Send + 'static) -> io::Result<()> {
+pub async fn serve(listener: TcpListener, pages: Pages, ingest: Ingest, stop: impl Future<Output = ()> + Send + 'static) -> io::Result<()> {
     let router = Router::new()
         .route("/healthz", get(|| async { "ok\n" }))
         .route("/readyz", get(readyz))
         .route("/metrics", get(metrics))
         .layer(middleware::from_fn_with_state(pages.clone(), authorise))
-        .with_state(pages);
+        .with_state(pages)
+        .merge(ingest::router(ingest))
+        .into_make_service_with_connect_info::<SocketAddr>();
     axum::serve(listener, router).with_graceful_shutdown(stop).await
 }
 
 /// Asks for the bearer token (RFC 6750). Digests are compared, so the time taken tells nothing of the token.
 async fn authorise(State(pages): State<Pages>, request: Request, next: Next) -> Response {
     let Some(expected) = &pages.token else { return next.run(request).await };
-    let given = request.headers().get(header::AUTHORIZATION).and_then(|value| value.to_str().ok()).and_then(|value| value.strip_prefix("Bearer "));
-    if given.is_some_and(|token| *Pages::digest(token.trim()) == **expected) {
+    if given(request.headers()).is_some_and(|digest| digest == *expected) {
         return next.run(request).await;
     }
+    unauthorised()
+}
+
+/// The digest of the bearer token that a request brings.
+pub(super) fn given(headers: &HeaderMap) -> Option<Arc<[u8; 32]>> {
+    let (scheme, token) = headers.get(header::AUTHORIZATION)?.to_str().ok()?.split_once(' ')?;
+    scheme.eq_ignore_ascii_case("bearer").then(|| Pages::digest(token.trim()))
+}
+
+/// 401, and what is asked for.
+pub(super) fn unauthorised() -> Response {
     (StatusCode::UNAUTHORIZED, [(header::WWW_AUTHENTICATE, "Bearer realm=\"opmas\"")], "a bearer token is asked for: Authorization: Bearer …\n").into_response()
 }
 

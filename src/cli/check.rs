@@ -6,7 +6,7 @@ use std::path::Path;
 
 use super::{Done, Exit, Failure};
 use crate::action::{Mode, Posture};
-use crate::config::{Invalid, Setup};
+use crate::config::{Invalid, Settings, Setup};
 use crate::diag::Diagnostic;
 use crate::source::{KafkaConfig, NatsConfig, SourceConfig};
 
@@ -32,6 +32,7 @@ pub(super) fn run(config: Option<&Path>) -> Done {
         setup.content.channels.iter().count()
     );
     authority(&setup);
+    way_out(&setup.settings);
     Ok(if wrong.is_empty() && rules > 0 { Exit::Done } else { Exit::Wrong })
 }
 
@@ -84,6 +85,22 @@ fn authority(setup: &Setup) {
     automatic.dedup();
     for (name, source) in &setup.settings.source {
         println!("  source {name}: {}", trust(source, &automatic));
+    }
+}
+
+/// What goes where. The settings were checked when they were read.
+fn way_out(settings: &Settings) {
+    for (name, publish) in &settings.publish {
+        let Ok((broker, _)) = publish.check(&settings.broker) else { continue };
+        let parts = [("findings", &publish.findings), ("the ledger's signed head", &publish.audit)];
+        let parts: Vec<String> = parts.iter().filter(|(_, to)| !to.is_empty()).map(|(what, to)| format!("{what} to {to}")).collect();
+        println!("  publish {name}: {} on broker {broker}", parts.join(", "));
+    }
+    if let Some(forward) = &settings.forward
+        && let Ok((broker, _, sources)) = forward.check(&settings.broker, &settings.origins())
+    {
+        let to: Vec<String> = sources.iter().map(|source| format!("what source {source} takes in to {}", forward.subject(source))).collect();
+        println!("  forward: {} on broker {broker}", to.join(", "));
     }
 }
 

@@ -31,9 +31,10 @@ pub(super) fn run(config: Option<&Path>, command: &Command) -> Done {
     let Command::List { state, limit, json } = command;
     let answer = rows::ask(config, &Query::Deliveries { state: *state, limit: *limit })?;
     let Rows::Deliveries(found) = &answer.rows else { return Err(rows::not_one(&answer.rows)) };
-    rows::list(found, answer.more, *json, ["ID", "CHANNEL", "STATE", "ATTEMPTS", "AT", "NEXT", "FINDING", "REASON"], |row: &DeliveryRow| {
+    rows::list(found, answer.more, *json, ["ID", "CHANNEL", "TELLS", "STATE", "ATTEMPTS", "AT", "NEXT", "FINDING", "REASON"], |row: &DeliveryRow| {
         let next = row.next.map_or_else(|| "-".to_owned(), |next| next.to_string());
-        let finding = row.findings.first().map_or_else(String::new, |finding| short(&finding.0));
-        [short(&row.delivery), row.channel.to_string(), word(row.state), row.attempts.to_string(), row.moved.to_string(), next, finding, row.reason.clone()]
+        let finding = row.findings.last().map_or_else(String::new, |finding| short(&finding.0));
+        let (tells, state, attempts) = (word(row.tells), word(row.state), row.attempts.to_string());
+        [short(&row.delivery), row.channel.to_string(), tells, state, attempts, row.moved.to_string(), next, finding, row.reason.clone()]
     })
 }

@@ -6,6 +6,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+mod alert;
 mod channel;
 mod check;
 mod completions;
@@ -65,6 +66,9 @@ enum Command {
     /// List what holds on devices.
     #[command(subcommand)]
     Lease(lease::Command),
+    /// List what was told and is not over.
+    #[command(subcommand)]
+    Alert(alert::Command),
     /// List who was told, and what they answered.
     #[command(subcommand)]
     Delivery(delivery::Command),
@@ -155,6 +159,7 @@ pub fn main() -> ExitCode {
         Command::Finding(command) => finding::run(config, &command),
         Command::Playbook(command) => playbook::run(config, &command),
         Command::Lease(command) => lease::run(config, &command),
+        Command::Alert(command) => alert::run(config, &command),
         Command::Delivery(command) => delivery::run(config, &command),
         Command::Device(command) => device::run(config, &command),
         Command::Channel(command) => channel::run(config, &command),

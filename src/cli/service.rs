@@ -6,16 +6,20 @@ use std::time::Duration;
 
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::{Done, Exit, Failure};
 use crate::api::control::{self, Control};
 use crate::api::http::{self, Pages};
+use crate::api::ingest::Ingest;
 use crate::config::Setup;
-use crate::engine::{self, Engine, Status};
+use crate::engine::{self, Engine, Gravity, Status};
 
 /// How often the metrics' recorder tidies up.
 const UPKEEP: Duration = Duration::from_secs(10);
+/// How long requests under way may take when opmas ends.
+const LAST_REQUESTS: Duration = Duration::from_secs(12);
 /// Threads for everything that waits; detection and the journal have their own.
 const THREADS: usize = 2;
 
@@ -46,21 +50,25 @@ where
     let status = Status::default();
     name_what_is_left_out(&setup)?;
     let (listen, data_dir) = (setup.settings.http.listen, setup.settings.data_dir.clone());
-    let token = setup.token().map_err(|error| invalid(&error))?.map(|token| Pages::digest(&token));
+    let token = setup.token().map_err(|error| invalid(&error))?.map(|token| Pages::digest(token.expose()));
+    let (doors, to_doors) = watch::channel(Vec::new());
+    let ingest = Ingest::new(&setup.source_tokens().map_err(|error| invalid(&error))?, to_doors, status.clone());
     let pages = Pages { status: status.clone(), metrics: metrics.clone(), token };
     let listener = http::bind(listen).await.map_err(|error| invalid(&error))?;
     // From here on it no longer ends the process.
     let hangup = signal(SignalKind::hangup()).map_err(|error| invalid(&error))?;
     let stop = CancellationToken::new();
     let stopped = stop.clone();
+    status.set("start", Gravity::NotReady, "starting");
     // From here on `/readyz` says why it is not ready yet.
-    let http = tokio::spawn(http::serve(listener, pages, async move { stopped.cancelled().await }));
+    let mut http = tokio::spawn(http::serve(listener, pages, ingest, async move { stopped.cancelled().await }));
     let mut ended = Ended::new().map_err(|error| invalid(&error))?;
     let engine = tokio::select! {
         engine = engine::start(setup, status) => Arc::new(engine.map_err(|error| invalid(&error))?),
         // Nothing was accepted yet; the next start catches up from where this one was.
         () = ended.wait() => return Ok(Exit::Done),
     };
+    doors.send_replace(engine.doors());
     let socket = control::bind(&data_dir).map_err(|error| invalid(&format!("cannot make {}: {error}", control::path(&data_dir).display())))?;
     let control = tokio::spawn(control::serve(socket, Arc::new(Control { engine: engine.clone() }), stop.clone()));
     let beside = tokio::spawn(ready(engine.clone()));
@@ -71,7 +79,10 @@ where
     let _ = beside.await;
     stop.cancel();
     let _ = control.await;
-    let _ = http.await;
+    // Requests under way are answered; one that does not come to its end is not waited for.
+    if tokio::time::timeout(LAST_REQUESTS, &mut http).await.is_err() {
+        http.abort();
+    }
     match Arc::try_unwrap(engine) {
         Ok(engine) => engine.stop().await,
         Err(_) => tracing::warn!("a command is still being answered; ending all the same"),

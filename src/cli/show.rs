@@ -6,7 +6,7 @@ use std::sync::Arc;
 use tokio::sync::broadcast::{self, error::RecvError};
 
 use crate::alert::visible;
-use crate::model::{Decided, Finding, Step, Verdict};
+use crate::model::{AlertChange, Decided, Finding, Step, Verdict};
 
 /// Longest log line that is shown, in bytes.
 const MAX_LINE: usize = 160;
@@ -36,6 +36,9 @@ pub(super) fn log(decided: &Decided) {
         }
         Decided::RunMoved { run, state, reason, .. } => tracing::info!(%run, ?state, "run: {}", visible(reason, 1_000)),
         Decided::Lease { device, action, change, until, detail, .. } => tracing::info!(%device, %action, ?change, %until, "lease: {}", visible(detail, 1_000)),
+        Decided::Alert { change: AlertChange::Resolved, alert, reason, .. } => {
+            tracing::info!(alert = %alert.id, route = %alert.route, channel = %alert.channel, findings = alert.count, "alert over: {reason}");
+        }
         _ => {}
     }
 }

@@ -1,5 +1,7 @@
 //! `opmas store` and `opmas audit`: both read a data folder without touching it, also while an opmas runs on it.
 
+mod dead;
+
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
@@ -9,8 +11,8 @@ use serde_json::{Value, json};
 use super::{Done, Exit, Failure};
 use crate::config::Setup;
 use crate::journal::{
-    Content, DataDir, HeadError, LedgerEntry, LedgerHash, LedgerKey, LedgerReader, ReadError, Report, SignedHead, verify_checkpoints, verify_ledger,
-    verify_revisions, verify_spool,
+    Content, DataDir, HeadError, LedgerEntry, LedgerHash, LedgerKey, LedgerReader, ReadError, Report, SignedHead, verify_checkpoints, verify_dead,
+    verify_ledger, verify_revisions, verify_spool,
 };
 
 /// What to do with the data folder.
@@ -18,6 +20,8 @@ use crate::journal::{
 pub(super) enum StoreCommand {
     /// Read every file of the data folder and say what does not verify.
     Verify(Folder),
+    /// List the records that could not be used, with the reasons.
+    Dead(dead::Arguments),
 }
 
 /// What to prove.
@@ -110,7 +114,10 @@ impl Folder {
 }
 
 pub(super) fn run(config: Option<&Path>, command: &StoreCommand) -> Done {
-    let StoreCommand::Verify(folder) = command;
+    let folder = match command {
+        StoreCommand::Verify(folder) => folder,
+        StoreCommand::Dead(arguments) => return dead::run(config, arguments),
+    };
     let data = folder.open(config)?;
     let ledger = verify_ledger(&data, None);
     let checkpoints = verify_checkpoints(&data, &ledger.checkpoints);
@@ -119,6 +126,7 @@ pub(super) fn run(config: Option<&Path>, command: &StoreCommand) -> Done {
         ("ledger", "segments", "records", ledger),
         ("checkpoints", "files", "verified", checkpoints),
         ("revisions", "files", "verified", verify_revisions(&data)),
+        ("dead letters", "segments", "letters", verify_dead(&data)),
     ]))
 }
 

@@ -12,7 +12,7 @@ use crate::alert::Channels;
 use crate::correlate;
 use crate::diag::{Diagnostic, Place, SourceFile};
 use crate::executor::inventory;
-use crate::model::Inventory;
+use crate::model::{BUILT_IN, Inventory};
 use crate::normalise::Extractors;
 use crate::playbook::{Playbooks, signatures};
 use crate::triage::Routes;
@@ -173,14 +173,15 @@ impl Content {
     #[must_use]
     pub fn unbound(&self) -> Vec<Diagnostic> {
         let named = self.playbooks.iter().flat_map(|playbook| playbook.on.rules().map(move |rule| (playbook, rule)));
-        let unknown = named.filter(|(_, rule)| !self.names.contains(*rule)).map(|(playbook, rule)| {
-            let place = Place::of_key(&playbook.script, "on");
-            let help = match crate::diag::nearest(rule, self.names.iter().map(|name| &**name)) {
-                Some(name) => format!("did you mean `{name}`?"),
-                None => "write the id or the name of one below rules/".to_owned(),
-            };
-            Diagnostic::new(playbook.file.clone(), place, format!("no rule `{rule}` is loaded")).help(help)
-        });
+        let unknown =
+            named.filter(|(_, rule)| !self.names.contains(*rule) && !BUILT_IN.iter().any(|built_in| built_in.id == &***rule)).map(|(playbook, rule)| {
+                let place = Place::of_key(&playbook.script, "on");
+                let help = match crate::diag::nearest(rule, self.names.iter().map(|name| &**name)) {
+                    Some(name) => format!("did you mean `{name}`?"),
+                    None => "write the id or the name of one below rules/".to_owned(),
+                };
+                Diagnostic::new(playbook.file.clone(), place, format!("no rule `{rule}` is loaded")).help(help)
+            });
         unknown.collect()
     }
 

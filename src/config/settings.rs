@@ -10,8 +10,9 @@ use super::HttpConfig;
 use crate::action::{Ceilings, GuardConfig, Posture};
 use crate::broker::BrokerConfig;
 use crate::diag::{self, Diagnostic, Place};
-use crate::journal::{LedgerConfig, SpoolConfig};
+use crate::journal::{DeadConfig, LedgerConfig, SpoolConfig};
 use crate::model::Span;
+use crate::publish::{ForwardConfig, Origin, PublishConfig, Unfit};
 use crate::source::SourceConfig;
 
 /// The whole of `opmas.toml`. Relative paths are relative to its folder.
@@ -33,6 +34,9 @@ pub struct Settings {
     /// How long input is kept.
     #[serde(default)]
     pub spool: SpoolConfig,
+    /// How long records that could not be used are kept.
+    #[serde(default)]
+    pub dead: DeadConfig,
     /// How long decisions are kept.
     #[serde(default)]
     pub ledger: LedgerConfig,
@@ -42,6 +46,12 @@ pub struct Settings {
     /// Where input comes from; without any, syslog on 127.0.0.1:1514.
     #[serde(default)]
     pub source: BTreeMap<String, SourceConfig>,
+    /// What is published of what opmas decides.
+    #[serde(default)]
+    pub publish: BTreeMap<String, PublishConfig>,
+    /// What sources bring, normalised; without the table nothing is forwarded.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub forward: Option<ForwardConfig>,
     /// Where `/readyz` and `/metrics` are served.
     #[serde(default)]
     pub http: HttpConfig,
@@ -68,6 +78,13 @@ impl Default for LeaseConfig {
 const MIN_VERIFY: Span = Span::secs(1);
 /// Least `[spool] keep_bytes`: with less, what came just now is dropped.
 const MIN_KEEP_BYTES: u64 = 1 << 20;
+
+/// Shortest `[ledger] publish_head`: each time the head is signed and written, and published where that is configured.
+const MIN_PUBLISH_HEAD: Span = Span::secs(1);
+
+fn names<T>(tables: &BTreeMap<String, T>) -> Vec<&str> {
+    tables.keys().map(String::as_str).collect()
+}
 
 fn posture<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Posture, D::Error> {
     let value = toml::Value::deserialize(deserializer)?;
@@ -97,9 +114,10 @@ impl Settings {
             let source = default_source().map_err(|error| whole(error.to_string()))?;
             settings.source.insert("syslog".to_owned(), source);
         }
-        for name in settings.source.keys() {
+        let names = [("source", "a source's name"), ("publish", "a publication's name")].into_iter().zip([names(&settings.source), names(&settings.publish)]);
+        for ((table, whose), name) in names.flat_map(|(table, names)| names.into_iter().map(move |name| (table, name))) {
             if name.is_empty() || name.len() > 64 || !name.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b)) {
-                return Err(whole(format!("[source.{name}]: a source's name is 1 to 64 of A-Z a-z 0-9 . _ -")));
+                return Err(whole(format!("[{table}.{name}]: {whose} is 1 to 64 of A-Z a-z 0-9 . _ -")));
             }
         }
         if !settings.http.listen.ip().is_loopback() && settings.http.token_file.is_none() {
@@ -111,11 +129,37 @@ impl Settings {
         if settings.lease.verify_every < MIN_VERIFY {
             return Err(least("verify_every", "\"1s\""));
         }
-        if settings.spool.keep_bytes < MIN_KEEP_BYTES {
+        if settings.spool.keep_bytes < MIN_KEEP_BYTES || settings.dead.keep_bytes < MIN_KEEP_BYTES {
             return Err(least("keep_bytes", "1048576"));
         }
+        if settings.ledger.publish_head < MIN_PUBLISH_HEAD {
+            return Err(least("publish_head", "\"1s\""));
+        }
+        settings.way_out().map_err(|(table, Unfit { key, text: what, help })| {
+            Diagnostic::new(file, Place::of_key_in(text, &table, key), format!("[{table}] {what}")).help(help)
+        })?;
         settings.resolve(base);
         Ok(settings)
+    }
+
+    /// Checks what goes out, and where to. The table that is at fault, and why.
+    fn way_out(&self) -> Result<(), (String, Unfit)> {
+        for (name, publish) in &self.publish {
+            publish.check(&self.broker).map_err(|unfit| (format!("publish.{name}"), unfit))?;
+        }
+        let forward = self.forward.as_ref().map(|forward| forward.check(&self.broker, &self.origins()));
+        forward.transpose().map(drop).map_err(|unfit| ("forward".to_owned(), unfit))
+    }
+
+    /// The sources, as `[forward]` sees them.
+    #[must_use]
+    pub fn origins(&self) -> BTreeMap<&str, Origin> {
+        let origin = |source: &SourceConfig| match source {
+            SourceConfig::Syslog(_) | SourceConfig::Http(_) | SourceConfig::Stdin => Origin::Pushed,
+            SourceConfig::File(_) => Origin::Read,
+            SourceConfig::Kafka(_) | SourceConfig::Nats(_) => Origin::Broker,
+        };
+        self.source.iter().map(|(name, source)| (name.as_str(), origin(source))).collect()
     }
 
     /// Makes every path relative to `base`.

@@ -6,6 +6,8 @@ use std::sync::Arc;
 use super::content::{Content, Part};
 use super::{FilesError, Folder, Settings, files};
 use crate::diag::{Diagnostic, Place};
+use crate::secret::{Secret, SecretError, SecretSource};
+use crate::source::SourceConfig;
 
 /// Where a configuration is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -112,15 +114,49 @@ impl Setup {
     ///
     /// # Errors
     /// The file cannot be read or is empty.
-    pub fn token(&self) -> Result<Option<String>, Diagnostic> {
-        let Some(path) = &self.settings.http.token_file else { return Ok(None) };
-        let wrong = |what: String| {
-            let place = Place::of_key(&self.text, "token_file");
-            let wrong = Diagnostic::new(self.paths.file.display().to_string(), place, format!("[http] token_file: {what}"));
-            wrong.help("write a long random word into that file, or name another")
-        };
-        let text = std::fs::read_to_string(path).map_err(|error| wrong(format!("cannot read {}: {error}", path.display())))?;
-        if text.trim().is_empty() { Err(wrong(format!("{} is empty", path.display()))) } else { Ok(Some(text.trim().to_owned())) }
+    pub fn token(&self) -> Result<Option<Secret>, Diagnostic> {
+        self.settings.http.token_file.as_deref().map(|path| self.secret("[http]", path)).transpose()
+    }
+
+    /// The bearer tokens of the sources of type `http`, by the sources' names.
+    ///
+    /// # Errors
+    /// A file cannot be read or is empty, or two tokens are the same: then nobody could say whose lines come with it.
+    pub fn source_tokens(&self) -> Result<Vec<(Arc<str>, Secret)>, Diagnostic> {
+        let mut tokens: Vec<(Arc<str>, Secret)> = Vec::new();
+        let pages = self.token()?;
+        for (name, source) in &self.settings.source {
+            let SourceConfig::Http(http) = source else { continue };
+            let place = format!("[source.{name}]");
+            let token = self.secret(&place, &http.token_file)?;
+            let other = tokens.iter().find(|(_, other)| *other == token).map(|(other, _)| format!("[source.{other}]"));
+            if let Some(other) = other.or_else(|| (pages.as_ref() == Some(&token)).then(|| "[http]".to_owned())) {
+                return Err(self.wrong_token(&place, &format!("this is the token of {other} too")));
+            }
+            tokens.push((name.as_str().into(), token));
+        }
+        Ok(tokens)
+    }
+
+    fn secret(&self, table: &str, path: &Path) -> Result<Secret, Diagnostic> {
+        let empty = || self.wrong_token(table, &format!("{} is empty", path.display()));
+        let read = SecretSource::File(path.to_owned()).read().map_err(|error| match error {
+            SecretError::File { path, error } => self.wrong_token(table, &format!("cannot read {}: {error}", path.display())),
+            SecretError::Empty(_) => empty(),
+            other => self.wrong_token(table, &other.to_string()),
+        })?;
+        let token = Secret::new(read.expose().trim());
+        if token.expose().is_empty() { Err(empty()) } else { Ok(token) }
+    }
+
+    /// At the key of that table, as far as the table is written with a header of its own.
+    fn wrong_token(&self, table: &str, what: &str) -> Diagnostic {
+        let header = self.text.lines().position(|line| line.trim() == table).unwrap_or(0);
+        let rest = self.text.lines().skip(header).collect::<Vec<_>>().join("\n");
+        let mut place = Place::of_key(&rest, "token_file");
+        place.line += u32::try_from(header).unwrap_or(0);
+        let wrong = Diagnostic::new(self.paths.file.display().to_string(), place, format!("{table} token_file: {what}"));
+        wrong.help("write a long random word into that file, or name another")
     }
 
     /// From the text of `opmas.toml` and the folders beside `paths.file`.

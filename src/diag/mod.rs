@@ -36,6 +36,18 @@ impl Place {
     }
 }
 
+impl Place {
+    /// Where a text sets a key of the table `[TABLE]`; where the table begins when it does not; the whole file when there is no such header.
+    #[must_use]
+    pub fn of_key_in(text: &str, table: &str, key: &str) -> Place {
+        let header = |line: &str| line.trim_start().strip_prefix('[').and_then(|rest| rest.split_once(']')).map(|(name, _)| name.replace(['"', '\''], ""));
+        let Some(begin) = text.lines().position(|line| header(line).is_some_and(|name| name.trim() == table)) else { return Place::default() };
+        let sets = |line: &&str| line.trim_start().strip_prefix(key).is_some_and(|rest| rest.trim_start().starts_with('='));
+        let behind = text.lines().skip(begin + 1).take_while(|line| header(line).is_none()).position(|line| sets(&line));
+        Place { line: u32::try_from(begin + 1 + behind.map_or(0, |at| at + 1)).unwrap_or(u32::MAX), column: 1 }
+    }
+}
+
 /// A file of rules, playbooks, actions, channels or extractors: its name as the user knows it, and its text.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SourceFile {
@@ -173,6 +185,14 @@ mod tests {
         let help = "put everything into one of the two and remove the other";
         assert_eq!(said("[a]\nx = 1\n\n[b]\n[a] # again\n"), format!("opmas.toml:5:2: `[a]` is here a second time, first in line 1; {help}"));
         assert_eq!(said("[a]\nx = 1\nx=2"), format!("opmas.toml:3:1: `x` is here a second time, first in line 2; {help}"));
+    }
+
+    #[test]
+    fn a_key_is_found_in_its_table() {
+        let text = "[a]\nbroker = 1\n [ publish.\"x\" ] # y\nfindings = 'f'\nbroker = 2\n[[c]]\nz = 1\n";
+        assert_eq!(Place::of_key_in(text, "publish.x", "broker"), Place { line: 5, column: 1 });
+        assert_eq!(Place::of_key_in(text, "publish.x", "z"), Place { line: 3, column: 1 });
+        assert_eq!(Place::of_key_in(text, "publish.y", "broker"), Place::default());
     }
 
     #[test]

@@ -1,16 +1,22 @@
-//! What follows from a finding: the runs and deliveries that it causes, recorded with it in one batch.
+//! What follows from a finding: the runs, alerts and deliveries that it causes, recorded with it in one batch. And what follows from
+//! time: alerts that are told again or are over. All records of alerts are made here, one after the other.
 
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use serde_json::Value;
 use tokio::sync::{mpsc, watch};
+use tokio::time::{Instant, sleep};
 
+use super::bounds;
+use super::checkpoint::State;
+use super::dead::Dead;
 use super::effects::{Effects, lock};
-use crate::alert::{Outbox, intend};
+use crate::alert::{Alerts, Outbox, intend};
 use crate::clock;
 use crate::config::Content;
 use crate::journal::{CheckpointRef, Checkpoints, SpoolHandle};
-use crate::model::{Decided, Finding, FindingId, Time};
+use crate::model::{DELIVERIES_DROPPED, DeadLetter, Decided, Finding, FindingId, Span, Time};
 use crate::playbook::Run;
 
 /// Most findings that are recorded with one sync.
@@ -18,6 +24,10 @@ const MAX_BATCH: usize = 256;
 
 /// A batch takes no further finding when its texts are of this size together: the ledger takes 16 MiB, in JSON with its escapes.
 const MAX_BATCH_TEXT: usize = 2 << 20;
+/// How long after the start no alert is over: what came meanwhile is read first.
+const GRACE: Duration = Duration::from_secs(2);
+/// Shortest and longest sleep between two looks at the alerts.
+const LOOK: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
 /// Bytes that are kept of a line or a value in a finding: with all its evidence it stays below what the ledger takes. The spool has the whole line.
 const MAX_TEXT: usize = 8 << 10;
 
@@ -25,12 +35,14 @@ const MAX_TEXT: usize = 8 << 10;
 pub(super) enum Detected {
     /// A finding that the ledger does not have.
     Finding(Box<Finding>),
+    /// A record that could not be used; it may be one that was kept before.
+    Dead(Box<DeadLetter>),
     /// The state after the entry `seq`: everything before it in this channel is what it covers.
     Checkpoint {
         /// The last spool entry that it covers.
         seq: u64,
-        /// The pipeline's state.
-        state: Vec<u8>,
+        /// The state, which is written aside while detection goes on.
+        state: Box<State>,
     },
 }
 
@@ -39,48 +51,114 @@ pub(super) struct Decider {
     pub(super) effects: Arc<Effects>,
     pub(super) content: watch::Receiver<Arc<Content>>,
     pub(super) checkpoints: Checkpoints,
+    pub(super) dead: Dead,
     /// Taken away when opmas ends: the spool's writer ends with its last handle.
     pub(super) spool: Arc<Mutex<Option<SpoolHandle>>>,
     /// Runs that begin.
     pub(super) runs: mpsc::Sender<Run>,
+    /// When it was last said that alerts are not made, and how many were not since.
+    pub(super) dropped: (Option<Time>, u64),
 }
 
 impl Decider {
     /// Decides until the detection thread has ended.
     pub(super) async fn run(mut self, mut detected: mpsc::Receiver<Detected>) {
         let mut waiting = Vec::with_capacity(MAX_BATCH);
-        while detected.recv_many(&mut waiting, MAX_BATCH).await > 0 {
-            let (mut batch, mut text) = (Vec::new(), 0);
-            for one in waiting.drain(..) {
-                match one {
-                    Detected::Finding(finding) => {
-                        let (finding, size) = bounded(*finding);
-                        batch.extend(self.decide(finding));
-                        text += size;
-                        if text > MAX_BATCH_TEXT {
-                            self.record(std::mem::take(&mut batch)).await;
-                            text = 0;
-                        }
-                    }
-                    Detected::Checkpoint { seq, state } => {
-                        self.record(std::mem::take(&mut batch)).await;
-                        self.checkpoint(seq, state).await;
-                    }
-                }
+        let mut look_from = None;
+        loop {
+            tokio::select! {
+                received = detected.recv_many(&mut waiting, MAX_BATCH) => match received {
+                    0 => break,
+                    _ => self.take(std::mem::take(&mut waiting)).await,
+                },
+                () = sleep(self.until_next_look()) => self.look(&mut look_from).await,
+                () = self.effects.alert_news.notified() => self.look(&mut look_from).await,
             }
-            self.record(batch).await;
         }
     }
 
-    /// The finding, what it causes, and why, in the order of the ledger.
-    fn decide(&self, finding: Finding) -> Vec<Decided> {
+    async fn take(&mut self, detected: Vec<Detected>) {
+        let (mut batch, mut dead) = (Batch::new(&self.effects), Vec::new());
+        for one in detected {
+            match one {
+                Detected::Finding(finding) => {
+                    let (finding, size) = bounded(*finding);
+                    let cause = finding.id.clone();
+                    batch.add(self.decide(finding, &batch.alerts), size);
+                    batch.add(self.dropped(&cause, &batch.alerts), 0);
+                    if batch.text > MAX_BATCH_TEXT {
+                        self.record(batch.cut()).await;
+                    }
+                }
+                Detected::Dead(letter) => dead.push(*letter),
+                Detected::Checkpoint { seq, state } => {
+                    self.record(batch.cut()).await;
+                    // What it covers is not computed again.
+                    if self.dead.keep(std::mem::take(&mut dead)).await {
+                        self.checkpoint(seq, *state).await;
+                    }
+                }
+            }
+        }
+        self.record(batch.cut()).await;
+        self.dead.keep(dead).await;
+    }
+
+    fn until_next_look(&self) -> Duration {
+        let wake = lock(&self.effects.alerts).next_wake();
+        wake.map_or(LOOK.1, |at| at.since(clock::now()).to_std()).clamp(LOOK.0, LOOK.1)
+    }
+
+    /// Records which alerts are told again and which are over; not before what came while opmas did not run is taken in.
+    async fn look(&self, from: &mut Option<Instant>) {
+        if lock(&self.spool).is_none() || *from.get_or_insert_with(|| Instant::now() + GRACE) > Instant::now() {
+            return;
+        }
+        let content = self.content.borrow().clone();
+        loop {
+            let due = {
+                let outbox = lock(&self.effects.outbox);
+                lock(&self.effects.alerts).due(&outbox, &content.channels, clock::now())
+            };
+            if due.is_empty() || !self.effects.record(due).await {
+                break;
+            }
+        }
+        self.count();
+    }
+
+    fn count(&self) {
+        metrics::gauge!("opmas_alerts_open").set(u32::try_from(lock(&self.effects.alerts).count()).unwrap_or(u32::MAX));
+    }
+
+    /// The finding, what it causes, and why, in the order of the ledger; `alerts` are those after the findings before it.
+    fn decide(&mut self, finding: Finding, alerts: &Alerts) -> Vec<Decided> {
+        let now = clock::now();
         metrics::counter!("opmas_findings_total", "rule" => rule_name(&finding), "severity" => u8::from(finding.severity).to_string()).increment(1);
         let content = self.content.borrow().clone();
-        let (batch, dropped) = caused(&content, &lock(&self.effects.outbox), finding, clock::now());
-        if dropped > 0 {
-            metrics::counter!("opmas_deliveries_dropped_total").increment(dropped);
+        let caused = caused(&content, &lock(&self.effects.outbox), alerts, finding, now);
+        if caused.dropped > 0 {
+            metrics::counter!("opmas_deliveries_dropped_total").increment(caused.dropped);
+            self.dropped.1 += caused.dropped;
         }
-        batch
+        if caused.evicted > 0 {
+            tracing::warn!("too many alerts are open; the one without a finding for the longest time is no longer followed");
+            metrics::counter!("opmas_alerts_evicted_total").increment(caused.evicted);
+        }
+        caused.records
+    }
+
+    /// Alerts that were not made are a finding, at most once an hour: a route may take it elsewhere than where the queue is full.
+    fn dropped(&mut self, cause: &FindingId, alerts: &Alerts) -> Vec<Decided> {
+        let (now, (said, count)) = (clock::now(), self.dropped);
+        if count == 0 || said.is_some_and(|said| now.since(said) < Span::secs(3_600)) {
+            return Vec::new();
+        }
+        let text = format!("{count} alerts were not made since this was last said, because too many wait for their channel already");
+        let remedy = "See `/readyz` for the channel that takes nothing; what was not told is listed by `opmas finding list`";
+        let finding = bounds::finding(DELIVERIES_DROPPED, text, remedy, count, (now, &cause.0), None);
+        self.dropped = (Some(now), 0);
+        self.decide(finding, alerts)
     }
 
     async fn record(&self, batch: Vec<Decided>) {
@@ -92,11 +170,13 @@ impl Decider {
             // The runs' task ends after this one.
             let _ = self.runs.send(run).await;
         }
+        self.count();
     }
 
-    async fn checkpoint(&mut self, seq: u64, state: Vec<u8>) {
+    async fn checkpoint(&mut self, seq: u64, state: State) {
         let checkpoints = self.checkpoints.clone();
-        let written = tokio::task::spawn_blocking(move || checkpoints.write(seq, &state)).await;
+        let write = move || checkpoints.write(seq, &state.encode().map_err(std::io::Error::other)?);
+        let written = tokio::task::spawn_blocking(write).await;
         match written {
             Ok(Ok(CheckpointRef { name, hash, seq })) => {
                 if !self.effects.record(vec![Decided::Checkpoint { name: name.clone(), hash: hash.clone(), seq, at: clock::now() }]).await {
@@ -113,9 +193,18 @@ impl Decider {
     }
 }
 
-/// The finding, the runs and deliveries that it causes, and why, in the order of the ledger; and how many deliveries a full queue took
-/// away.
-pub(super) fn caused(content: &Content, outbox: &Outbox, finding: Finding, now: Time) -> (Vec<Decided>, u64) {
+/// What follows from a finding.
+pub(super) struct Caused {
+    /// The finding, the runs, alerts and deliveries that it causes, and why, in the order of the ledger.
+    pub(super) records: Vec<Decided>,
+    /// How many deliveries a full queue took away.
+    pub(super) dropped: u64,
+    /// How many alerts ended to make room.
+    pub(super) evicted: u64,
+}
+
+/// What follows from a finding; `alerts` are those after the findings before it.
+pub(super) fn caused(content: &Content, outbox: &Outbox, alerts: &Alerts, finding: Finding, now: Time) -> Caused {
     let triggered: Vec<_> = content.playbooks.iter().filter(|playbook| playbook.triggered_by(&finding)).collect();
     let runs = triggered.iter().map(|playbook| Decided::Run {
         run: run_id(&finding.id, &playbook.name),
@@ -124,12 +213,38 @@ pub(super) fn caused(content: &Content, outbox: &Outbox, finding: Finding, now: 
         finding: finding.id.clone(),
         at: now,
     });
-    let intended = intend(outbox, &content.channels, &finding, &content.routes.route(&finding), now);
+    let intended = intend(outbox, alerts, &content.channels, &finding, &content.routes.route(&finding), now);
     let names: Vec<&str> = triggered.iter().map(|playbook| &*playbook.name).collect();
     let playbooks = if names.is_empty() { "no playbook".to_owned() } else { names.join(", ") };
     let triaged = Decided::Triaged { finding: finding.id.clone(), reason: format!("{playbooks}; {}", intended.reason) };
-    let effects: Vec<Decided> = runs.chain(intended.deliveries).chain([triaged]).collect();
-    (std::iter::once(Decided::Finding { finding: Box::new(finding) }).chain(effects).collect(), intended.dropped)
+    let effects: Vec<Decided> = runs.chain(intended.records).chain([triaged]).collect();
+    let records = std::iter::once(Decided::Finding { finding: Box::new(finding) }).chain(effects).collect();
+    Caused { records, dropped: intended.dropped, evicted: intended.evicted }
+}
+
+/// What is recorded with one sync, and the alerts as they are after it.
+struct Batch {
+    records: Vec<Decided>,
+    alerts: Alerts,
+    /// Bytes of texts, about.
+    text: usize,
+}
+
+impl Batch {
+    fn new(effects: &Effects) -> Batch {
+        Batch { records: Vec::new(), alerts: lock(&effects.alerts).clone(), text: 0 }
+    }
+
+    fn add(&mut self, records: Vec<Decided>, text: usize) {
+        records.iter().for_each(|one| self.alerts.apply(one));
+        self.records.extend(records);
+        self.text += text;
+    }
+
+    fn cut(&mut self) -> Vec<Decided> {
+        self.text = 0;
+        std::mem::take(&mut self.records)
+    }
 }
 
 /// The finding with long texts cut, and the size of its texts: lines may be 1 MiB long, and whoever writes them must not make a finding

@@ -112,5 +112,9 @@ fn notice(effects: &Effects, due: &Due) -> Notice {
     let open = lock(&effects.open);
     let findings: Vec<_> = due.findings.iter().filter_map(|id| open.get(id)).collect();
     let done = due.findings.iter().flat_map(|id| open.done(id)).collect();
-    Notice::of_findings(findings, &due.route, &due.channel, due.at, done)
+    let notice = Notice::of_findings(findings, &due.route, &due.channel, due.at, done);
+    match &due.of {
+        Some(of) => notice.of_alert((**of).clone(), due.findings.clone()),
+        None => notice,
+    }
 }

@@ -4,19 +4,20 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, oneshot};
 
+use super::bounds::Bounds;
 use super::bundle::{self, Content};
+use super::checkpoint::{Checkpoint, State};
 use super::decide::Detected;
 use super::pipeline::{Pipeline, Settings};
 use super::recover::Announced;
 use super::status::{Gravity, Status};
 use crate::correlate;
 use crate::diag::Diagnostic;
-use crate::journal::{Revisions, SpoolReader};
-use crate::model::{Entry, EntryBody, Inventory, NodeId, Revision, RevisionKind, Time};
-use crate::normalise::{Extractors, Normaliser, Options};
+use crate::journal::{Revisions, SpoolReader, record_id};
+use crate::model::{DeadLetter, Entry, EntryBody, Finding, Inventory, NodeId, RecordId, Revision, RevisionKind, Time};
+use crate::normalise::{Extractors, Normaliser, Options, Refusal};
 use crate::sigma::RuleSet;
 
 /// A checkpoint is written after so many entries …
@@ -26,13 +27,6 @@ const CHECKPOINT_TIME: Duration = Duration::from_secs(60);
 
 /// Damage that is named when the spool is computed again.
 const MAX_DAMAGE: usize = 100;
-
-/// What a checkpoint holds (postcard, stable): the pipeline's snapshot, and the revisions that were live.
-#[derive(Debug, Serialize, Deserialize)]
-struct Checkpoint {
-    revisions: Vec<Revision>,
-    snapshot: Vec<u8>,
-}
 
 /// Where the thread is when it has caught up with what the spool held at the start.
 #[derive(Debug)]
@@ -61,7 +55,9 @@ pub(super) fn kind_key(kind: RevisionKind) -> u8 {
 
 /// The thread's state.
 pub(super) struct Detection {
+    node: NodeId,
     pipeline: Pipeline,
+    bounds: Bounds,
     live: Live,
     revisions: Revisions,
     status: Status,
@@ -89,7 +85,8 @@ impl Detection {
         status: Status,
     ) -> Result<Detection, Vec<Diagnostic>> {
         let pipeline = empty(node, Settings::default())?;
-        Ok(Detection { pipeline, live: Live::new(), revisions, status, announced, damage: Vec::new(), detected, seq: 0, since_checkpoint: (0, Instant::now()) })
+        let (node, bounds, since_checkpoint) = (node.clone(), Bounds::default(), (0, Instant::now()));
+        Ok(Detection { node, pipeline, bounds, live: Live::new(), revisions, status, announced, damage: Vec::new(), detected, seq: 0, since_checkpoint })
     }
 
     /// Goes on from a checkpoint's body, which covers the spool up to `seq`.
@@ -97,11 +94,12 @@ impl Detection {
     /// # Errors
     /// It is another version's, damaged, or names a revision that is no longer kept: then nothing has changed but revisions.
     pub(super) fn restore(&mut self, seq: u64, body: &[u8]) -> Result<(), String> {
-        let checkpoint: Checkpoint = postcard::from_bytes(body).map_err(|error| error.to_string())?;
+        let (checkpoint, bounds) = Checkpoint::decode(body)?;
         for revision in &checkpoint.revisions {
             self.revise(revision)?;
         }
         self.pipeline.restore(&checkpoint.snapshot).map_err(|error| error.to_string())?;
+        self.bounds = bounds.unwrap_or_else(|| Bounds::from(self.pipeline.counters()));
         (self.seq, self.since_checkpoint) = (seq, (seq, Instant::now()));
         Ok(())
     }
@@ -166,16 +164,46 @@ impl Detection {
                 }
             }
         }
-        for found in self.pipeline.entry(entry) {
-            if entry.seq <= self.announced.until {
-                continue;
-            }
-            let Some(finding) = self.pipeline.finding(&found) else { continue };
-            if !self.announced.later.remove(&finding.id) {
-                self.detected.blocking_send(Detected::Finding(Box::new(finding))).map_err(|_| Closed)?;
+        let found = self.pipeline.entry(entry);
+        let announced = entry.seq <= self.announced.until;
+        if let Some(letter) = self.dead_letter(entry).filter(|_| !announced) {
+            self.detected.blocking_send(Detected::Dead(Box::new(letter))).map_err(|_| Closed)?;
+        }
+        let findings: Vec<Finding> = found.iter().filter_map(|found| self.pipeline.finding(found)).collect();
+        let id = || record_id(&self.node, entry).unwrap_or_else(|| RecordId::Pushed { node: self.node.clone(), seq: entry.seq });
+        let bounds = self.bounds.look(self.pipeline.counters(), entry, id, self.pipeline.watermark());
+        for finding in findings.into_iter().chain(bounds) {
+            if !announced {
+                self.announce(finding)?;
             }
         }
         Ok(())
+    }
+
+    /// Of a record that the pipeline has just refused.
+    fn dead_letter(&self, entry: &Entry) -> Option<DeadLetter> {
+        let EntryBody::Record(record) = &entry.body else { return None };
+        let (_, Refusal { reason, detail }) = self.pipeline.refused().first()?;
+        Some(DeadLetter {
+            seq: entry.seq,
+            id: record_id(&self.node, entry)?,
+            source: Arc::clone(&record.source),
+            stream: Arc::clone(&record.stream),
+            subject: record.subject.clone(),
+            time: record.arrival.unwrap_or_default(),
+            reason: *reason,
+            detail: detail.clone(),
+            bytes: record.raw.len() as u64,
+            raw: record.raw.get(..DeadLetter::MAX_RAW).unwrap_or(&record.raw).to_vec(),
+        })
+    }
+
+    /// Hands a finding on that the ledger does not have.
+    fn announce(&mut self, finding: Finding) -> Result<(), Closed> {
+        if self.announced.later.remove(&finding.id) {
+            return Ok(());
+        }
+        self.detected.blocking_send(Detected::Finding(Box::new(finding))).map_err(|_| Closed)
     }
 
     /// Puts a revision in place.
@@ -192,18 +220,9 @@ impl Detection {
 
     fn checkpoint(&mut self) -> Result<(), Closed> {
         self.since_checkpoint = (self.seq, Instant::now());
-        let snapshot = self.pipeline.snapshot().map_err(|error| error.to_string());
-        let state = snapshot.and_then(|snapshot| {
-            let checkpoint = Checkpoint { revisions: self.live.values().cloned().collect(), snapshot };
-            postcard::to_stdvec(&checkpoint).map_err(|error| error.to_string())
-        });
-        match state {
-            Ok(state) => self.detected.blocking_send(Detected::Checkpoint { seq: self.seq, state }).map_err(|_| Closed),
-            Err(error) => {
-                tracing::error!(error, "no checkpoint could be made; recovery starts from the one before");
-                Ok(())
-            }
-        }
+        let (revisions, snapshot) = (self.live.values().cloned().collect(), self.pipeline.snapshot());
+        let state = State { revisions, snapshot, bounds: self.bounds.clone() };
+        self.detected.blocking_send(Detected::Checkpoint { seq: self.seq, state: Box::new(state) }).map_err(|_| Closed)
     }
 
     fn measure(&self) {

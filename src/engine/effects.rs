@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::{Notify, RwLock, broadcast};
+use tokio::sync::{Notify, RwLock, broadcast, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::index::Feed;
@@ -12,9 +12,9 @@ use super::open::OpenFindings;
 use super::policy::Used;
 use super::status::{Gravity, Status};
 use crate::action::{Budgets, Leases};
-use crate::alert::Outbox;
+use crate::alert::{Alerts, Outbox};
 use crate::clock;
-use crate::journal::{Content, DataDir, Ledger, LedgerConfig, LedgerHash, LedgerPlace, LedgerRecovery, Old, OpenError, ReadError};
+use crate::journal::{Content, DataDir, Ledger, LedgerConfig, LedgerHash, LedgerPlace, LedgerReader, LedgerRecovery, Old, OpenError, ReadError};
 use crate::model::{Decided, Time};
 
 /// How long an append that the disk refused waits before it is tried again.
@@ -33,6 +33,8 @@ pub(super) struct Effects {
     empty: State,
     /// What is to be delivered.
     pub(super) outbox: Mutex<Outbox>,
+    /// What was told and is not over.
+    pub(super) alerts: Mutex<Alerts>,
     /// What holds on devices.
     pub(super) leases: Mutex<Leases>,
     /// What playbooks may still do.
@@ -43,7 +45,11 @@ pub(super) struct Effects {
     pub(super) delivery_news: Notify,
     /// Wakes the leases.
     pub(super) lease_news: Notify,
+    /// Wakes the decider: a delivery of an alert may be settled.
+    pub(super) alert_news: Notify,
     feed: broadcast::Sender<Arc<Decided>>,
+    /// The ledger's newest record, for those who follow it on disk.
+    recorded: watch::Sender<u64>,
     /// Where queries are answered from, once it is there.
     pub(super) index: OnceLock<Feed>,
     pub(super) status: Status,
@@ -81,15 +87,18 @@ impl Effects {
             }
         })?;
         let effects = Effects {
+            recorded: watch::Sender::new(ledger.head().0),
             ledger,
             recording: RwLock::default(),
             empty,
             outbox: Mutex::new(state.outbox),
+            alerts: Mutex::new(state.alerts),
             leases: Mutex::new(state.leases),
             budgets: Mutex::new(state.budgets),
             open: Mutex::new(state.open),
             delivery_news: Notify::new(),
             lease_news: Notify::new(),
+            alert_news: Notify::new(),
             feed: broadcast::channel(FEED).0,
             index: OnceLock::new(),
             status,
@@ -102,6 +111,11 @@ impl Effects {
     /// From now on a disk that refuses is waited for only [`PATIENCE`]: what cannot be recorded is computed again at the next start.
     pub(super) fn end(&self) {
         self.ending.cancel();
+    }
+
+    /// Cancelled when opmas ends.
+    pub(super) fn ending(&self) -> CancellationToken {
+        self.ending.clone()
     }
 
     /// Every decision from now on, for people who watch; a slow reader misses some.
@@ -123,12 +137,16 @@ impl Effects {
                 tracing::warn!("{text}");
             }
             self.apply(one);
+            if let Decided::DeliveryOutcome { .. } = &**one {
+                self.alert_news.notify_one();
+            }
             // No reader is no error.
             let _ = self.feed.send(one.clone());
         }
         if let Some(index) = self.index.get() {
             index.recorded(place, decided);
         }
+        self.recorded.send_modify(|newest| *newest = place.last.max(*newest));
         self.delivery_news.notify_one();
         self.lease_news.notify_one();
         true
@@ -168,6 +186,19 @@ impl Effects {
         self.ledger.head()
     }
 
+    /// The ledger's newest record, for those who wait for it to move.
+    pub(super) fn recorded(&self) -> watch::Receiver<u64> {
+        self.recorded.subscribe()
+    }
+
+    /// Reads the ledger from a place on, up to the newest durable record.
+    ///
+    /// # Errors
+    /// As [`LedgerReader::open`].
+    pub(super) fn read(&self, from: u64) -> Result<LedgerReader, ReadError> {
+        self.ledger.read(from)
+    }
+
     /// Drops the segments of the ledger that hold nothing from `before` on. What is alive, as `alive` reads it from the ledger's folder
     /// beginning with no state, is written again first. How many were dropped.
     ///
@@ -194,6 +225,7 @@ impl Effects {
     fn apply(&self, decided: &Decided) {
         fits(lock(&self.outbox).apply(decided));
         fits(lock(&self.leases).apply(decided));
+        lock(&self.alerts).apply(decided);
         lock(&self.budgets).apply(decided);
         lock(&self.open).apply(decided);
     }
@@ -203,6 +235,7 @@ impl Effects {
 #[derive(Clone, Debug)]
 pub(super) struct State {
     pub(super) outbox: Outbox,
+    pub(super) alerts: Alerts,
     pub(super) leases: Leases,
     pub(super) budgets: Budgets,
     pub(super) open: OpenFindings,
@@ -211,12 +244,13 @@ pub(super) struct State {
 impl State {
     /// Before any record.
     pub(super) fn new(outbox: Outbox, leases: Leases) -> State {
-        State { outbox, leases, budgets: Budgets::default(), open: OpenFindings::default() }
+        State { outbox, alerts: Alerts::default(), leases, budgets: Budgets::default(), open: OpenFindings::default() }
     }
 
     pub(super) fn apply(&mut self, decided: &Decided) {
         fits(self.outbox.apply(decided));
         fits(self.leases.apply(decided));
+        self.alerts.apply(decided);
         self.budgets.apply(decided);
         self.open.apply(decided);
     }

@@ -19,6 +19,7 @@ use crate::index::{Answer, Query};
 use crate::journal::{LedgerHash, SpoolHandle};
 use crate::model::{Decided, Inventory};
 use crate::source::Batch;
+use crate::source::http::Door;
 
 /// How long what is under way on devices and channels may take to end when opmas ends; then it is settled at the next start.
 const PATIENCE: Duration = Duration::from_secs(15);
@@ -31,6 +32,8 @@ pub struct Engine {
     pub(super) reload: mpsc::Sender<reload::Asked>,
     pub(super) spool: Arc<Mutex<Option<SpoolHandle>>>,
     pub(super) batches: mpsc::Sender<Batch>,
+    /// Sources whose lines come by HTTP.
+    pub(super) doors: Vec<Door>,
     /// Source, and protocol with address.
     pub(super) listening: Vec<(String, String)>,
     pub(super) stop: Stop,
@@ -75,6 +78,12 @@ impl Engine {
     #[must_use]
     pub fn input(&self) -> mpsc::Sender<Batch> {
         self.batches.clone()
+    }
+
+    /// The ways in for what comes by HTTP.
+    #[must_use]
+    pub fn doors(&self) -> Vec<Door> {
+        self.doors.clone()
     }
 
     /// The ledger's newest record and the chain hash up to it.

@@ -4,12 +4,16 @@
 //!  sources ═► intake ═► spool ═► detection thread ═► decider ═► ledger ─┬─► runs ═► worker, executor
 //!  (tasks)   (bounded)  (thread)  (pipeline, pure)    (triage)  (thread) ├─► leases ═► executor
 //!                                                                       ├─► deliveries ═► channels
-//!                                                                       └─► index (thread; may lag)
+//!                                                                       ├─► index (thread; may lag)
+//!                                                                       └─► publish ═► brokers (follows ledger and spool on disk)
 //! ```
 //!
 //! Torn down from left to right: each part ends when the one before it has, so that nothing accepted is left behind.
 
+mod bounds;
 mod bundle;
+mod checkpoint;
+mod dead;
 mod decide;
 mod deliveries;
 mod detection;
@@ -24,6 +28,7 @@ mod open;
 pub mod pipeline;
 mod policy;
 mod progress;
+mod publish;
 mod recover;
 mod reload;
 pub mod replay;

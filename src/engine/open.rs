@@ -1,20 +1,21 @@
-//! The findings that a run or a delivery under way still needs.
+//! The findings that a run, a delivery under way or an open alert still needs.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use crate::model::{Decided, DeliveryState, Finding, FindingId, OutcomeState, RunState, Step};
+use crate::model::{AlertChange, Decided, DeliveryState, Finding, FindingId, OutcomeState, RunState, Step};
 
 /// Most findings kept; beyond it new ones are not kept and the work that needs them waits for a restart. Queues bound this long before.
 const MAX_OPEN: usize = 100_000;
 /// Most sentences kept of what was done about a finding.
 const MAX_DONE: usize = 50;
 
-/// Follows the ledger: a finding is open from its record to the end of the last run and delivery that it caused.
+/// Follows the ledger: a finding is open from its record to the end of the last run and delivery that it caused, and as long as it is
+/// the newest of an alert.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct OpenFindings {
     findings: BTreeMap<FindingId, Open>,
-    /// The finding of each open run and delivery.
+    /// The finding of each open run, delivery and alert.
     of: BTreeMap<Arc<str>, FindingId>,
 }
 
@@ -51,7 +52,10 @@ impl OpenFindings {
                     open.runs.insert(run.clone(), playbook.clone());
                 }
             }
-            Decided::Delivery { delivery, findings, .. } => findings.iter().for_each(|finding| self.need(delivery, finding)),
+            // The newest: those before it were told, or are counted.
+            Decided::Delivery { delivery, findings, .. } => findings.last().into_iter().for_each(|finding| self.need(delivery, finding)),
+            Decided::Alert { change: AlertChange::Resolved, alert, .. } => self.release(&by_alert(&alert.id)),
+            Decided::Alert { alert, .. } => self.newest(&by_alert(&alert.id), alert.findings.last()),
             Decided::Triaged { finding, .. } => self.forget(finding),
             Decided::Intent { step, .. } => {
                 if let Some(open) = self.by(&step.run) {
@@ -117,6 +121,15 @@ impl OpenFindings {
         }
     }
 
+    /// An alert needs the newest of its findings alone.
+    fn newest(&mut self, by: &Arc<str>, id: Option<&FindingId>) {
+        let before = self.of.get(by).cloned();
+        if let Some(id) = id.filter(|id| before.as_ref() != Some(*id)) {
+            self.release(by);
+            self.need(by, id);
+        }
+    }
+
     fn release(&mut self, by: &Arc<str>) {
         if let Some(id) = self.of.remove(by) {
             if let Some(open) = self.findings.get_mut(&id) {
@@ -131,6 +144,11 @@ impl OpenFindings {
             self.findings.remove(id);
         }
     }
+}
+
+/// An alert has the id of its first delivery.
+fn by_alert(id: &str) -> Arc<str> {
+    format!("alert {id}").into()
 }
 
 fn word(state: RunState) -> &'static str {

@@ -11,7 +11,7 @@ use crate::correlate::{self, Correlator, Counters, Fired, Limits, State, Timekee
 use crate::detect::{Detector, LogsourceMode};
 use crate::diag::Diagnostic;
 use crate::model::{Entry, EntryBody, Event, Finding, Inventory, Record, Span, Time};
-use crate::normalise::{self, Extractors, Normaliser};
+use crate::normalise::{self, Extractors, Normaliser, Refusal};
 use crate::sigma::RuleSet;
 
 /// What begins every snapshot (stable).
@@ -64,18 +64,31 @@ struct Pending {
 }
 
 /// A [`Pending`] in a snapshot: rules by key.
-#[derive(Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize)]
 struct PendingState {
     event: WireEvent,
     told: Vec<(Arc<str>, Arc<str>)>,
 }
 
-#[derive(Serialize, Deserialize)]
-struct Snapshot {
+/// Everything that later findings depend on, beside rules, extractors and inventory; apart from the pipeline, which goes on meanwhile.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Snapshot {
     normaliser: normalise::State,
     timekeeper: Timekeeper,
     correlator: State,
     pending: Vec<PendingState>,
+}
+
+impl Snapshot {
+    /// The bytes that [`Pipeline::restore`] reads.
+    ///
+    /// # Errors
+    /// [`RestoreError::Damaged`] when a value cannot be written, which no input brings about.
+    pub fn encode(&self) -> Result<Vec<u8>, RestoreError> {
+        let mut bytes = MAGIC.to_vec();
+        bytes.extend_from_slice(&VERSION.to_be_bytes());
+        Ok(postcard::to_extend(self, bytes)?)
+    }
 }
 
 /// From entry to findings, with all state that findings depend on.
@@ -89,6 +102,8 @@ pub struct Pipeline {
     correlator: Correlator,
     /// By `seq`.
     pending: BTreeMap<u64, Pending>,
+    /// By `seq`: of the last call.
+    refused: Vec<(u64, Refusal)>,
     settings: Settings,
 }
 
@@ -101,7 +116,7 @@ impl Pipeline {
         let correlator = Correlator::new(&rules, settings.limits)?;
         let detector = Detector::new(&rules);
         let timekeeper = Timekeeper::new(settings.lateness);
-        Ok(Pipeline { rules, inventory, normaliser, timekeeper, detector, correlator, pending: BTreeMap::new(), settings })
+        Ok(Pipeline { rules, inventory, normaliser, timekeeper, detector, correlator, pending: BTreeMap::new(), refused: Vec::new(), settings })
     }
 
     /// The rules that decide.
@@ -142,10 +157,21 @@ impl Pipeline {
 
     /// One entry. A revision is the caller's: it calls [`Pipeline::set_rules`], [`Pipeline::set_extractors`] or [`Pipeline::set_inventory`].
     pub fn entry(&mut self, entry: &Entry) -> Vec<Found> {
+        self.refused.clear();
+        self.one(entry)
+    }
+
+    /// The records of the last call that could not be used, by their place, and why (M2). They move time on and do nothing else.
+    #[must_use]
+    pub fn refused(&self) -> &[(u64, Refusal)] {
+        &self.refused
+    }
+
+    fn one(&mut self, entry: &Entry) -> Vec<Found> {
         match &entry.body {
             EntryBody::Record(record) => {
-                let event = self.event(entry.seq, record);
-                let matched = self.detector.matches(&event, self.settings.logsource);
+                let (event, refused) = self.event(entry.seq, record);
+                let matched = if refused { Vec::new() } else { self.detector.matches(&event, self.settings.logsource) };
                 self.take(event, matched, record.arrival)
             }
             EntryBody::Tick(tick) => {
@@ -159,31 +185,35 @@ impl Pipeline {
 
     /// Several entries in their order, detection spread over the threads of the settings; the findings as [`Pipeline::entry`] gives them one by one.
     pub fn entries(&mut self, entries: &[Entry]) -> Vec<Found> {
+        self.refused.clear();
         if self.settings.threads <= 1 || entries.len() < self.settings.threads {
-            return entries.iter().flat_map(|entry| self.entry(entry)).collect();
+            return entries.iter().flat_map(|entry| self.one(entry)).collect();
         }
-        let events: Vec<Option<Event>> = entries.iter().map(|entry| self.prepared(entry)).collect();
+        let events: Vec<Option<(Event, bool)>> = entries.iter().map(|entry| self.prepared(entry)).collect();
         let matched = self.matched(&events);
         let mut found = Vec::new();
         for ((entry, event), matched) in entries.iter().zip(events).zip(matched) {
             match (&entry.body, event) {
-                (EntryBody::Record(record), Some(event)) => found.extend(self.take(event, matched, record.arrival)),
-                _ => found.extend(self.entry(entry)),
+                (EntryBody::Record(record), Some((event, _))) => found.extend(self.take(event, matched, record.arrival)),
+                _ => found.extend(self.one(entry)),
             }
         }
         found
     }
 
-    fn prepared(&mut self, entry: &Entry) -> Option<Event> {
+    fn prepared(&mut self, entry: &Entry) -> Option<(Event, bool)> {
         match &entry.body {
             EntryBody::Record(record) => Some(self.event(entry.seq, record)),
             EntryBody::Tick(_) | EntryBody::Revision(_) => None,
         }
     }
 
-    fn matched(&self, events: &[Option<Event>]) -> Vec<Vec<usize>> {
+    fn matched(&self, events: &[Option<(Event, bool)>]) -> Vec<Vec<usize>> {
         let (detector, mode) = (&self.detector, self.settings.logsource);
-        let one = |event: &Option<Event>| event.as_ref().map(|event| detector.matches(event, mode)).unwrap_or_default();
+        let one = |event: &Option<(Event, bool)>| match event {
+            Some((event, false)) => detector.matches(event, mode),
+            Some((_, true)) | None => Vec::new(),
+        };
         let share = events.len().div_ceil(self.settings.threads).max(1);
         std::thread::scope(|scope| {
             let threads: Vec<_> = events.chunks(share).map(|chunk| (chunk, scope.spawn(move || chunk.iter().map(one).collect::<Vec<_>>()))).collect();
@@ -192,14 +222,12 @@ impl Pipeline {
         })
     }
 
-    /// The event of a record; a stamp too far ahead of arrival is replaced by it (T3).
-    fn event(&mut self, seq: u64, record: &Record) -> Event {
-        let mut event = self.normaliser.normalise(seq, record, &self.inventory);
-        if let Some(arrival) = Timekeeper::restamped(&event, record.arrival) {
-            restamp(&mut event, arrival);
-            event.time_from_arrival = true;
-        }
-        event
+    /// The event of a record, and whether it was refused.
+    fn event(&mut self, seq: u64, record: &Record) -> (Event, bool) {
+        let (event, refusal) = event(&mut self.normaliser, &self.inventory, seq, record);
+        let refused = refusal.is_some();
+        self.refused.extend(refusal.map(|refusal| (seq, refusal)));
+        (event, refused)
     }
 
     fn take(&mut self, mut event: Event, matched: Vec<usize>, arrival: Option<Time>) -> Vec<Found> {
@@ -268,20 +296,15 @@ impl Pipeline {
         self.inventory = inventory;
     }
 
-    /// Everything that later findings depend on, beside rules, extractors and inventory.
-    ///
-    /// # Errors
-    /// [`RestoreError::Damaged`] when a value cannot be written, which no input brings about.
-    pub fn snapshot(&self) -> Result<Vec<u8>, RestoreError> {
-        let snapshot = Snapshot {
+    /// A copy of the state as it is now.
+    #[must_use]
+    pub fn snapshot(&self) -> Snapshot {
+        Snapshot {
             normaliser: self.normaliser.state().clone(),
             timekeeper: self.timekeeper.clone(),
             correlator: self.correlator.state(),
             pending: self.pending_state(),
-        };
-        let mut bytes = MAGIC.to_vec();
-        bytes.extend_from_slice(&VERSION.to_be_bytes());
-        Ok(postcard::to_extend(&snapshot, bytes)?)
+        }
     }
 
     /// Goes on from a snapshot, as if its entries had gone through this pipeline.
@@ -319,6 +342,16 @@ impl Pipeline {
         });
         self.pending = pending.collect();
     }
+}
+
+/// The event of a record; a stamp too far ahead of arrival is replaced by it (T3).
+pub(super) fn event(normaliser: &mut Normaliser, inventory: &Inventory, seq: u64, record: &Record) -> (Event, Option<Refusal>) {
+    let (mut event, refusal) = normaliser.read(seq, record, inventory);
+    if let Some(arrival) = Timekeeper::restamped(&event, record.arrival) {
+        restamp(&mut event, arrival);
+        event.time_from_arrival = true;
+    }
+    (event, refusal)
 }
 
 /// Gives an event another time, and its `timestamp` field with it where that said the same.

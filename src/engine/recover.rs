@@ -15,7 +15,7 @@ use crate::action::Leases;
 use crate::alert::Outbox;
 use crate::config::Setup;
 use crate::diag::Diagnostic;
-use crate::journal::{CheckpointRef, Checkpoints, DataDir, ReadError, Revisions, Spool, SpoolReader};
+use crate::journal::{CheckpointRef, Checkpoints, DataDir, DeadLetters, ReadError, Revisions, Spool, SpoolReader};
 use crate::model::{Decided, FindingId};
 use crate::playbook::{NextMove, Run};
 
@@ -26,6 +26,7 @@ const MAX_CHECKPOINTS: usize = 4;
 pub(super) struct Store {
     pub(super) effects: Arc<Effects>,
     pub(super) spool: Spool,
+    pub(super) dead: DeadLetters,
     /// Runs that have not ended.
     pub(super) runs: Vec<Run>,
     announced: Announced,
@@ -44,11 +45,12 @@ pub(super) async fn open(data: &DataDir, setup: &Setup, status: &Status) -> Resu
     let state = State::new(Outbox::new(&setup.content.channels), leases);
     let (effects, recovery) = Effects::open(data, &setup.settings.ledger, state, status.clone(), &mut |decided| recovered.apply(decided))?;
     let (spool, spool_recovery) = Spool::open(data, setup.settings.spool.clone())?;
-    let torn = recovery.torn.iter().chain(&spool_recovery.torn).map(|torn| note(torn.to_string()));
-    let broken = spool_recovery.broken.iter().map(|error| note(error.to_string()));
+    let (dead, dead_recovery) = DeadLetters::open(data, &setup.settings.dead)?;
+    let torn = recovery.torn.iter().chain(&spool_recovery.torn).chain(&dead_recovery.torn).map(|torn| note(torn.to_string()));
+    let broken = spool_recovery.broken.iter().chain(&dead_recovery.broken).map(|error| note(error.to_string()));
     effects.record(torn.chain(broken).collect()).await;
     let Recovered { announced, runs, checkpoints } = recovered;
-    Ok(Store { effects: Arc::new(effects), spool, runs: runs.into_values().collect(), announced, checkpoints })
+    Ok(Store { effects: Arc::new(effects), spool, dead, runs: runs.into_values().collect(), announced, checkpoints })
 }
 
 /// The detection state of the newest checkpoint that can be gone on from; without one an empty state. What was passed over is noted.
@@ -87,7 +89,8 @@ pub(super) async fn detection(
         )
         .await;
     // It may be newer than a spool that lost its tail: no place is given twice.
-    store.spool.skip_to(newest.max(from - 1)).map_err(|error| StartError::Internal(error.to_string()))?;
+    let dead = store.dead.newest().map_or(0, |newest| newest.seq);
+    store.spool.skip_to(newest.max(from - 1).max(dead)).map_err(|error| StartError::Internal(error.to_string()))?;
     Ok((detection, checkpoints))
 }
 

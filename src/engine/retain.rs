@@ -1,10 +1,10 @@
-//! The ledger over months: its head is published every hour, and what is older than it is kept goes, except what is alive.
+//! The ledger over months: its head is published every hour (`[ledger] publish_head`), and what is older than it is kept goes, except what is alive.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
 
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::effects::{Effects, State};
@@ -12,15 +12,13 @@ use super::recover::Recovered;
 use crate::alert::Standing;
 use crate::clock;
 use crate::journal::{CheckpointRef, Content, DataDir, HeadError, LedgerConfig, LedgerKey, LedgerReader, ReadError, SignedHead};
-use crate::model::{Decided, DeliveryState, FindingId, Span, Time};
+use crate::model::{AlertChange, AlertState, Decided, DeliveryState, FindingId, OpenAlert, Span, Time};
 
-/// How often the head is published and retention looked after.
-const EVERY: Duration = Duration::from_secs(3_600);
 /// Steps that playbooks were allowed within it count against their budgets.
 const BUDGETED: Span = Span::secs(3_600);
 
-/// Publishes the head and looks after retention, now and every hour until `stop`.
-pub(super) async fn run(effects: Arc<Effects>, data: DataDir, config: LedgerConfig, stop: CancellationToken) {
+/// Publishes the head and looks after retention, now and every `publish_head` until `stop`. Each head goes to `heads` too.
+pub(super) async fn run(effects: Arc<Effects>, data: DataDir, config: LedgerConfig, heads: watch::Sender<Option<Arc<SignedHead>>>, stop: CancellationToken) {
     let mut published = None;
     while !stop.is_cancelled() {
         retain(&effects, &data, &config).await;
@@ -28,22 +26,25 @@ pub(super) async fn run(effects: Arc<Effects>, data: DataDir, config: LedgerConf
         if published != Some(head) {
             let data = data.clone();
             match tokio::task::spawn_blocking(move || publish(&data, head)).await {
-                Ok(Ok(())) => published = Some(head),
+                Ok(Ok(signed)) => {
+                    published = Some(head);
+                    heads.send_replace(signed.map(Arc::new));
+                }
                 Ok(Err(error)) => tracing::warn!(%error, "the ledger's head is not published"),
                 Err(error) => tracing::error!(%error, "the task that publishes the ledger's head ended"),
             }
         }
         tokio::select! {
-            () = tokio::time::sleep(EVERY) => {}
+            () = tokio::time::sleep(config.publish_head.to_std()) => {}
             () = stop.cancelled() => {}
         }
     }
 }
 
 /// The signed head to `ledger/head.json`, the log and a metric. An empty ledger has none.
-fn publish(data: &DataDir, head: (u64, crate::journal::LedgerHash)) -> Result<(), HeadError> {
+fn publish(data: &DataDir, head: (u64, crate::journal::LedgerHash)) -> Result<Option<SignedHead>, HeadError> {
     if head.0 == 0 {
-        return Ok(());
+        return Ok(None);
     }
     let signed = LedgerKey::open(data)?.sign(data.node(), head, clock::now());
     signed.publish(data)?;
@@ -51,7 +52,7 @@ fn publish(data: &DataDir, head: (u64, crate::journal::LedgerHash)) -> Result<()
     tracing::info!(node, seq, hash, %at, key, signature, "ledger head");
     #[expect(clippy::cast_precision_loss, reason = "exact up to 2^53 records")]
     metrics::gauge!("opmas_ledger_head_seq").set(*seq as f64);
-    Ok(())
+    Ok(Some(signed))
 }
 
 async fn retain(effects: &Effects, data: &DataDir, config: &LedgerConfig) {
@@ -62,7 +63,7 @@ async fn retain(effects: &Effects, data: &DataDir, config: &LedgerConfig) {
             tracing::info!(dropped, "segments of the ledger that are older than [ledger] keep were dropped");
             metrics::counter!("opmas_ledger_segments_dropped_total").increment(dropped as u64);
         }
-        Err(error) => tracing::warn!(%error, "the ledger keeps what is older than [ledger] keep; tried again in an hour"),
+        Err(error) => tracing::warn!(%error, "the ledger keeps what is older than [ledger] keep; tried again later"),
     }
 }
 
@@ -99,12 +100,16 @@ struct Alive {
     budgeted: HashSet<Arc<str>>,
     /// Runs that are needed, from their first record on.
     runs: HashSet<Arc<str>>,
+    /// Deliveries that open alerts refer to.
+    told: HashSet<Arc<str>>,
+    /// Alerts that are over, by the delivery on its way that says so: until it has arrived they keep its finding at hand.
+    ending: HashMap<Arc<str>, Option<OpenAlert>>,
     now: Time,
 }
 
 impl Alive {
     fn new(state: State, now: Time) -> Alive {
-        Alive { state, recovered: Recovered::default(), budgeted: HashSet::new(), runs: HashSet::new(), now }
+        Alive { state, recovered: Recovered::default(), budgeted: HashSet::new(), runs: HashSet::new(), told: HashSet::new(), ending: HashMap::new(), now }
     }
 
     fn learn(&mut self, decided: &Decided, empty: &State) {
@@ -112,9 +117,21 @@ impl Alive {
         match decided {
             Decided::Anchor { .. } => self.state = empty.clone(),
             Decided::Intent { step, at } if self.now.since(*at) < BUDGETED => _ = self.budgeted.insert(step.run.clone()),
+            Decided::Delivery { delivery, of: Some(of), .. } if of.state == AlertState::Resolved => _ = self.ending.insert(delivery.clone(), None),
+            // It comes after its delivery.
+            Decided::Alert { change: AlertChange::Resolved, alert, .. } => {
+                let told = self.state.alerts.newest_delivery(&alert.id).and_then(|delivery| self.ending.get_mut(delivery));
+                told.into_iter().for_each(|ended| *ended = Some((**alert).clone()));
+            }
+            Decided::DeliveryOutcome { delivery, state, .. } if *state != DeliveryState::Retry => _ = self.ending.remove(delivery),
             _ => {}
         }
         self.state.apply(decided);
+    }
+
+    /// Whether it is of an alert that has ended while the delivery that says so is on its way.
+    fn is_ending(&self, change: AlertChange, alert: &OpenAlert) -> bool {
+        self.ending.values().flatten().any(|ended| ended.id == alert.id && (change == AlertChange::Opened || *ended == *alert))
     }
 
     fn finding(&self, id: &FindingId) -> bool {
@@ -143,9 +160,14 @@ impl Alive {
                 let leases = &self.state.leases;
                 leases.get(&leases.id(device, action, params)).is_some()
             }
-            Decided::Delivery { delivery, .. } | Decided::DeliveryAttempt { delivery, .. } | Decided::DeliveryOutcome { delivery, .. } => {
-                self.delivery(delivery)
+            Decided::Delivery { delivery, .. } => {
+                if self.state.alerts.needs(decided) {
+                    self.told.insert(delivery.clone());
+                }
+                self.delivery(delivery) || self.told.contains(delivery)
             }
+            Decided::DeliveryAttempt { delivery, .. } | Decided::DeliveryOutcome { delivery, .. } => self.delivery(delivery) || self.told.contains(delivery),
+            Decided::Alert { change, alert, .. } => self.state.alerts.needs(decided) || self.is_ending(*change, alert),
             Decided::Checkpoint { .. } => CheckpointRef::of(decided).is_some_and(|checkpoint| self.recovered.checkpoints.contains(&checkpoint)),
             Decided::Note { .. } | Decided::Anchor { .. } => false,
         }
@@ -159,7 +181,7 @@ mod tests {
     use super::*;
     use crate::action::{Catalogue, Leases, VERIFY_EVERY};
     use crate::alert::{Channels, Outbox};
-    use crate::model::{LeaseChange, Outcome, OutcomeState, RunState, Step, Verdict};
+    use crate::model::{LeaseChange, OfAlert, Outcome, OutcomeState, RunState, Step, Verdict};
 
     fn empty() -> State {
         State::new(Outbox::new(&Channels::default()), Leases::new(Arc::new(Catalogue::default()), VERIFY_EVERY))
@@ -196,6 +218,61 @@ mod tests {
         Decided::Finding { finding: Box::new(finding) }
     }
 
+    /// The alert of a finding, after so many findings of its group.
+    fn alert(n: u8, count: u64, at: Time) -> OpenAlert {
+        OpenAlert {
+            id: format!("delivery{n}").into(),
+            route: "urgent".into(),
+            channel: "mail".into(),
+            group: [("rule".to_owned(), n.into())].into(),
+            findings: [id(n), id(n + 100)].into_iter().take(usize::try_from(count).unwrap()).collect(),
+            count,
+            since: at,
+            last: at,
+            until: Some(at.plus(Span::secs(3_600))),
+            repeat: Some(Span::secs(5)),
+        }
+    }
+
+    fn alerted(change: AlertChange, alert: OpenAlert) -> Decided {
+        Decided::Alert { change, at: alert.last, alert: Box::new(alert), reason: String::new() }
+    }
+
+    fn told(delivery: &str, alert: &OpenAlert, state: AlertState) -> Decided {
+        let OpenAlert { id, route, channel, group, findings, count, since, last, .. } = alert.clone();
+        let of = OfAlert { id, group, state, since, count, reason: String::new(), receipt: None };
+        Decided::Delivery { delivery: delivery.into(), route, channel, findings, at: last, of: Some(Box::new(of)) }
+    }
+
+    /// A delivery that was answered at the first try.
+    fn answered_at_once(delivery: &str, state: DeliveryState, at: Time) -> [Decided; 2] {
+        let delivery: Arc<str> = delivery.into();
+        let receipt = Some("C1/1.2".into());
+        [
+            Decided::DeliveryAttempt { delivery: delivery.clone(), attempt: 1, at },
+            Decided::DeliveryOutcome { delivery, state, detail: String::new(), at, next: None, receipt },
+        ]
+    }
+
+    /// A further finding of the alert, told, and for most the end.
+    fn afterlife(n: u8, at: Time) -> Vec<Decided> {
+        let (again, over) = (format!("again{n}"), format!("over{n}"));
+        let alert = alert(n, 2, at);
+        let mut further = finding(n);
+        if let Decided::Finding { finding } = &mut further {
+            finding.id = id(n + 100);
+        }
+        let triaged = Decided::Triaged { finding: id(n + 100), reason: String::new() };
+        let state = [DeliveryState::Sent, DeliveryState::Failed, DeliveryState::Unknown][usize::from(n % 3)];
+        let mut all = vec![further, alerted(AlertChange::Updated, alert.clone()), triaged, told(&again, &alert, AlertState::Firing)];
+        all.extend(answered_at_once(&again, state, at));
+        if n % 3 != 2 {
+            all.extend([told(&over, &alert, AlertState::Resolved), alerted(AlertChange::Resolved, alert)]);
+            all.extend(answered_at_once(&over, DeliveryState::Sent, at));
+        }
+        all
+    }
+
     /// What befalls one finding and what it causes, in the order in which it can.
     fn life(n: u8) -> Vec<Decided> {
         let (run, at, finding_id) = (run_of(n), Time(i64::from(n) * 1_000_000_000_000), id(n));
@@ -218,10 +295,11 @@ mod tests {
         };
         let attempt = |attempt| Decided::DeliveryAttempt { delivery: delivery.clone(), attempt, at };
         let answered = |state| Decided::DeliveryOutcome { delivery: delivery.clone(), state, detail: String::new(), at, receipt: None, next: Some(at) };
-        vec![
+        let life = vec![
             finding(n),
             Decided::Run { run: run.clone(), playbook: "block".into(), revision: "r".into(), finding: finding_id.clone(), at },
-            Decided::Delivery { delivery: delivery.clone(), route: "urgent".into(), channel: "mail".into(), findings: vec![finding_id.clone()], at },
+            alerted(AlertChange::Opened, alert(n, 1, at)),
+            told(&delivery, &alert(n, 1, at), AlertState::Firing),
             Decided::Triaged { finding: finding_id, reason: String::new() },
             Decided::Intent { step: Box::new(step(n, 0)), at },
             Decided::Attempt { run: run.clone(), key: "0".into(), attempt: 1, at },
@@ -238,7 +316,8 @@ mod tests {
             Decided::RunMoved { run: run.clone(), state: RunState::Done, reason: String::new(), at },
             answered(if n.is_multiple_of(3) { DeliveryState::Unknown } else { DeliveryState::Sent }),
             lease(LeaseChange::Ended),
-        ]
+        ];
+        [life, afterlife(n, at)].concat()
     }
 
     fn checkpoint(seq: u64) -> Decided {
@@ -247,7 +326,7 @@ mod tests {
 
     /// Several lives, each as far as it has come, shuffled into each other; a checkpoint now and then.
     fn history() -> impl Strategy<Value = Vec<Decided>> {
-        let picks = proptest::collection::vec((0..6_u8, 0..8_u8), 0..150);
+        let picks = proptest::collection::vec((0..6_u8, 0..8_u8), 0..220);
         picks.prop_map(|picks| {
             let mut lives: Vec<_> = (0..6).map(|n| life(n).into_iter()).collect();
             let mut all = Vec::new();
@@ -265,7 +344,7 @@ mod tests {
             state.apply(one);
             recovered.apply(one);
         }
-        let deliveries = (0..6).map(|n| format!("delivery{n}")).map(|id| state.outbox.standing(&id).cloned());
+        let deliveries = (0..6).flat_map(|n| ["delivery", "again", "over"].map(|which| format!("{which}{n}"))).map(|id| state.outbox.standing(&id).cloned());
         let unsettled: Vec<_> =
             deliveries.map(|standing| standing.filter(|s| !matches!(s, Standing::Settled(DeliveryState::Sent | DeliveryState::Failed)))).collect();
         let mut later: Vec<_> = recovered.announced.later.iter().map(|id| id.0.clone()).collect();
@@ -275,7 +354,7 @@ mod tests {
         let room: Vec<_> = (0..7).map(|n| state.budgets.check(&step(n, 1), budget, now)).collect();
         let runs: Vec<_> = recovered.runs.values().map(|run| (run.id(), run.next(), run.history())).collect();
         let (until, checkpoints) = (recovered.announced.until, &recovered.checkpoints);
-        format!("{unsettled:?}\n{leases:?}\n{room:?}\n{runs:?}\n{until} {later:?} {checkpoints:?}\n{:?}", state.open)
+        format!("{unsettled:?}\n{:?}\n{leases:?}\n{room:?}\n{runs:?}\n{until} {later:?} {checkpoints:?}\n{:?}", state.alerts, state.open)
     }
 
     fn carried(records: &[Decided], now: Time) -> Vec<Decided> {
@@ -287,7 +366,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_carried_over_gives_the_same_state_at_any_point(records in history(), cut in 0..200_usize) {
+        fn what_is_carried_over_gives_the_same_state_at_any_point(records in history(), cut in 0..270_usize) {
             let now = Time(6_000_000_000_000);
             let cut = cut.min(records.len());
             let (before, after) = records.split_at(cut);

@@ -9,6 +9,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
+use super::dead::Dead;
 use super::decide::Decider;
 use super::detection::{CaughtUp, Detection};
 use super::effects::{Effects, lock};
@@ -22,7 +23,7 @@ use super::reload::{self, Reloader};
 use super::runs::{self, Runner};
 use super::status::{Gravity, Status};
 use super::worker::Worker;
-use super::{deliveries, devices, leases, retain};
+use super::{deliveries, devices, leases, publish, retain};
 use crate::action::Posture;
 use crate::clock;
 use crate::config::{Content, Setup};
@@ -88,12 +89,17 @@ pub async fn start(setup: Setup, status: Status) -> Result<Engine, StartError> {
     let feed = index::start(data.clone(), store.effects.head().0, status.clone()).map_err(StartError::io("start the index's thread"))?;
     // It is empty until now.
     let _ = store.effects.index.set(feed);
-    let acting = Acting::start(&setup, &data, store.effects, store.runs, &status).await?;
-    let decider = tokio::spawn(acting.decider(checkpoints).run(detected));
+    let mut acting = Acting::start(&setup, &data, store.effects, store.runs, &status).await?;
+    let dead = Dead::new(store.dead, status.clone(), acting.effects.ending());
+    acting.tasks.push(tokio::spawn(dead.clone().watch(acting.stop.clone())));
+    let decider = tokio::spawn(acting.decider(checkpoints, dead).run(detected));
     let caught_up = catch_up(detection, recorded, entries).await?;
     acting.effects.record(caught_up.damage.iter().map(|error| note(format!("passed over while catching up: {error}"))).collect()).await;
+    let settings = setup.settings.clone();
     let mut reloader = acting.reloader(setup, &caught_up, spool.clone());
     reloader.begin().await;
+    lock(&acting.spool).replace(spool.clone());
+    acting.tasks.extend(publish::Forward::start(&settings, &data, &acting.effects, (&acting.spool, &caught_up.live), &acting.stop)?);
     let engine = acting.listen(sources, spool, decider, &caught_up, reloader);
     status.clear("start");
     Ok(engine)
@@ -164,7 +170,9 @@ impl Acting {
         let policy = Policy { content: acting.content.subscribe(), posture, ceilings, guard };
         let runner = acting.runner(policy);
         let mut tasks = acting.tasks(posture, runner, open_runs, to_runs);
-        tasks.push(tokio::spawn(retain::run(acting.effects.clone(), data.clone(), setup.settings.ledger.clone(), acting.stop.clone())));
+        let (to_heads, heads) = watch::channel(None);
+        tasks.extend(publish::start(&setup.settings, data, &acting.effects, &heads, &acting.stop)?);
+        tasks.push(tokio::spawn(retain::run(acting.effects.clone(), data.clone(), setup.settings.ledger.clone(), to_heads, acting.stop.clone())));
         Ok(Acting { tasks, ..acting })
     }
 
@@ -215,8 +223,9 @@ impl Acting {
         tasks
     }
 
-    fn decider(&self, checkpoints: Checkpoints) -> Decider {
-        Decider { effects: self.effects.clone(), content: self.content.subscribe(), checkpoints, spool: self.spool.clone(), runs: self.begun.clone() }
+    fn decider(&self, checkpoints: Checkpoints, dead: Dead) -> Decider {
+        let (content, spool, runs) = (self.content.subscribe(), self.spool.clone(), self.begun.clone());
+        Decider { effects: self.effects.clone(), content, checkpoints, dead, spool, runs, dropped: (None, 0) }
     }
 
     /// Lets the sources in.
@@ -227,7 +236,6 @@ impl Acting {
         let streams = Streams::default();
         streams.seen(&caught_up.streams);
         let ticks = CancellationToken::new();
-        lock(&self.spool).replace(spool.clone());
         let mut before_decider = vec![
             tokio::spawn(intake::run(from_sources, spool.clone(), streams.clone(), self.status.clone(), ticks.clone())),
             tokio::spawn(intake::tick(spool, streams, self.status.clone(), ticks.clone())),
@@ -235,9 +243,10 @@ impl Acting {
         ];
         let listening = sources.iter().flat_map(listening).collect();
         let context = context(&self, &batches, &sources_stop);
+        let doors = sources.iter().filter_map(|source| source.door(&context)).collect();
         before_decider.extend(sources.into_iter().map(|source| tokio::spawn(source.run(context.clone()))));
         let stop = Stop { sources: stop_sources, ticks, effects: self.stop, before_decider, decider, after_decider: self.tasks };
-        Engine { status: self.status, effects: self.effects, hands: self.hands, reload, spool: self.spool, batches, listening, stop }
+        Engine { status: self.status, effects: self.effects, hands: self.hands, reload, spool: self.spool, batches, doors, listening, stop }
     }
 }
 

@@ -5,9 +5,9 @@ use std::sync::Arc;
 use serde_json::{Map, Value};
 
 use super::draft::Draft;
-use super::rows::{DeliveryRow, FindingRow, LeaseRow, RunRow, Standing, StepRow};
+use super::rows::{AlertRow, DeliveryRow, FindingRow, LeaseRow, RunRow, Standing, StepRow};
 use super::{IndexError, KEEP_DELIVERIES, KEEP_FINDINGS, KEEP_RUNS};
-use crate::model::{Decided, DeliveryState, Finding, FindingId, LeaseChange, RunState, Span, Step};
+use crate::model::{AlertChange, Decided, DeliveryState, Finding, FindingId, LeaseChange, OpenAlert, RunState, Span, Step};
 
 type Done = Result<(), IndexError>;
 
@@ -19,6 +19,7 @@ pub(super) const RUNS: u8 = b'r';
 pub(super) const STEPS: u8 = b's';
 pub(super) const DELIVERIES: u8 = b'd';
 pub(super) const LEASES: u8 = b'l';
+pub(super) const ALERTS: u8 = b'a';
 
 /// The key of a row.
 pub(super) fn row(view: u8, seq: u64) -> Vec<u8> {
@@ -63,6 +64,7 @@ pub(super) fn apply(draft: &mut Draft<'_>, seq: u64, decided: &Decided) -> Done 
             row.reason.clone_from(reason);
         }),
         Decided::Lease { .. } => change_lease(draft, seq, decided),
+        Decided::Alert { change, alert, .. } => change_alert(draft, seq, *change, alert),
         Decided::Delivery { delivery, findings, .. } if draft.seq(DELIVERIES, delivery)?.is_none() => {
             findings.iter().try_for_each(|finding| draft.finding(finding, |row| link(&mut row.deliveries, delivery)))?;
             add_delivery(draft, seq, decided)
@@ -131,7 +133,7 @@ fn add_step(draft: &mut Draft<'_>, asked: &Step, row: &StepRow) -> Done {
 }
 
 fn add_delivery(draft: &mut Draft<'_>, seq: u64, decided: &Decided) -> Done {
-    let Decided::Delivery { delivery, route, channel, findings, at } = decided else { return Ok(()) };
+    let Decided::Delivery { delivery, route, channel, findings, at, of } = decided else { return Ok(()) };
     let row = DeliveryRow {
         seq,
         delivery: delivery.clone(),
@@ -144,6 +146,8 @@ fn add_delivery(draft: &mut Draft<'_>, seq: u64, decided: &Decided) -> Done {
         reason: String::new(),
         moved: *at,
         next: None,
+        tells: of.as_ref().map_or_else(Default::default, |of| of.state),
+        alert: of.as_ref().map(|of| of.id.clone()),
     };
     draft.add(DELIVERIES, seq, delivery, &row)?;
     draft.keep::<DeliveryRow>(DELIVERIES, KEEP_DELIVERIES, |old| old.delivery)
@@ -179,6 +183,20 @@ fn change_lease(draft: &mut Draft<'_>, seq: u64, decided: &Decided) -> Done {
     row.detail.clone_from(detail);
     row.at = *at;
     draft.put(place, &row)
+}
+
+fn change_alert(draft: &mut Draft<'_>, seq: u64, change: AlertChange, alert: &OpenAlert) -> Done {
+    let known = draft.seq(ALERTS, &alert.id)?;
+    let row_of = |seq| AlertRow { seq, alert: alert.clone() };
+    match (change, known) {
+        (AlertChange::Opened, None) => draft.add(ALERTS, seq, &alert.id, &row_of(seq)),
+        (AlertChange::Updated, Some(seq)) => draft.put(row(ALERTS, seq), &row_of(seq)),
+        (AlertChange::Resolved, Some(seq)) => {
+            draft.remove(id(ALERTS, &alert.id))?;
+            draft.remove(row(ALERTS, seq))
+        }
+        (AlertChange::Opened, Some(_)) | (AlertChange::Updated | AlertChange::Resolved, None) => Ok(()),
+    }
 }
 
 impl Draft<'_> {

@@ -12,6 +12,7 @@
 //! r <seq, 8>                 run                                                  R <run id>      its seq
 //! s <run's seq, 8> <key>     step of a run
 //! d <seq, 8>                 delivery                                             D <delivery id> its seq
+//! a <seq, 8>                 alert that is not over                               A <alert id>    its seq
 //! l <device> 0 <action> 0 <effect>   lease that has not ended; the effect is its parameters without times
 //! ```
 
@@ -23,7 +24,7 @@ mod rows;
 
 pub use open::{OpenError, Opened};
 pub use query::{Answer, Filter, MAX_ROWS, Query, Rows};
-pub use rows::{DeliveryRow, FindingStory, LeaseRow, RunRow, RunStory, Standing, StepRow};
+pub use rows::{AlertRow, DeliveryRow, FindingStory, LeaseRow, RunRow, RunStory, Standing, StepRow};
 
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};

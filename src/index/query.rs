@@ -4,8 +4,8 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::IndexError;
-use super::apply::{DELIVERIES, FINDINGS, LEASES, RUNS, id, row, step};
-use super::rows::{DeliveryRow, FindingRow, FindingStory, LeaseRow, RunRow, RunStory, Standing, StepRow};
+use super::apply::{ALERTS, DELIVERIES, FINDINGS, LEASES, RUNS, id, row, step};
+use super::rows::{AlertRow, DeliveryRow, FindingRow, FindingStory, LeaseRow, RunRow, RunStory, Standing, StepRow};
 use crate::model::{Finding, Severity, Time};
 
 /// Most rows of one answer.
@@ -65,6 +65,11 @@ pub enum Query {
     },
     /// Effects that have not ended.
     Leases,
+    /// Alerts that are not over, the newest first.
+    Alerts {
+        /// At most so many, and [`MAX_ROWS`].
+        limit: usize,
+    },
     /// Deliveries, the newest first.
     Deliveries {
         /// Only those that stand there.
@@ -88,6 +93,8 @@ pub enum Rows {
     Run(Box<RunStory>),
     /// By device and action.
     Leases(Vec<LeaseRow>),
+    /// The newest first.
+    Alerts(Vec<AlertRow>),
     /// The newest first.
     Deliveries(Vec<DeliveryRow>),
     /// None, or several, have an id that begins so: one sentence.
@@ -118,6 +125,7 @@ pub(super) fn answer(tree: &sled::Tree, query: &Query) -> Result<Answer, IndexEr
             Err(why) => return one(Rows::NotOne(why)),
         },
         Query::Leases => list(tree.scan_prefix([LEASES]), MAX_ROWS, |_| true).map(|(found, more)| (Rows::Leases(found), more))?,
+        Query::Alerts { limit } => newest(tree, ALERTS, *limit, |_| true).map(|(found, more)| (Rows::Alerts(found), more))?,
         Query::Deliveries { state, limit } => {
             let (found, more) = newest::<DeliveryRow>(tree, DELIVERIES, *limit, |row| state.is_none_or(|asked| asked == row.state))?;
             (Rows::Deliveries(found), more)

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use crate::model::{Finding, FindingId, Outcome, RunState, Step, Time};
+use crate::model::{AlertState, Finding, FindingId, OpenAlert, Outcome, RunState, Step, Time};
 
 /// A finding and what it caused.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -134,6 +134,22 @@ pub struct DeliveryRow {
     pub moved: Time,
     /// When it is tried next.
     pub next: Option<Time>,
+    /// Whether it tells that something was found, or that it is over.
+    #[serde(default)]
+    pub tells: AlertState,
+    /// The alert that it tells of.
+    #[serde(default)]
+    pub alert: Option<Arc<str>>,
+}
+
+/// An alert that is not over.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct AlertRow {
+    /// The ledger entry that opened it.
+    pub seq: u64,
+    /// The alert.
+    #[serde(flatten)]
+    pub alert: OpenAlert,
 }
 
 /// A run with its steps.

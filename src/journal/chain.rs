@@ -95,6 +95,7 @@ fn kind(decided: &Decided) -> u16 {
         Decided::Checkpoint { .. } => 12,
         Decided::Note { .. } => 13,
         Decided::Anchor { .. } => 14,
+        Decided::Alert { .. } => 15,
     }
 }
 

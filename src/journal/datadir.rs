@@ -18,7 +18,7 @@ const MAGIC: &str = "opmas-data";
 /// The format that this opmas writes, the second word of the `format` file.
 const VERSION: u32 = 1;
 /// Sub-folders, in the order of the flow.
-const FOLDERS: [&str; 4] = ["spool", "ledger", "state", "revisions"];
+const FOLDERS: [&str; 5] = ["spool", "dead", "ledger", "state", "revisions"];
 /// `format`, `node` and `lock` are shorter than this; more is not read.
 const MAX_SMALL_FILE: u64 = 256;
 
@@ -97,6 +97,12 @@ impl DataDir {
     #[must_use]
     pub fn spool(&self) -> PathBuf {
         self.path.join("spool")
+    }
+
+    /// Where the segments of dead letters are; not there in a folder that only older versions had.
+    #[must_use]
+    pub fn dead(&self) -> PathBuf {
+        self.path.join("dead")
     }
 
     /// Where the ledger's segments are.

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use serde::{Deserialize, Serialize};
@@ -30,11 +31,13 @@ const MAX_BATCH_BYTES: usize = 16 << 20;
 pub struct LedgerConfig {
     /// How long decisions are kept (`90d`); what is alive is kept longer.
     pub keep: Span,
+    /// How often the head is signed and published when it has moved (`1h`).
+    pub publish_head: Span,
 }
 
 impl Default for LedgerConfig {
     fn default() -> Self {
-        LedgerConfig { keep: Span::secs(90 * 86_400) }
+        LedgerConfig { keep: Span::secs(90 * 86_400), publish_head: Span::secs(3_600) }
     }
 }
 
@@ -68,6 +71,8 @@ pub struct Ledger {
     pub(super) dir: Arc<Path>,
     appender: Appender<LedgerStage>,
     head: Arc<Mutex<(u64, LedgerHash)>>,
+    /// The newest seq that is durable.
+    durable: Arc<AtomicU64>,
 }
 
 impl Ledger {
@@ -93,10 +98,11 @@ impl Ledger {
         reader.check_beginning().map_err(|error| refused(Kind::Ledger, error))?;
         let hash = reader.head();
         let head = Arc::new(Mutex::new((recovery.last, hash)));
-        let stage = LedgerStage { head: Arc::clone(&head), committed: hash, staged: hash };
+        let durable = Arc::new(AtomicU64::new(recovery.last));
+        let stage = LedgerStage { head: Arc::clone(&head), durable: Arc::clone(&durable), committed: hash, staged: hash };
         let appender = Appender::start(log, stage, lock)?;
         let recovery = LedgerRecovery { segments: recovery.segments, last: recovery.last, hash, torn: recovery.torn };
-        Ok((Ledger { dir: dir.into(), appender, head }, recovery))
+        Ok((Ledger { dir: dir.into(), appender, head, durable }, recovery))
     }
 
     /// Appends a batch, which is kept as a whole or not at all, also through a crash; resolves once an fsync covers it.
@@ -111,6 +117,14 @@ impl Ledger {
     #[must_use]
     pub fn head(&self) -> (u64, LedgerHash) {
         *both(&self.head)
+    }
+
+    /// Reads from a place on, up to the newest durable record; see [`LedgerReader`].
+    ///
+    /// # Errors
+    /// As [`LedgerReader::open`].
+    pub fn read(&self, from: u64) -> Result<LedgerReader, ReadError> {
+        LedgerReader::new(&self.dir, from, Some(Arc::clone(&self.durable)))
     }
 
     /// Whether the ledger can be written, since when not, and why.
@@ -133,6 +147,7 @@ fn both(head: &Mutex<(u64, LedgerHash)>) -> MutexGuard<'_, (u64, LedgerHash)> {
 /// The writer's part that is the ledger's own.
 struct LedgerStage {
     head: Arc<Mutex<(u64, LedgerHash)>>,
+    durable: Arc<AtomicU64>,
     committed: LedgerHash,
     staged: LedgerHash,
 }
@@ -170,6 +185,7 @@ impl Stage for LedgerStage {
     fn commit(&mut self, log: &Log) {
         self.committed = self.staged;
         *both(&self.head) = (log.next_seq() - 1, self.committed);
+        self.durable.store(log.next_seq() - 1, Ordering::Release);
     }
 
     fn rollback(&mut self) {
@@ -200,8 +216,12 @@ impl LedgerReader {
     /// # Errors
     /// `from` is no longer kept, or the folder cannot be read.
     pub fn open(dir: &Path, from: u64) -> Result<LedgerReader, ReadError> {
+        LedgerReader::new(dir, from, None)
+    }
+
+    fn new(dir: &Path, from: u64, durable: Option<Arc<AtomicU64>>) -> Result<LedgerReader, ReadError> {
         Ok(LedgerReader {
-            log: LogReader::open(dir, Kind::Ledger, from, None)?,
+            log: LogReader::open(dir, Kind::Ledger, from, durable)?,
             from,
             chain: Chain::default(),
             segment: 0,

@@ -318,6 +318,7 @@ fn recover_last(mut reader: SegmentReader, kind: Kind, recovery: &mut Recovery, 
 pub(super) fn refused(kind: Kind, error: ReadError) -> OpenError {
     let remedy = match kind {
         Kind::Spool => "move this file out of the data folder: what it holds is lost to opmas, the segments before it are kept",
+        Kind::Dead => "move this file out of the data folder: the dead letters in it are lost, those before it are kept",
         Kind::Ledger => {
             "restore the data folder from a backup, or move `ledger` and `state` out of it to begin a new ledger, which then knows no earlier finding or lease"
         }

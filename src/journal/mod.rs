@@ -4,8 +4,9 @@
 //! ```text
 //! opmas-data/            0700
 //!   format  node  lock   which version wrote this; who we are; held by flock while an opmas runs
-//!   spool/   <first seq, 20 digits>.spool     entries      ┐ one segmented log below both: segment.rs is the format,
-//!   ledger/  <first seq, 20 digits>.ledger    decisions    ┘ log.rs writes and recovers, reader.rs reads, commit.rs groups
+//!   spool/   <first seq, 20 digits>.spool     entries      ┐ one segmented log below all: segment.rs is the format,
+//!   ledger/  <first seq, 20 digits>.ledger    decisions    │ log.rs writes and recovers, reader.rs reads, commit.rs groups
+//!   dead/    <first seq, 20 digits>.dead      what could not be used, with the reason                                 ┘
 //!   state/   <seq>-<hash>.checkpoint          two kept
 //!   revisions/<sha256>                        what a revision entry names
 //!   keys/ledger.key                           signs ledger/head.json, the head as it was published last
@@ -19,6 +20,7 @@ mod chain;
 mod checkpoint;
 mod commit;
 mod datadir;
+mod dead;
 mod durable;
 mod error;
 mod head;
@@ -36,6 +38,7 @@ pub use chain::{Content, LedgerEntry, LedgerHash};
 pub use checkpoint::{CheckpointRef, Checkpoints, LoadedCheckpoint};
 pub use commit::Health;
 pub use datadir::DataDir;
+pub use dead::{DeadConfig, DeadLetters, DeadMark, DeadReader};
 pub use error::{AppendError, OpenError, ReadError};
 pub use head::{HeadError, LedgerKey, SignedHead};
 pub use ledger::{Ledger, LedgerConfig, LedgerPlace, LedgerReader, LedgerRecovery};
@@ -44,4 +47,4 @@ pub use retain::Old;
 pub use revision::Revisions;
 pub use segment::MAX_PAYLOAD;
 pub use spool::{Appended, Spool, SpoolConfig, SpoolHandle, SpoolReader, record_id};
-pub use verify::{Report, verify_checkpoints, verify_ledger, verify_revisions, verify_spool};
+pub use verify::{Report, verify_checkpoints, verify_dead, verify_ledger, verify_revisions, verify_spool};

@@ -1,7 +1,7 @@
-//! The format of one segment file, of spool and ledger alike. Integers are little-endian. Stable.
+//! The format of one segment file, of spool, ledger and dead letters alike. Integers are little-endian. Stable.
 //!
 //! ```text
-//! header   0  8  magic: OPMSPOOL or OPMLEDGR
+//! header   0  8  magic: OPMSPOOL, OPMLEDGR or OPMDEADL
 //!          8  2  format version, 2 (1: records without payload and subject)
 //!         10  2  zero
 //!         12  4  n, the length of the carried state
@@ -48,6 +48,7 @@ const CHUNK: usize = 256 << 10;
 pub(super) enum Kind {
     Spool,
     Ledger,
+    Dead,
 }
 
 impl Kind {
@@ -56,6 +57,7 @@ impl Kind {
         match self {
             Kind::Spool => "spool",
             Kind::Ledger => "ledger",
+            Kind::Dead => "dead",
         }
     }
 
@@ -63,6 +65,7 @@ impl Kind {
         match self {
             Kind::Spool => b"OPMSPOOL",
             Kind::Ledger => b"OPMLEDGR",
+            Kind::Dead => b"OPMDEADL",
         }
     }
 }

@@ -68,6 +68,8 @@ struct Shared {
     positions: Arc<Mutex<Positions>>,
     /// The newest seq that is durable.
     durable: Arc<AtomicU64>,
+    /// The same, for those who wait for it to move.
+    moved: watch::Sender<u64>,
     /// Entries from here on are needed by recovery.
     needed: Arc<AtomicU64>,
 }
@@ -108,8 +110,13 @@ impl Spool {
         };
         let (log, recovery) = Log::open(&dir, Kind::Spool, limits, &Positions::default().encode(), &mut visit)?;
         let positions = positions.map_err(|what| refused(Kind::Spool, ReadError::Header { file: log.path().to_owned(), what }))?;
-        let shared =
-            Shared { dir, positions: Arc::new(Mutex::new(positions)), durable: Arc::new(AtomicU64::new(recovery.last)), needed: Arc::new(AtomicU64::new(0)) };
+        let shared = Shared {
+            dir,
+            positions: Arc::new(Mutex::new(positions)),
+            durable: Arc::new(AtomicU64::new(recovery.last)),
+            moved: watch::Sender::new(recovery.last),
+            needed: Arc::new(AtomicU64::new(0)),
+        };
         Ok((Spool { log, config, shared, lock }, recovery))
     }
 
@@ -186,6 +193,12 @@ impl SpoolHandle {
     #[must_use]
     pub fn durable(&self) -> u64 {
         self.shared.durable.load(Ordering::Acquire)
+    }
+
+    /// The newest durable place, for those who wait for it to move. It ends with the writer.
+    #[must_use]
+    pub fn moved(&self) -> watch::Receiver<u64> {
+        self.shared.moved.subscribe()
     }
 
     /// Entries from `seq` on are needed by recovery: the oldest kept checkpoint's next one. Before the first call nothing is dropped.
@@ -286,6 +299,7 @@ impl Stage for SpoolStage {
         }
         drop(positions);
         self.shared.durable.store(log.next_seq() - 1, Ordering::Release);
+        self.shared.moved.send_replace(log.next_seq() - 1);
     }
 
     fn rollback(&mut self) {

@@ -6,6 +6,7 @@ use std::path::Path;
 use super::chain::{Content, LedgerHash};
 use super::checkpoint::{CheckpointRef, load};
 use super::datadir::DataDir;
+use super::dead::DeadReader;
 use super::ledger::LedgerReader;
 use super::reader::LogReader;
 use super::revision::Revisions;
@@ -105,6 +106,33 @@ pub fn verify_spool(data: &DataDir) -> Report {
         }
     }
     report.tail(reader.log());
+    report
+}
+
+/// Reads every segment and letter of the dead letters; `first` and `last` are places in the spool. None are no fault.
+#[must_use]
+pub fn verify_dead(data: &DataDir) -> Report {
+    let mut report = Report::default();
+    if !data.dead().exists() {
+        return report;
+    }
+    report.measure(&data.dead(), Kind::Dead);
+    let mut reader = match DeadReader::open(&data.dead()) {
+        Ok(reader) => reader,
+        Err(error) => {
+            report.wrong(error);
+            return report;
+        }
+    };
+    for letter in reader.by_ref() {
+        match letter {
+            Ok(letter) => report.record(letter.seq),
+            Err(error) => report.wrong(error),
+        }
+    }
+    if let Some(log) = reader.log() {
+        report.tail(log);
+    }
     report
 }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use super::{Finding, FindingId, Outcome, Step, Time};
+use super::{AlertChange, Finding, FindingId, OfAlert, OpenAlert, Outcome, Step, Time};
 
 /// Where a run stands. Which moves are legal is `playbook`'s transition table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -139,18 +139,33 @@ pub enum Decided {
         /// What was read back, or why it failed.
         detail: String,
     },
+    /// An alert changed.
+    Alert {
+        /// What happened.
+        change: AlertChange,
+        /// The alert after it.
+        alert: Box<OpenAlert>,
+        /// Why it is over; empty for other changes.
+        #[serde(default, skip_serializing_if = "String::is_empty")]
+        reason: String,
+        /// When.
+        at: Time,
+    },
     /// An alert is to go to a channel: intent. The delivery's id is the idempotency key.
     Delivery {
-        /// The hash of finding id, route and channel.
+        /// The hash of finding id, route and channel; for what is over, of the alert's id.
         delivery: Arc<str>,
         /// The route that made it.
         route: Arc<str>,
         /// The channel's file name without `.toml`.
         channel: Arc<str>,
-        /// The findings it tells of.
+        /// The findings it tells of, the newest last.
         findings: Vec<FindingId>,
         /// When.
         at: Time,
+        /// What it tells of which alert. Deliveries of older versions are of none.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        of: Option<Box<OfAlert>>,
     },
     /// A delivery is being attempted.
     DeliveryAttempt {

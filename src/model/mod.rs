@@ -1,5 +1,8 @@
 //! The nouns of the system (docs: the words). No I/O, no logic beyond parsing and printing.
 
+mod alert;
+mod built_in;
+mod dead;
 mod decided;
 mod device;
 mod event;
@@ -10,6 +13,9 @@ mod severity;
 mod step;
 mod time;
 
+pub use alert::{AlertChange, AlertState, OfAlert, OpenAlert};
+pub use built_in::{BUILT_IN, BuiltIn, DELIVERIES_DROPPED, ENTRIES_DROPPED, GROUPS_EVICTED};
+pub use dead::{DeadLetter, DeadReason};
 pub use decided::{Decided, DeliveryState, LeaseChange, RunState};
 pub use device::{Device, Inventory, Platform};
 pub use event::{Event, LogSource};

@@ -44,6 +44,7 @@ pub struct Record {
     /// Whether its source is believed.
     pub trust: Trust,
     /// The bytes of one line or message, without its framing.
+    #[serde(with = "serde_bytes")]
     pub raw: Vec<u8>,
     /// What they are.
     pub payload: Payload,
@@ -60,6 +61,7 @@ struct RecordV1 {
     arrival: Option<Time>,
     peer: Option<IpAddr>,
     trust: Trust,
+    #[serde(with = "serde_bytes")]
     raw: Vec<u8>,
 }
 

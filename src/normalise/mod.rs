@@ -4,9 +4,12 @@
 //! raw ─► begins with `{` and parses ──────────────────────────────────► its own fields ─┐
 //!     └► PRI? stamp? host? tag ─► header fields ─► extractor of the program ─► typed ───┴─► time ─► device, site
 //! ```
+//!
+//! A record that is an external finding (M2) is its JSON object, or it is refused with a reason.
 
 mod canon;
 mod extract;
+mod finding;
 mod json;
 mod place;
 mod rfc5424;
@@ -15,14 +18,16 @@ mod syslog;
 mod tag;
 mod windows;
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use jiff::tz::TimeZone;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use crate::model::{Event, Inventory, LogSource, NodeId, Record, RecordId, Time};
+use crate::model::{Event, Inventory, LogSource, NodeId, Payload, Record, RecordId, Time};
 pub use extract::Extractors;
+pub use finding::{Refusal, check_finding};
 use place::Streams;
 use stamp::Stamp;
 
@@ -77,7 +82,17 @@ pub struct State {
     streams: Streams,
 }
 
+/// What a record says.
+struct Read<'a> {
+    fields: Map<String, Value>,
+    logsource: LogSource,
+    timed: Timed<'a>,
+    /// Whether it is a finding: then it says itself which device it is about.
+    finding: bool,
+}
+
 /// An event's time, and the stamp's own text where it was not used.
+#[derive(Clone, Copy)]
 struct Timed<'a> {
     time: Time,
     own: bool,
@@ -110,25 +125,32 @@ impl Normaliser {
     /// The event of one record: always exactly one, whatever its bytes. `seq` is its place in the spool (in a recording
     /// the 0-based line). Live (`record.arrival` is some) a stamp without a zone is kept as `stamp` and arrival is the time.
     pub fn normalise(&mut self, seq: u64, record: &Record, inventory: &Inventory) -> Event {
-        let text = String::from_utf8_lossy(without_trailer(&record.raw));
-        // Editors and Windows put a byte order mark before the first line of a file.
-        let raw: Arc<str> = text.strip_prefix('\u{feff}').unwrap_or(&text).into();
-        let object = if raw.starts_with('{') { serde_json::from_str::<Map<String, Value>>(&raw).ok() } else { None };
-        let (mut fields, logsource, timed) = match object {
-            Some(object) => {
-                let stamp = json::event_time(&object, &self.options.extra_time_fields).map(|stamp| (stamp, ""));
-                let source = windows::logsource(&object);
-                (object, source, self.time(stamp, record))
-            }
-            None => self.log_line(&raw, record),
+        self.read(seq, record, inventory).0
+    }
+
+    /// As [`Normaliser::normalise`], and why the record is no finding when it should be one (M2). The event then is no event for rules:
+    /// it has nothing but its time and its text.
+    pub fn read(&mut self, seq: u64, record: &Record, inventory: &Inventory) -> (Event, Option<Refusal>) {
+        let raw: Arc<str> = text_of(&record.raw).as_ref().into();
+        let (mut read, refusal) = match record.payload {
+            Payload::Log => (self.log(&raw, record), None),
+            Payload::Finding => match finding::parse(&raw) {
+                Ok(object) => (Read { logsource: finding::logsource(), finding: true, ..self.structured(object, record) }, None),
+                Err(refusal) => (self.refused(&raw, record), Some(refusal)),
+            },
         };
+        let timed = read.timed;
         self.remember(record, timed.time);
-        fields.entry("timestamp").or_insert_with(|| Value::from(timed.time.to_string()));
+        read.fields.entry("timestamp").or_insert_with(|| Value::from(timed.time.to_string()));
         if let Some(stamp) = timed.unused.filter(|stamp| !stamp.is_empty()) {
-            fields.entry("stamp").or_insert_with(|| Value::from(stamp));
+            read.fields.entry("stamp").or_insert_with(|| Value::from(stamp));
         }
-        join(&mut fields, record, inventory);
-        Event {
+        match (&refusal, read.finding) {
+            (Some(_), _) => {}
+            (None, true) => finding::join(&mut read.fields, inventory),
+            (None, false) => join(&mut read.fields, record, inventory),
+        }
+        let event = Event {
             seq,
             id: record.id.clone().unwrap_or_else(|| RecordId::Pushed { node: self.options.node.clone(), seq }),
             time: timed.time,
@@ -136,10 +158,31 @@ impl Normaliser {
             source: Arc::clone(&record.source),
             stream: Arc::clone(&record.stream),
             trust: record.trust,
-            logsource,
-            fields,
-            raw,
+            logsource: read.logsource,
+            fields: read.fields,
+            raw: Arc::clone(&raw),
+        };
+        (event, refusal)
+    }
+
+    fn log<'a>(&self, raw: &'a str, record: &Record) -> Read<'a> {
+        let object = if raw.starts_with('{') { serde_json::from_str::<Map<String, Value>>(raw).ok() } else { None };
+        match object {
+            Some(object) => self.structured(object, record),
+            None => self.log_line(raw, record),
         }
+    }
+
+    fn structured(&self, mut fields: Map<String, Value>, record: &Record) -> Read<'static> {
+        let stamp = json::event_time(&fields, &self.options.extra_time_fields).map(|stamp| (stamp, ""));
+        let logsource = windows::logsource(&fields);
+        let finding = finding::claim(&mut fields, &logsource);
+        Read { timed: self.time(stamp, record), fields, logsource, finding }
+    }
+
+    fn refused(&self, raw: &str, record: &Record) -> Read<'static> {
+        let fields = Map::from_iter([("message".to_owned(), Value::from(raw))]);
+        Read { timed: self.time(None, record), fields, logsource: finding::refused(), finding: false }
     }
 
     /// Only the event time of a record, as [`Normaliser::normalise`] would give it, and remembered as there: for putting recordings into
@@ -157,7 +200,7 @@ impl Normaliser {
         time
     }
 
-    fn log_line<'a>(&self, raw: &'a str, record: &Record) -> (Map<String, Value>, LogSource, Timed<'a>) {
+    fn log_line<'a>(&self, raw: &'a str, record: &Record) -> Read<'a> {
         let (text, cut) = match raw.strip_suffix(CUT_MARK) {
             Some(text) => (text, true),
             None => (raw, false),
@@ -166,13 +209,13 @@ impl Normaliser {
         let line = syslog::parse(text, &|name| extractors.knows(name));
         let timed = self.time(line.stamp, record);
         let mut fields = header_fields(&line);
-        let mut source = LogSource::default();
+        let mut logsource = LogSource::default();
         if cut {
             fields.insert("truncated".to_owned(), Value::from(true));
         } else if let Some(program) = line.tagged.program {
-            source = extractors.apply(program, line.tagged.message, &mut fields);
+            logsource = extractors.apply(program, line.tagged.message, &mut fields);
         }
-        (fields, source, timed)
+        Read { fields, logsource, timed, finding: false }
     }
 
     fn time<'a>(&self, stamp: Option<(Stamp, &'a str)>, record: &Record) -> Timed<'a> {
@@ -194,6 +237,13 @@ impl Normaliser {
             self.state.streams.remember(&record.stream, time);
         }
     }
+}
+
+/// A record's text: without its line end, bad UTF-8 replaced, without the byte order mark that editors and Windows put before the first
+/// line of a file.
+fn text_of(raw: &[u8]) -> Cow<'_, str> {
+    let raw = without_trailer(raw);
+    String::from_utf8_lossy(raw.strip_prefix(b"\xef\xbb\xbf").unwrap_or(raw))
 }
 
 /// Syslog over TCP ends a message with a newline or a NUL, files with either newline.

@@ -1,5 +1,7 @@
 //! Findings and records to Kafka and NATS: messages that carry their identity, so that one that comes twice is known.
 
+mod config;
+mod cursor;
 mod kafka;
 mod nats;
 
@@ -7,6 +9,8 @@ use std::sync::Arc;
 
 use crate::broker::BrokerConfig;
 use crate::model::NodeId;
+pub use config::{ForwardConfig, Origin, PublishConfig, Unfit};
+pub use cursor::{Cursor, Found};
 
 /// One message.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -39,9 +39,9 @@ impl Meter {
             refused: counter!("opmas_source_refused_total", "source" => label()),
             dropped: counter!("opmas_source_kernel_drops_total", "source" => label()),
             crowded: counter!("opmas_source_crowded_datagrams_total", "source" => label()),
-            own: counter!("opmas_source_own_messages_total", "source" => label()),
-            empty: counter!("opmas_source_empty_messages_total", "source" => label()),
-            gone: counter!("opmas_source_gone_messages_total", "source" => label()),
+            own: counter!("opmas_source_own_total", "source" => label()),
+            empty: counter!("opmas_source_empty_total", "source" => label()),
+            gone: counter!("opmas_source_gone_total", "source" => label()),
         }
     }
 

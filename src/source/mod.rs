@@ -6,6 +6,7 @@
 mod config;
 mod file;
 mod framing;
+pub mod http;
 mod kafka;
 mod lines;
 mod meter;
@@ -131,8 +132,8 @@ enum Kind {
     File(file::Follower),
     Kafka(kafka::Consumer),
     Nats(nats::Consumer),
-    /// The API hands over what comes.
-    Http,
+    /// The API hands over what comes, through its door.
+    Http(HttpConfig),
     Stdin,
 }
 
@@ -157,7 +158,7 @@ pub fn bind(name: &str, config: &SourceConfig, positions: &Path, brokers: &BTree
             BrokerConfig::Nats(broker) => Kind::Nats(nats::bind(name, config, broker)?),
             BrokerConfig::Kafka(_) => return Err(no_broker(name, "its broker is a Kafka cluster")),
         },
-        SourceConfig::Http(_) => Kind::Http,
+        SourceConfig::Http(config) => Kind::Http(config.clone()),
         SourceConfig::Stdin => Kind::Stdin,
     };
     Ok(Bound { name: name.into(), kind })
@@ -202,6 +203,15 @@ impl Bound {
         }
     }
 
+    /// The way in for what comes by HTTP, when it is such a source.
+    #[must_use]
+    pub fn door(&self, context: &Context) -> Option<http::Door> {
+        match &self.kind {
+            Kind::Http(config) => Some(http::Door::new(&self.name, config, &context.batches, &context.shutdown)),
+            _ => None,
+        }
+    }
+
     /// Reads until `shutdown` becomes true, the receiver of `batches` is gone, or standard input ends. What was read by
     /// then has been handed over when this returns.
     pub async fn run(self, context: Context) {
@@ -212,7 +222,7 @@ impl Bound {
             Kind::File(follower) => follower.run(outlet).await,
             Kind::Kafka(consumer) => consumer.run(outlet).await,
             Kind::Nats(consumer) => consumer.run(outlet).await,
-            Kind::Http => outlet.stopped().await,
+            Kind::Http(_) => outlet.stopped().await,
             Kind::Stdin => stdin::run(outlet).await,
         }
     }

@@ -1,15 +1,16 @@
 //! The text of `routes.toml`: read, checked, and every fault named with its place.
 
 use std::collections::BTreeSet;
-use std::ops::Range;
+use std::ops::{Range, RangeInclusive};
 use std::sync::Arc;
 
 use serde::Deserialize;
 use toml::Spanned;
 
 use super::matcher::Matcher;
-use super::route::Node;
+use super::route::{Node, Terms};
 use crate::diag::{Diagnostic, Place, SourceFile, from_toml, nearest};
+use crate::model::Span;
 
 /// Routes may be nested this deep: deeper is a mistake, and reading it costs stack.
 pub const MAX_DEPTH: usize = 8;
@@ -17,6 +18,10 @@ pub const MAX_DEPTH: usize = 8;
 const MAX_ROUTES: usize = 1_000;
 /// The longest name of a route, which goes into delivery ids and logs.
 const MAX_NAME: usize = 64;
+/// What `resolve_after` and `repeat_interval` may be: alerts are looked after once a second, and none is open for years.
+const WAITS: RangeInclusive<Span> = Span::secs(1)..=Span::secs(30 * 86_400);
+/// For no wait at all, or one without an end.
+const NEVER: &str = "never";
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -34,6 +39,8 @@ struct RouteTable {
     channels: Option<Vec<Spanned<String>>>,
     #[serde(default, rename = "continue")]
     goes_on: bool,
+    resolve_after: Option<Spanned<String>>,
+    repeat_interval: Option<Spanned<String>>,
     #[serde(default)]
     route: Vec<RouteTable>,
 }
@@ -85,8 +92,14 @@ impl From<OneOrMore> for Vec<String> {
 pub(super) fn load(file: &SourceFile, channels: &[Arc<str>]) -> Result<Vec<Node>, Vec<Diagnostic>> {
     let text: RoutesFile = from_toml(&file.name, &file.text).map_err(|diagnostic| vec![diagnostic])?;
     let mut check = Check { file, channels, names: BTreeSet::new(), faults: Vec::new() };
-    let nodes = check.routes(text.route, &[], 1);
+    let nodes = check.routes(text.route, &Inherited { channels: &[], terms: Terms::default() }, 1);
     if check.faults.is_empty() { Ok(nodes) } else { Err(check.faults) }
+}
+
+/// What nested routes have unless they say otherwise.
+struct Inherited<'a> {
+    channels: &'a [Arc<str>],
+    terms: Terms,
 }
 
 struct Check<'a> {
@@ -102,11 +115,11 @@ impl Check<'_> {
         self.faults.push(Diagnostic::new(self.file.name.clone(), place, message).help(help));
     }
 
-    fn routes(&mut self, tables: Vec<RouteTable>, inherited: &[Arc<str>], depth: usize) -> Vec<Node> {
+    fn routes(&mut self, tables: Vec<RouteTable>, inherited: &Inherited<'_>, depth: usize) -> Vec<Node> {
         tables.into_iter().map(|table| self.route(table, inherited, depth)).collect()
     }
 
-    fn route(&mut self, table: RouteTable, inherited: &[Arc<str>], depth: usize) -> Node {
+    fn route(&mut self, table: RouteTable, inherited: &Inherited<'_>, depth: usize) -> Node {
         self.name(&table.name);
         if depth > MAX_DEPTH {
             self.fault(&table.name.span(), format!("route `{}` is nested deeper than {MAX_DEPTH}", table.name.get_ref()), "flatten the tree".into());
@@ -115,14 +128,36 @@ impl Check<'_> {
         let matcher = self.matcher(table.matcher);
         let channels = match &table.channels {
             Some(written) => written.iter().map(|name| self.channel(name)).collect(),
-            None => inherited.to_vec(),
+            None => inherited.channels.to_vec(),
         };
-        if table.channels.is_none() && inherited.is_empty() && table.route.is_empty() {
+        if table.channels.is_none() && inherited.channels.is_empty() && table.route.is_empty() {
             let name = table.name.get_ref();
             self.fault(&table.name.span(), format!("route `{name}` names no channels"), "write `channels = [\"…\"]`, or `[]` for nobody".into());
         }
-        let nested = self.routes(table.route, &channels, depth + 1);
-        Node { name: table.name.into_inner().into(), matcher, channels, goes_on: table.goes_on, nested }
+        let terms = self.terms(table.resolve_after.as_ref(), table.repeat_interval.as_ref(), inherited.terms);
+        let nested = self.routes(table.route, &Inherited { channels: &channels, terms }, depth + 1);
+        Node { name: table.name.into_inner().into(), matcher, channels, goes_on: table.goes_on, terms, nested }
+    }
+
+    fn terms(&mut self, resolve_after: Option<&Spanned<String>>, repeat_interval: Option<&Spanned<String>>, inherited: Terms) -> Terms {
+        Terms {
+            resolve_after: resolve_after.map_or(inherited.resolve_after, |written| self.wait(written)),
+            repeat_interval: repeat_interval.map_or(inherited.repeat_interval, |written| self.wait(written)),
+        }
+    }
+
+    /// A span of time, or `never`.
+    fn wait(&mut self, written: &Spanned<String>) -> Option<Span> {
+        let text = written.get_ref();
+        if text == NEVER {
+            return None;
+        }
+        let span = text.parse::<Span>().ok().filter(|span| WAITS.contains(span));
+        if span.is_none() {
+            let help = format!("write a time from {} to {} such as \"1h\", or \"{NEVER}\"", WAITS.start(), WAITS.end());
+            self.fault(&written.span(), format!("`{text}` is no time to wait"), help);
+        }
+        span
     }
 
     /// Names go into delivery ids, so they are unique in the whole tree.

@@ -2,7 +2,8 @@
 //!
 //! A finding goes down the tree as in Alertmanager: it enters the first route that it matches (and, where that route
 //! says `continue = true`, the next ones too); inside, the same among the nested routes; a route none of whose nested
-//! routes matches is where the finding ends up. Every decision comes with its reason.
+//! routes matches is where the finding ends up. Every decision comes with its reason, and with the route's terms: when what
+//! it told is over, and how often it is told again.
 
 mod file;
 mod matcher;
@@ -10,4 +11,4 @@ mod route;
 
 pub use file::MAX_DEPTH;
 pub use matcher::{Matcher, SeverityTest};
-pub use route::{Routed, Routes, Routing};
+pub use route::{RESOLVE_AFTER, Routed, Routes, Routing, Terms};

@@ -5,7 +5,25 @@ use std::sync::Arc;
 use super::file;
 use super::matcher::Matcher;
 use crate::diag::{Diagnostic, SourceFile};
-use crate::model::Finding;
+use crate::model::{Finding, Span};
+
+/// What was told is over when no further finding of the same group came for so long, unless the route says otherwise.
+pub const RESOLVE_AFTER: Span = Span::secs(3_600);
+
+/// How a route tells of findings that belong together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Terms {
+    /// It is over when none came for so long; `None`: never.
+    pub resolve_after: Option<Span>,
+    /// A channel with a message each hears again only so long after the last; `None`: of each finding.
+    pub repeat_interval: Option<Span>,
+}
+
+impl Default for Terms {
+    fn default() -> Terms {
+        Terms { resolve_after: Some(RESOLVE_AFTER), repeat_interval: None }
+    }
+}
 
 /// One place that a finding goes to.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -16,6 +34,8 @@ pub struct Routed {
     pub channel: Arc<str>,
     /// The conditions of the route that held.
     pub reason: String,
+    /// How it tells of further ones.
+    pub terms: Terms,
 }
 
 /// Where a finding goes, and why: for the ledger and for people.
@@ -33,6 +53,7 @@ pub(super) struct Node {
     pub(super) matcher: Matcher,
     pub(super) channels: Vec<Arc<str>>,
     pub(super) goes_on: bool,
+    pub(super) terms: Terms,
     pub(super) nested: Vec<Node>,
 }
 
@@ -65,7 +86,7 @@ impl Routes {
         for (node, reason) in &ends {
             for channel in &node.channels {
                 if !to.iter().any(|routed| routed.channel == *channel) {
-                    to.push(Routed { route: node.name.clone(), channel: channel.clone(), reason: reason.clone() });
+                    to.push(Routed { route: node.name.clone(), channel: channel.clone(), reason: reason.clone(), terms: node.terms });
                 }
             }
         }

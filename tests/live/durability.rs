@@ -69,10 +69,10 @@ fn o4_o6_kill_9_at_random_moments_gives_each_finding_once() {
 }
 
 /// A file system of its own, with as much room as is said.
-struct Disk(PathBuf);
+pub struct Disk(pub PathBuf);
 
 impl Disk {
-    fn new(at: PathBuf, size: &str) -> Disk {
+    pub fn new(at: PathBuf, size: &str) -> Disk {
         fs::create_dir_all(&at).unwrap();
         let disk = Disk(at);
         disk.mount(&["-t", "tmpfs", "-o", &format!("size={size}"), "tmpfs"]);
@@ -84,11 +84,11 @@ impl Disk {
     }
 
     /// Takes all the room that is left.
-    fn fill(&self) {
+    pub fn fill(&self) {
         let _ = fs::write(self.0.join("filler"), vec![0; 64 << 20]);
     }
 
-    fn make_room(&self) {
+    pub fn make_room(&self) {
         fs::remove_file(self.0.join("filler")).unwrap();
     }
 }
@@ -99,7 +99,7 @@ impl Drop for Disk {
     }
 }
 
-fn not_ready(station: &Station, why: &str) -> bool {
+pub fn not_ready(station: &Station, why: &str) -> bool {
     station.ready().is_some_and(|(code, ready)| code == 503 && ready["status"] == "not_ready" && ready["reasons"].to_string().contains(why))
 }
 

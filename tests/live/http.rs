@@ -80,9 +80,15 @@ pub fn serve(replies: Vec<Reply>) -> (u16, Receiver<Request>) {
 }
 
 /// Serves so many connections, one request each, as `answer` says.
-pub fn serve_with(connections: usize, mut answer: impl FnMut(Request) -> Reply + Send + 'static) -> u16 {
+pub fn serve_with(connections: usize, answer: impl FnMut(Request) -> Reply + Send + 'static) -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port();
+    serve_on(listener, connections, answer);
+    port
+}
+
+/// The same, on a listener that is there already.
+pub fn serve_on(listener: TcpListener, connections: usize, mut answer: impl FnMut(Request) -> Reply + Send + 'static) {
     std::thread::spawn(move || {
         let mut silent = Vec::new();
         for _ in 0..connections {
@@ -97,7 +103,6 @@ pub fn serve_with(connections: usize, mut answer: impl FnMut(Request) -> Reply +
         drop(answer);
         std::thread::sleep(Duration::from_secs(if silent.is_empty() { 0 } else { 5 }));
     });
-    port
 }
 
 /// An answer with a JSON body; `status` may hold further header lines.

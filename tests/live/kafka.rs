@@ -88,6 +88,7 @@ fn o3_logs_over_tls_with_a_password_become_findings_and_their_offsets_are_commit
     let mut station = station(&kafka.secure_table(password.path()), "logs = ['^ap-']\nfindings = ['agents']");
     station.start();
     kafka.produce("ap-logs", 1, strs(&lines(0, 100)));
+    wait_for(&station, 100);
     kafka.produce("agents", 0, ["{\"title\":\"a\",\"agent\":\"b\",\"severity\":3}"]);
     let records = wait_for(&station, 101);
     eventually(Duration::from_secs(10), "it is not committed", || kafka.committed("opmas", "ap-logs", 1) == Some(100));
@@ -222,7 +223,7 @@ fn what_retention_took_is_counted_and_reading_goes_on_at_the_oldest() {
     station.start();
     let records = wait_for(&station, 150);
     assert_eq!(places(&records)[100].1, 150);
-    assert_eq!(station.metric("opmas_source_gone_messages_total"), 50.0);
+    assert_eq!(station.metric("opmas_source_gone_total"), 50.0);
     assert!(station.log().contains("Kafka removed messages before they were read"));
 }
 
@@ -325,7 +326,7 @@ fn own_messages_and_empty_ones_are_left_out_and_committed() {
     let records = wait_for(&station, 2);
     assert_eq!(places(&records).iter().map(|(_, offset)| *offset).collect::<Vec<_>>(), [1, 4]);
     eventually(Duration::from_secs(10), "it is not committed", || kafka.committed("opmas", "logs", 0) == Some(6));
-    assert_eq!((station.metric("opmas_source_own_messages_total"), station.metric("opmas_source_empty_messages_total")), (2.0, 2.0));
+    assert_eq!((station.metric("opmas_source_own_total"), station.metric("opmas_source_empty_total")), (2.0, 2.0));
 }
 
 #[test]
@@ -395,7 +396,7 @@ async fn messages_are_published_with_their_identity_and_what_is_never_taken_is_n
     publisher.publish(&many).await.unwrap();
     let servers = kafka.servers();
     let args = ["--bootstrap-server", &*servers, "--topic", "findings", "--from-beginning", "--max-messages", "1000"];
-    let shown = ["--formatter-property", "print.key=true", "--formatter-property", "print.headers=true"];
+    let shown = ["--property", "print.key=true", "--property", "print.headers=true"];
     let text = tokio::task::block_in_place(|| kafka.tool("org.apache.kafka.tools.consumer.ConsoleConsumer", &[&args[..], &shown[..]].concat(), ""));
     let expected: Vec<String> = (0..1_000).map(|n| format!("Opmas-Origin:0123456789abcdef,Opmas-Id:id-{n}\tid-{n}\t{{\"n\":{n}}}")).collect();
     assert_eq!(text.lines().collect::<Vec<_>>(), expected, "in their order, with key and headers");

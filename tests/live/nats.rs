@@ -8,8 +8,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use async_nats::jetstream::consumer::{AckPolicy, pull};
 use async_nats::jetstream::stream;
 use async_nats::{ConnectOptions, HeaderMap};
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use opmas::broker::{BrokerConfig, ORIGIN};
 use opmas::model::{NodeId, Payload, Record, RecordId, Time, Trust};
 use opmas::publish::{Message, Publisher};
@@ -17,6 +20,7 @@ use opmas::source::{NatsRange, SourceConfig, nats_range};
 use serde_json::Value;
 
 use crate::certificates;
+use crate::durability::{Disk, not_ready};
 use crate::nats_server::{Client, NatsServer};
 use crate::router::eventually;
 use crate::station::{Station, lines};
@@ -209,8 +213,9 @@ fn o4_a_stream_that_is_made_anew_counts_from_one() {
     client.all_acknowledged("LOGS");
     client.delete_stream("LOGS");
     client.make_stream("LOGS", &["logs.>"]);
-    eventually(Duration::from_secs(60), "the new stream is not read", || client.consumer("LOGS").is_some());
+    // Before it is noticed.
     client.publish("logs.a", lines(300, 200));
+    eventually(Duration::from_secs(60), "the new stream is not read", || client.consumer("LOGS").is_some());
     client.all_acknowledged("LOGS");
     station.terminate();
     let mut logs: BTreeMap<String, Vec<u64>> = BTreeMap::new();
@@ -280,6 +285,130 @@ fn a_stream_that_was_put_back_is_read_again() {
     let (again, first): (Vec<_>, Vec<_>) = places(&station).into_iter().partition(|(log, _)| log.ends_with("#2"));
     assert_eq!((first.len(), again.len()), (200, 150), "nothing is lost");
     assert!(station.log().contains("put back"));
+}
+
+#[test]
+fn o3_o4_what_is_delivered_again_while_the_disk_is_full_neither_doubles_nor_overtakes() {
+    let server = NatsServer::new();
+    let folder = tempfile::tempdir().unwrap();
+    let disk = Disk::new(folder.path().join("disk"), "48m");
+    let mut station = Station::at(folder.path(), &disk.0.join("data"));
+    station.configure(&format!("{}{SOURCE}findings = []\nlogs = ['logs.>']\n", server.broker("")));
+    let client = server.client();
+    client.make_stream("LOGS", &["logs.>"]);
+    // As ours, but for how long it waits.
+    let durable = pull::Config {
+        durable_name: Some("opmas".to_owned()),
+        ack_policy: AckPolicy::All,
+        ack_wait: Duration::from_secs(1),
+        max_ack_pending: 20_000,
+        ..Default::default()
+    };
+    client.wait(async { client.context.get_stream("LOGS").await.unwrap().create_consumer(durable).await.unwrap() });
+    station.start();
+    client.publish("logs.a", lines(0, 1000));
+    client.all_acknowledged("LOGS");
+    disk.fill();
+    client.publish("logs.a", lines(1000, 1000));
+    eventually(Duration::from_secs(30), "it does not say that the disk is full", || not_ready(&station, "No space left on device"));
+    let acknowledged = client.consumer("LOGS").unwrap().ack_floor.stream_sequence;
+    eventually(Duration::from_secs(30), "nothing is delivered again", || client.consumer("LOGS").unwrap().num_redelivered > 0);
+    client.publish("logs.a", lines(2000, 20_000));
+    std::thread::sleep(Duration::from_secs(4));
+    let consumer = client.consumer("LOGS").unwrap();
+    assert_eq!(consumer.ack_floor.stream_sequence, acknowledged, "o3: nothing is acknowledged");
+    assert!(consumer.num_ack_pending < 12_000, "what is in flight is bounded: {}", consumer.num_ack_pending);
+    assert_eq!(consumer.config.ack_wait, Duration::from_secs(1), "it is the same consumer");
+    disk.make_room();
+    client.all_acknowledged("LOGS");
+    // And a crash without room.
+    disk.fill();
+    client.publish("logs.a", lines(22_000, 3000));
+    eventually(Duration::from_secs(30), "it does not say that the disk is full", || not_ready(&station, "No space left on device"));
+    std::thread::sleep(Duration::from_millis(1500));
+    station.kill();
+    disk.make_room();
+    station.start();
+    client.all_acknowledged("LOGS");
+    station.terminate();
+    whole(&station, 25_000);
+}
+
+#[test]
+fn a_server_that_stands_still_is_told() {
+    let server = NatsServer::new();
+    let mut station = station(&server, "", "");
+    station.start();
+    let client = server.client();
+    eventually(Duration::from_secs(30), "no consumer was made", || client.consumer("LOGS").is_some());
+    client.publish("logs.a", lines(0, 100));
+    client.all_acknowledged("LOGS");
+    server.freeze(true);
+    eventually(Duration::from_secs(90), "nobody says that the server stands still", || waits(&station).is_some());
+    server.freeze(false);
+    let client = server.client();
+    client.publish("logs.a", lines(100, 100));
+    reads(&station);
+    client.all_acknowledged("LOGS");
+    server.freeze(true);
+    let took = station.terminate();
+    assert!(took < Duration::from_secs(15), "{took:?}");
+    server.freeze(false);
+    whole(&station, 200);
+}
+
+/// A JWT as NATS writes it.
+fn jwt(issuer: &nkeys::KeyPair, subject: &str, nats: Value) -> String {
+    let encode = |bytes: &[u8]| URL_SAFE_NO_PAD.encode(bytes);
+    let claims = serde_json::json!({"jti": "x", "iat": 1_700_000_000, "iss": issuer.public_key(), "name": "test", "sub": subject, "nats": nats});
+    let text = format!("{}.{}", encode(b"{\"typ\":\"JWT\",\"alg\":\"ed25519-nkey\"}"), encode(claims.to_string().as_bytes()));
+    let signature = encode(&issuer.sign(text.as_bytes()).unwrap());
+    format!("{text}.{signature}")
+}
+
+#[test]
+fn a_credentials_file_lets_us_in() {
+    let (operator, account, user) = (nkeys::KeyPair::new_operator(), nkeys::KeyPair::new_account(), nkeys::KeyPair::new_user());
+    let limits = serde_json::json!({"subs": -1, "data": -1, "payload": -1, "imports": -1, "exports": -1, "wildcards": true, "conn": -1, "leaf": -1,
+        "mem_storage": -1, "disk_storage": -1, "streams": -1, "consumer": -1});
+    let operator_jwt = jwt(&operator, &operator.public_key(), serde_json::json!({"type": "operator", "version": 2}));
+    let account_jwt = jwt(&operator, &account.public_key(), serde_json::json!({"type": "account", "version": 2, "limits": limits}));
+    let system = nkeys::KeyPair::new_account();
+    let system_jwt = jwt(&operator, &system.public_key(), serde_json::json!({"type": "account", "version": 2}));
+    let user_jwt = jwt(&account, &user.public_key(), serde_json::json!({"type": "user", "version": 2, "subs": -1, "data": -1, "payload": -1}));
+    let (us, them) = (account.public_key(), system.public_key());
+    let server = NatsServer::with(&format!(
+        "operator: {operator_jwt}\nresolver: MEMORY\nsystem_account: {them}\nresolver_preload: {{ {us}: {account_jwt}, {them}: {system_jwt} }}\n"
+    ));
+    let creds = format!(
+        "-----BEGIN NATS USER JWT-----\n{user_jwt}\n------END NATS USER JWT------\n\n-----BEGIN USER NKEY SEED-----\n{}\n------END USER NKEY SEED------\n",
+        user.seed().unwrap()
+    );
+    let mut station = station(&server, "creds_file = 'opmas.creds'\n", "");
+    station.start();
+    says(&station, "opmas.creds: it cannot be read");
+    fs::write(station.dir.join("opmas.creds"), "rubbish").unwrap();
+    says(&station, "no user JWT and seed");
+    fs::write(station.dir.join("opmas.creds"), creds.replace(&user.seed().unwrap(), &nkeys::KeyPair::new_user().seed().unwrap())).unwrap();
+    says(&station, "renew `creds_file`");
+    fs::write(station.dir.join("opmas.creds"), &creds).unwrap();
+    reads(&station);
+    let client = server.client_with(ConnectOptions::with_credentials(&creds).unwrap());
+    eventually(Duration::from_secs(30), "no stream was made", || client.stream("LOGS").is_some());
+    client.publish("logs.a", lines(0, 100));
+    client.all_acknowledged("LOGS");
+    station.terminate();
+    whole(&station, 100);
+}
+
+#[test]
+fn a_user_without_permissions_is_told_what_is_missing() {
+    let server = NatsServer::with("authorization { users: [ { user: a, password: bcd-efgh, permissions: { publish: [\"nothing\"] } } ] }");
+    let mut station = station(&server, "user = 'a'\npassword_file = 'password'\n", "");
+    fs::write(station.dir.join("password"), "bcd-efgh").unwrap();
+    station.start();
+    says(&station, "Permissions Violation");
+    station.terminate();
 }
 
 #[test]

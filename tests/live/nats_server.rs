@@ -78,6 +78,12 @@ impl NatsServer {
         fs::remove_file(self.log_file()).unwrap();
     }
 
+    /// Lets it stand still, or go on.
+    pub fn freeze(&self, still: bool) {
+        let signal = if still { rustix::process::Signal::STOP } else { rustix::process::Signal::CONT };
+        rustix::process::kill_process(rustix::process::Pid::from_child(self.child.as_ref().unwrap()), signal).unwrap();
+    }
+
     pub fn log(&self) -> String {
         fs::read_to_string(self.log_file()).unwrap_or_default()
     }
@@ -132,15 +138,19 @@ impl Client {
 
     /// Publishes, in their order, and waits until all are acknowledged.
     pub fn publish(&self, subject: &str, payloads: impl IntoIterator<Item = String>) {
-        self.wait(async {
-            let mut waiting = Vec::new();
-            for payload in payloads {
-                waiting.push(self.context.publish(subject.to_owned(), payload.into()).await.unwrap());
-            }
-            for acknowledged in waiting {
-                acknowledged.await.unwrap();
-            }
-        });
+        // So many at a time: the library holds back those beyond 5,000 until others are waited for.
+        let mut payloads = payloads.into_iter().peekable();
+        while payloads.peek().is_some() {
+            self.wait(async {
+                let mut waiting = Vec::new();
+                for payload in payloads.by_ref().take(1000) {
+                    waiting.push(self.context.publish(subject.to_owned(), payload.into()).await.unwrap());
+                }
+                for acknowledged in waiting {
+                    acknowledged.await.unwrap();
+                }
+            });
+        }
     }
 
     pub fn publish_with(&self, subject: &str, headers: HeaderMap, payload: Vec<u8>) {

@@ -94,14 +94,7 @@ impl Router {
 
     /// Runs a function on a thread that is in a namespace, to make sockets there.
     pub fn inside<T: Send>(&self, at: &str, make: impl FnOnce() -> T + Send) -> T {
-        let namespace = File::open(self.namespace(at)).unwrap();
-        std::thread::scope(|scope| {
-            let thread = scope.spawn(|| {
-                move_into_link_name_space(std::os::fd::AsFd::as_fd(&namespace), Some(LinkNameSpaceType::Network)).unwrap();
-                make()
-            });
-            thread.join().unwrap()
-        })
+        inside(&self.namespace(at), make)
     }
 
     /// opmas in the manager's namespace, in a folder.
@@ -171,6 +164,18 @@ impl Router {
     pub fn runs(&self, at: &str, word: &str) -> bool {
         self.processes(at).iter().any(|process| process.words.iter().any(|w| w == word))
     }
+}
+
+/// Runs a function on a thread that is in a network namespace, to make sockets there.
+pub fn inside<T: Send>(namespace: &Path, make: impl FnOnce() -> T + Send) -> T {
+    let namespace = File::open(namespace).unwrap();
+    std::thread::scope(|scope| {
+        let thread = scope.spawn(|| {
+            move_into_link_name_space(std::os::fd::AsFd::as_fd(&namespace), Some(LinkNameSpaceType::Network)).unwrap();
+            make()
+        });
+        thread.join().unwrap()
+    })
 }
 
 impl Drop for Router {

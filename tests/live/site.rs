@@ -1,10 +1,11 @@
-//! A whole site: a router, opmas in the manager's namespace with its configuration, a mail server and a webhook receiver.
+//! A whole site: a router, opmas in the manager's namespace with its configuration, a mail server, a webhook receiver, Slack and PagerDuty.
 
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
-use std::path::{Path, PathBuf};
+use std::ops::{Deref, DerefMut};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -14,7 +15,10 @@ use hmac::{Hmac, KeyInit, Mac};
 use serde_json::Value;
 use sha2::Sha256;
 
-use crate::router::{OPMAS, ROUTER, Router, eventually};
+use crate::incidents::{self, Incident, Incidents};
+use crate::program::Program;
+use crate::router::{ROUTER, Router};
+use crate::workspace::{TOKEN, Workspace, shown};
 
 /// The secret that webhooks are signed with, as Standard Webhooks writes it: base64 of what follows `whsec_`.
 const SECRET: &str = "whsec_MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=";
@@ -31,12 +35,13 @@ pub struct Hook {
 }
 
 pub struct Site {
+    /// Ended before the router goes.
+    program: Program,
     pub router: Router,
-    /// The configuration's folder.
-    pub dir: PathBuf,
     hooks: Arc<Mutex<Vec<Hook>>>,
+    pub slack: Workspace,
+    pub pagerduty: Incidents,
     mail: Child,
-    opmas: Option<Child>,
 }
 
 impl Site {
@@ -50,7 +55,6 @@ impl Site {
         let playbook = dir.join("playbooks/block_source.rhai");
         let script = fs::read_to_string(&playbook).unwrap().replace("\"1h\"", &format!("\"{hold}\""));
         fs::write(playbook, script).unwrap();
-        fs::write(dir.join("notifiers/routes.toml"), "[[route]]\nname = 'urgent'\nmatch = { severity = '>=4' }\nchannels = ['email', 'webhook']\n").unwrap();
         let email = "integration = 'email'\nhost = '127.0.0.1'\nport = 2525\ntls = 'none'\nfrom = 'opmas@example.org'\nto = ['ann@example.org']\n";
         fs::write(dir.join("notifiers/email.toml"), email).unwrap();
         let webhook = "integration = 'webhook'\nurl = 'http://127.0.0.1:8099/hook'\nsecret_file = 'secret'\n";
@@ -61,7 +65,17 @@ impl Site {
         let listener = router.inside("mg", || TcpListener::bind("127.0.0.1:8099").unwrap());
         let kept = hooks.clone();
         std::thread::spawn(move || listener.incoming().flatten().for_each(|stream| take(stream, &kept)));
-        let site = Site { router, dir, hooks, mail, opmas: None };
+        let bind = || TcpListener::bind("127.0.0.1:0").unwrap();
+        let slack = Workspace::on(router.inside("mg", bind));
+        fs::write(dir.join("notifiers/slack.toml"), slack.file("")).unwrap();
+        fs::write(dir.join("token"), TOKEN).unwrap();
+        let listener = router.inside("mg", bind);
+        fs::write(dir.join("notifiers/pagerduty.toml"), incidents::file(listener.local_addr().unwrap().port(), "")).unwrap();
+        fs::write(dir.join("key"), incidents::KEY).unwrap();
+        let pagerduty = incidents::start_on(listener, 0);
+        let program = Program::new(&dir, 9320, Some(router.namespace("mg")));
+        let site = Site { program, router, hooks, slack, pagerduty, mail };
+        site.resolve_after("1h");
         site.enrol();
         site
     }
@@ -74,59 +88,39 @@ impl Site {
         self.router.allow(line);
     }
 
-    /// Starts opmas and waits until it is ready.
-    pub fn start(&mut self) {
-        let log = fs::OpenOptions::new().create(true).append(true).open(self.dir.join("opmas.log")).unwrap();
-        let mut command = self.router.command("mg", OPMAS);
-        command.arg("run").current_dir(&self.dir).stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
-        self.opmas = Some(command.spawn().unwrap());
-        eventually(Duration::from_secs(30), &format!("opmas is not ready; see {}", self.log()), || {
-            self.ready().is_some_and(|ready| ready["status"] != "not_ready")
-        });
-    }
-
     /// What `/readyz` says.
     pub fn ready(&self) -> Option<Value> {
-        serde_json::from_str(&self.http("/readyz")?).ok()
+        self.program.ready().map(|(_, ready)| ready)
     }
 
-    /// A page of opmas.
-    pub fn http(&self, path: &str) -> Option<String> {
-        self.router.inside("mg", || {
-            let mut stream = TcpStream::connect("127.0.0.1:9320").ok()?;
-            stream.set_read_timeout(Some(Duration::from_secs(5))).ok()?;
-            write!(stream, "GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").ok()?;
-            let mut answer = String::new();
-            stream.read_to_string(&mut answer).ok()?;
-            answer.split_once("\r\n\r\n").map(|(_, body)| body.to_owned())
-        })
+    /// Routes what is grave to all channels; it is over when nothing more comes for so long.
+    pub fn resolve_after(&self, after: &str) {
+        let channels = "channels = ['email', 'pagerduty', 'slack', 'webhook']";
+        let routes = format!("[[route]]\nname = 'urgent'\nmatch = {{ severity = '>=4' }}\n{channels}\nresolve_after = '{after}'\n");
+        fs::write(self.dir.join("notifiers/routes.toml"), routes).unwrap();
     }
 
-    /// The value of a metric, summed over its labels.
-    pub fn metric(&self, name: &str) -> f64 {
-        let text = self.http("/metrics").unwrap_or_default();
-        let lines = text.lines().filter(|line| line.split(['{', ' ']).next() == Some(name));
-        lines.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum()
-    }
-
-    /// Ends opmas at once.
-    pub fn kill(&mut self) {
-        let mut opmas = self.opmas.take().unwrap();
-        opmas.kill().unwrap();
-        opmas.wait().unwrap();
-    }
-
-    /// Ends opmas as a service manager does; its exit code.
-    pub fn terminate(&mut self) -> Option<i32> {
-        let mut opmas = self.opmas.take().unwrap();
-        let pid = rustix::process::Pid::from_child(&opmas);
-        rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
-        opmas.wait().unwrap().code()
-    }
-
-    /// Webhook requests so far.
+    /// Webhook requests so far that something was found.
     pub fn hooks(&self) -> Vec<Hook> {
-        self.hooks.lock().unwrap().clone()
+        self.hooked("finding.created")
+    }
+
+    /// Webhook requests so far, of a type.
+    pub fn hooked(&self, kind: &str) -> Vec<Hook> {
+        self.hooks.lock().unwrap().iter().filter(|hook| hook.body["type"] == kind).cloned().collect()
+    }
+
+    /// The messages in Slack that tell of an address's login, oldest first.
+    pub fn messages(&self, address: &str) -> Vec<Value> {
+        // It stands between words: 203.0.113.1 is no part of 203.0.113.10.
+        self.slack.messages().into_iter().filter(|message| shown(message).contains(&format!("*About*  source: address {address}\n"))).collect()
+    }
+
+    /// The incidents about an address, by key.
+    pub fn incidents(&self, address: &str) -> Vec<(String, Incident)> {
+        let all = self.pagerduty.lock().unwrap().clone();
+        let about = |incident: &Incident| incident.events[0]["payload"]["custom_details"]["about"]["source"] == address;
+        all.into_iter().filter(|(_, incident)| about(incident)).collect()
     }
 
     /// Mails so far, as they came.
@@ -144,30 +138,25 @@ impl Site {
         found.sort();
         found
     }
+}
 
-    /// The log of opmas, for a failed test.
-    pub fn log(&self) -> String {
-        fs::read_to_string(self.dir.join("opmas.log")).unwrap_or_default()
+impl Deref for Site {
+    type Target = Program;
+    fn deref(&self) -> &Program {
+        &self.program
     }
+}
 
-    /// Runs a command of opmas in the configuration's folder: exit code and what it said.
-    pub fn command(&self, args: &[&str]) -> (Option<i32>, String) {
-        let output = self.router.opmas(&self.dir, args);
-        (output.status.code(), String::from_utf8_lossy(&output.stdout).into_owned() + String::from_utf8_lossy(&output.stderr).as_ref())
+impl DerefMut for Site {
+    fn deref_mut(&mut self) -> &mut Program {
+        &mut self.program
     }
 }
 
 impl Drop for Site {
     fn drop(&mut self) {
-        if let Some(mut opmas) = self.opmas.take() {
-            let _ = opmas.kill();
-            let _ = opmas.wait();
-        }
         let _ = self.mail.kill();
         let _ = self.mail.wait();
-        if std::thread::panicking() {
-            eprintln!("the log of opmas:\n{}", self.log());
-        }
     }
 }
 

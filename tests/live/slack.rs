@@ -1,117 +1,16 @@
-//! Slack, played by a server that follows the public documentation of `chat.postMessage` and `chat.update`.
+//! The channel to Slack, which `workspace.rs` plays.
 
-use std::collections::{BTreeMap, VecDeque};
 use std::net::TcpListener;
 use std::path::Path;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use opmas::alert::{Answer, Channels, Failure, Notice, SendError};
 use opmas::diag::SourceFile;
 use opmas::model::{Evidence, Finding, Span, Time};
 use serde_json::{Value, json};
 
-use crate::http::{Reply, Request, channel_test, say, say_json, serve_with};
-
-const TOKEN: &str = "xoxb-17653672481-19874698323-pdFZKVeTuE8sk7oOcbrzqqgy";
-const CHANNEL: &str = "C0123456789";
-
-/// What the workspace holds, and how the next calls are answered instead.
-#[derive(Default)]
-struct Workspace {
-    /// By `ts`: the last request that wrote the message.
-    messages: BTreeMap<String, Value>,
-    calls: Vec<String>,
-    instead: VecDeque<Instead>,
-}
-
-enum Instead {
-    /// Without doing anything.
-    Answer(Reply),
-    /// Having done it.
-    Lose,
-}
-
-#[derive(Clone)]
-struct Server {
-    port: u16,
-    workspace: Arc<Mutex<Workspace>>,
-}
-
-impl Server {
-    fn start(instead: Vec<Instead>) -> Server {
-        let workspace = Arc::new(Mutex::new(Workspace { instead: instead.into(), ..Workspace::default() }));
-        let shared = workspace.clone();
-        let port = serve_with(100, move |request| shared.lock().unwrap().serve(&request));
-        Server { port, workspace }
-    }
-
-    fn messages(&self) -> Vec<Value> {
-        self.workspace.lock().unwrap().messages.values().cloned().collect()
-    }
-
-    fn calls(&self) -> Vec<String> {
-        self.workspace.lock().unwrap().calls.clone()
-    }
-
-    fn file(&self, more: &str) -> String {
-        format!("integration = 'slack'\nchannel = '#alerts'\ntoken_file = 'token'\nurl = 'http://127.0.0.1:{}/api/'\n{more}", self.port)
-    }
-}
-
-impl Workspace {
-    fn serve(&mut self, request: &Request) -> Reply {
-        let method = request.line.strip_prefix("POST /api/").and_then(|rest| rest.strip_suffix(" HTTP/1.1")).unwrap_or("?").to_owned();
-        self.calls.push(method.clone());
-        let instead = self.instead.pop_front();
-        if let Some(Instead::Answer(reply)) = instead {
-            return reply;
-        }
-        let answer = self.call(&method, request).unwrap_or_else(|error| json!({"ok": false, "error": error}));
-        if let Some(Instead::Lose) = instead { Reply::Reset } else { say_json("200 OK", &answer) }
-    }
-
-    fn call(&mut self, method: &str, request: &Request) -> Result<Value, &'static str> {
-        if !request.header("content-type").starts_with("application/json") {
-            return Err("invalid_post_type");
-        }
-        match request.header("authorization").strip_prefix("Bearer ") {
-            Some(TOKEN) => {}
-            _ => return Err("invalid_auth"),
-        }
-        let body = request.json();
-        check_content(&body)?;
-        let ts = match (method, body["channel"].as_str()) {
-            ("chat.postMessage", Some("#alerts" | CHANNEL)) => format!("1795266540.{:06}", self.messages.len() + 1),
-            ("chat.update", Some(CHANNEL)) => {
-                let ts = body["ts"].as_str().ok_or("invalid_arguments")?;
-                self.messages.contains_key(ts).then(|| ts.to_owned()).ok_or("message_not_found")?
-            }
-            ("chat.postMessage" | "chat.update", _) => return Err("channel_not_found"),
-            _ => return Err("unknown_method"),
-        };
-        self.messages.insert(ts.clone(), body.clone());
-        Ok(json!({"ok": true, "channel": CHANNEL, "ts": ts, "message": {"text": body["text"], "blocks": body["blocks"], "type": "message"}}))
-    }
-}
-
-/// The documented bounds: 50 blocks, 150 characters in a header, 1 to 3,000 in a text.
-fn check_content(body: &Value) -> Result<(), &'static str> {
-    let text = body["text"].as_str().unwrap_or_default();
-    let blocks = body["blocks"].as_array().map(Vec::as_slice).unwrap_or_default();
-    if text.is_empty() && blocks.is_empty() {
-        return Err("no_text");
-    }
-    if text.chars().count() > 40_000 {
-        return Err("msg_too_long");
-    }
-    let length = |block: &Value| block["text"]["text"].as_str().map_or(0, |text| text.encode_utf16().count());
-    let fits = |block: &Value| match (block["type"].as_str(), block["text"]["type"].as_str()) {
-        (Some("header"), Some("plain_text")) => (1..=150).contains(&length(block)),
-        (Some("section"), Some("mrkdwn")) => (1..=3_000).contains(&length(block)),
-        _ => false,
-    };
-    if blocks.len() <= 50 && blocks.iter().all(fits) { Ok(()) } else { Err("invalid_blocks") }
-}
+use crate::http::{Reply, channel_test, say, say_json};
+use crate::workspace::{CHANNEL, Instead, TOKEN, Workspace as Server, shown};
 
 fn channels(file: &str, dir: &Path) -> Channels {
     std::fs::write(dir.join("token"), format!("{TOKEN}\n")).unwrap();
@@ -136,11 +35,6 @@ async fn send_more(server: &Server, notice: &Notice, more: &str) -> Result<Answe
 
 async fn send(server: &Server, notice: &Notice) -> Result<Answer, SendError> {
     send_more(server, notice, "").await
-}
-
-/// All texts of a message's blocks.
-fn shown(message: &Value) -> String {
-    message["blocks"].as_array().unwrap().iter().map(|block| block["text"]["text"].as_str().unwrap()).collect::<Vec<_>>().join("\n")
 }
 
 #[tokio::test]
@@ -240,7 +134,7 @@ async fn o7_a_lost_answer_is_ambiguous_for_a_new_message_and_not_for_a_change() 
 
     let change = notice(finding()).resolved(Time(1), Some(format!("{CHANNEL}/1795266540.000001").into()));
     for lost in [Instead::Lose, Instead::Answer(say_json("200 OK", &json!({"ok": false, "error": "internal_error"})))] {
-        server.workspace.lock().unwrap().instead.push_back(lost);
+        server.instead(lost);
         assert_eq!(send(&server, &change).await.unwrap_err().kind, Failure::Retryable { after: None });
     }
     send(&server, &change).await.unwrap();

@@ -1,18 +1,19 @@
-//! One opmas that reads a file, in a temporary folder: started, killed, ended, and its data folder read afterwards.
+//! One opmas that reads a file, in a temporary folder, and its data folder read afterwards.
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::io::{Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::io::Write;
+use std::net::TcpListener;
+use std::ops::{Deref, DerefMut};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use opmas::journal::{Content, LedgerReader, SpoolReader};
 use opmas::model::{Decided, EntryBody, Record, RecordId};
 use serde_json::Value;
 
-use crate::router::{OPMAS, eventually};
+use crate::program::Program;
+use crate::router::eventually;
 
 /// Six failures of one address within ten minutes, and a login of it after them. Reported are both, and the login by itself.
 pub const RULES: &str = "title: Failure\nname: failure\nid: 00000000-0000-4000-8000-000000000001\nlogsource: {product: test}\n\
@@ -25,10 +26,9 @@ pub const RULES: &str = "title: Failure\nname: failure\nid: 00000000-0000-4000-8
     timespan: 10m\n  generate: true\nlevel: critical\n";
 
 pub struct Station {
-    pub dir: PathBuf,
+    program: Program,
     pub data: PathBuf,
-    port: u16,
-    opmas: Option<Child>,
+    pub port: u16,
     /// Goes away with the value.
     temporary: Option<tempfile::TempDir>,
 }
@@ -51,7 +51,7 @@ impl Station {
             fs::create_dir_all(dir.join(folder)).unwrap();
         }
         fs::write(dir.join("rules/test.yml"), RULES).unwrap();
-        let station = Station { dir: dir.to_owned(), data: data.to_owned(), port, opmas: None, temporary: None };
+        let station = Station { program: Program::new(dir, port, None), data: data.to_owned(), port, temporary: None };
         station.configure("");
         station
     }
@@ -63,98 +63,6 @@ impl Station {
             "data_dir = '{data}'\n[http]\nlisten = '127.0.0.1:{port}'\n[source.archive]\ntype = 'file'\npath = 'lines.log'\n[spool]\nsegment_bytes = 2000000\n{more}"
         );
         fs::write(self.dir.join("opmas.toml"), text).unwrap();
-    }
-
-    /// Starts it, and waits for nothing.
-    pub fn spawn(&mut self) {
-        let log = fs::OpenOptions::new().create(true).append(true).open(self.dir.join("opmas.log")).unwrap();
-        self.opmas = Some(self.command(&["run"]).stdout(Stdio::null()).stderr(log).spawn().unwrap());
-    }
-
-    /// Starts it and waits until input is accepted.
-    pub fn start(&mut self) {
-        self.spawn();
-        eventually(Duration::from_secs(60), "opmas is not ready", || self.ready().is_some_and(|(code, _)| code == 200));
-    }
-
-    fn command(&self, args: &[&str]) -> Command {
-        let mut command = Command::new(OPMAS);
-        command.args(args).current_dir(&self.dir).stdin(Stdio::null());
-        command
-    }
-
-    /// A command of opmas in the configuration's folder, which must end by itself.
-    pub fn run(&self, args: &[&str]) -> (Option<i32>, String) {
-        let Output { status, stdout, stderr } = self.command(args).output().unwrap();
-        (status.code(), String::from_utf8_lossy(&stdout).into_owned() + String::from_utf8_lossy(&stderr).as_ref())
-    }
-
-    fn http(&self, path: &str) -> Option<(u16, String)> {
-        let mut stream = TcpStream::connect(("127.0.0.1", self.port)).ok()?;
-        stream.set_read_timeout(Some(Duration::from_secs(5))).ok()?;
-        write!(stream, "GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").ok()?;
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).ok()?;
-        let (head, body) = answer.split_once("\r\n\r\n")?;
-        Some((head.split(' ').nth(1)?.parse().ok()?, body.to_owned()))
-    }
-
-    /// What `/readyz` says.
-    pub fn ready(&self) -> Option<(u16, Value)> {
-        let (code, body) = self.http("/readyz")?;
-        Some((code, serde_json::from_str(&body).ok()?))
-    }
-
-    /// The value of a metric, summed over its labels.
-    pub fn metric(&self, name: &str) -> f64 {
-        let (_, text) = self.http("/metrics").unwrap_or_default();
-        let lines = text.lines().filter(|line| line.split(['{', ' ']).next() == Some(name));
-        lines.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum()
-    }
-
-    pub fn kill(&mut self) {
-        let mut opmas = self.opmas.take().unwrap();
-        opmas.kill().unwrap();
-        opmas.wait().unwrap();
-    }
-
-    /// Ends it as a service manager does; how long it took. It must end well.
-    pub fn terminate(&mut self) -> Duration {
-        let begun = Instant::now();
-        let mut opmas = self.opmas.take().unwrap();
-        rustix::process::kill_process(rustix::process::Pid::from_child(&opmas), rustix::process::Signal::TERM).unwrap();
-        assert_eq!(self.wait(&mut opmas), Some(0));
-        begun.elapsed()
-    }
-
-    /// The exit code of one that ends by itself, with what it has said.
-    pub fn ended(&mut self) -> (Option<i32>, String) {
-        let mut opmas = self.opmas.take().unwrap();
-        (self.wait(&mut opmas), self.log())
-    }
-
-    /// The exit code, soon.
-    fn wait(&self, opmas: &mut Child) -> Option<i32> {
-        let begun = Instant::now();
-        loop {
-            match opmas.try_wait().unwrap() {
-                Some(status) => return status.code(),
-                None if begun.elapsed() > Duration::from_secs(60) => {
-                    opmas.kill().unwrap();
-                    opmas.wait().unwrap();
-                    panic!("it does not end");
-                }
-                None => std::thread::sleep(Duration::from_millis(10)),
-            }
-        }
-    }
-
-    pub fn log(&self) -> String {
-        fs::read_to_string(self.dir.join("opmas.log")).unwrap_or_default()
-    }
-
-    pub fn forget_log(&self) {
-        fs::write(self.dir.join("opmas.log"), "").unwrap();
     }
 
     /// Waits until all of the file is in the spool.
@@ -230,17 +138,16 @@ impl Station {
     }
 }
 
-impl Drop for Station {
-    fn drop(&mut self) {
-        if let Some(mut opmas) = self.opmas.take() {
-            let _ = opmas.kill();
-            let _ = opmas.wait();
-        }
-        if std::thread::panicking() {
-            let log = self.log();
-            let lines: Vec<&str> = log.lines().filter(|line| !line.contains("finding: ")).collect();
-            eprintln!("the end of the log of opmas:\n{}", lines[lines.len().saturating_sub(40)..].join("\n"));
-        }
+impl Deref for Station {
+    type Target = Program;
+    fn deref(&self) -> &Program {
+        &self.program
+    }
+}
+
+impl DerefMut for Station {
+    fn deref_mut(&mut self) -> &mut Program {
+        &mut self.program
     }
 }
 

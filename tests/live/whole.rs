@@ -1,12 +1,16 @@
-//! The main job, whole: a router's own log lines, an attacker who guesses a password, a block that is read back, two messages.
+//! The main job, whole: a router's own log lines, an attacker who guesses a password, a block that is read back, a mail, a webhook, a
+//! message in Slack and an incident, and their end.
 
 use std::fs;
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream, UdpSocket};
 use std::time::{Duration, Instant};
 
+use serde_json::Value;
+
 use crate::router::{ATTACKER, MANAGER, OTHER, ROUTER, Router, eventually};
 use crate::site::Site;
+use crate::workspace::shown;
 
 const SYSLOG: &str = "[source.routers]\ntype = 'syslog'\nlisten = '192.168.1.2:1514'\ntrusted = true";
 const FAR: &str = "198.51.100.9";
@@ -45,8 +49,9 @@ fn attack(router: &Router, from: &str, failures: usize) {
 #[test]
 fn the_whole_loop() {
     let mut site = Site::new(SYSLOG, "25s");
+    site.resolve_after("20s");
     site.start();
-    let (code, said) = site.command(&["device", "check"]);
+    let (code, said) = site.run(&["device", "check"]);
     assert_eq!(code, Some(0), "{said}");
     echo(&site.router, "rt", ROUTER);
     echo(&site.router, "fr", FAR);
@@ -81,21 +86,39 @@ fn the_whole_loop() {
     eventually(Duration::from_secs(40), "the block does not end", || site.blocked().is_empty());
     eventually(Duration::from_secs(5), "the attacker stays out", || site.router.reaches("at", ROUTER));
 
-    // Two messages, once each.
+    // Told, once each.
     eventually(Duration::from_secs(10), "the messages", || site.mails().len() == 1 && site.hooks().len() == 1);
     let (mail, hook) = (&site.mails()[0], &site.hooks()[0]);
     assert!(hook.genuine, "{hook:?}");
     assert_eq!(hook.body["data"]["findings"][0]["group"]["src_ip"], ATTACKER);
     assert!(mail.contains(ATTACKER), "{mail}");
+    told_and_over(&site);
 
-    assert_eq!(site.terminate(), Some(0));
+    site.terminate();
     site.router.gone("mg", "-M", Duration::from_secs(5));
     for verify in [["store", "verify"], ["audit", "verify"]] {
-        let (code, said) = site.command(&verify);
+        let (code, said) = site.run(&verify);
         assert_eq!(code, Some(0), "{said}");
     }
-    assert_eq!((site.mails().len(), site.hooks().len()), (1, 1));
+    assert_eq!((site.mails().len(), site.hooks().len(), site.slack.calls().len()), (1, 1, 2));
     let _ = (OTHER, MANAGER);
+}
+
+/// The one alert of each channel is over: its message changed in place, its incident resolved under its key, no second mail.
+fn told_and_over(site: &Site) {
+    eventually(Duration::from_secs(30), "the end is not told", || site.hooked("alert.resolved").len() == 1 && site.slack.calls().len() == 2);
+    assert_eq!(site.slack.calls(), ["chat.postMessage", "chat.update"]);
+    let [message] = &site.messages(ATTACKER)[..] else { panic!("one message: {:?}", site.slack.messages()) };
+    assert!(message["text"].as_str().unwrap().starts_with("[opmas] resolved: "), "{message}");
+    assert!(shown(message).contains("block_source: block_ip"), "what was done is still there: {message}");
+    eventually(Duration::from_secs(10), "the incident stays open", || site.incidents(ATTACKER).iter().all(|(_, incident)| !incident.open));
+    let [(key, incident)] = &site.incidents(ATTACKER)[..] else { panic!("one incident") };
+    assert_eq!(incident.events.iter().map(|event| event["event_action"].as_str().unwrap()).collect::<Vec<_>>(), ["trigger", "resolve"]);
+    assert!(incident.events.iter().all(|event| event["dedup_key"] == *key));
+    let (over, fired) = (&site.hooked("alert.resolved")[0], &site.hooks()[0]);
+    assert!(over.genuine && over.id != fired.id);
+    assert_eq!(over.body["data"]["of"]["alert"], fired.body["data"]["of"]["alert"]);
+    assert_eq!(site.run(&["alert", "list", "--json"]), (Some(0), String::new()));
 }
 
 /// Six failures and a login from an address, as the router's log has them.
@@ -143,15 +166,86 @@ fn killed_at_random_moments_it_ends_right_and_nothing_is_done_twice() {
         // The address stands between words: 203.0.113.1 is no part of 203.0.113.10.
         let mails = site.mails().iter().filter(|mail| mail.contains(&format!("{address}:50880"))).count();
         assert!(mails <= 1, "{mails} mails about {address}");
+        // O7: a new message that was cut is unknown, so there is one or none.
+        let messages = site.messages(address).len();
+        assert!(messages <= 1, "{messages} messages about {address}");
+        let [(_, incident)] = &site.incidents(address)[..] else { panic!("one incident about {address}") };
+        assert!(incident.open);
     }
+    let (code, open) = site.run(&["alert", "list", "--limit", "1000", "--json"]);
+    // So many sources are an alert of their own beside these.
+    let logins = open.lines().filter(|line| line.contains("openwrt_ssh_login_after_failures")).count();
+    assert_eq!((code, logins), (Some(0), 4 * expected.len()), "{open}");
     assert!(site.hooks().iter().all(|hook| hook.genuine));
     assert_eq!(site.metric("opmas_deliveries_failed"), 0.0);
     site.kill();
     site.router.gone("mg", "-M", Duration::from_secs(5));
     for verify in [["store", "verify"], ["audit", "verify"]] {
-        let (code, said) = site.command(&verify);
+        let (code, said) = site.run(&verify);
         assert_eq!(code, Some(0), "{said}");
     }
+}
+
+/// Deliveries to a channel that stand there, with their findings.
+fn deliveries(site: &Site, channel: &str, state: &str) -> Vec<Value> {
+    let (code, said) = site.run(&["delivery", "list", "--limit", "1000", "--json"]);
+    assert_eq!(code, Some(0), "{said}");
+    let all = said.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+    all.filter(|row| row["channel"] == channel && row["state"] == state).collect()
+}
+
+#[test]
+fn o7_killed_at_random_moments_each_alert_fires_once_and_is_over_once() {
+    let mut site = Site::new("[source.archive]\ntype = 'file'\npath = 'router.log'", "1h");
+    site.resolve_after("3s");
+    let moments = if std::env::var("OPMAS_LONG").as_deref() == Ok("1") { 50 } else { 5 };
+    let mut seed = u64::from(std::process::id());
+    eprintln!("seed {seed}");
+    let addresses: Vec<String> = (1..=moments).map(|n| format!("203.0.113.{n}")).collect();
+    for address in &addresses {
+        site.start();
+        let mut log = fs::OpenOptions::new().create(true).append(true).open(site.dir.join("router.log")).unwrap();
+        log.write_all(lines(address).as_bytes()).unwrap();
+        // Alerts of this round and of the one before end within it.
+        std::thread::sleep(Duration::from_millis(random(&mut seed) % 7_000));
+        site.kill();
+        site.router.gone("mg", "-M", Duration::from_secs(5));
+    }
+    site.start();
+    let over = |address: &String| {
+        let hooked = site.hooked("alert.resolved").iter().any(|hook| hook.body["data"]["findings"][0]["group"]["src_ip"] == **address);
+        hooked && matches!(&site.incidents(address)[..], [(_, incident)] if !incident.open)
+    };
+    eventually(Duration::from_secs(90), "every alert is over", || addresses.iter().all(over));
+    eventually(Duration::from_secs(30), "all is told", || {
+        site.run(&["alert", "list"]).1.lines().count() == 1 && deliveries(&site, "slack", "waiting").is_empty()
+    });
+    let unknown = deliveries(&site, "slack", "unknown");
+    assert!(unknown.iter().all(|row| row["tells"] == "firing"), "a change is made again: {unknown:?}");
+    for address in &addresses {
+        let fired: Vec<_> = site.hooks().into_iter().filter(|hook| hook.body["data"]["findings"][0]["group"]["src_ip"] == **address).collect();
+        let cut = unknown.iter().any(|row| row["findings"][0] == fired[0].body["data"]["findings"][0]["id"]);
+        let messages = site.messages(address);
+        let texts: Vec<&str> = messages.iter().map(|message| message["text"].as_str().unwrap()).collect();
+        let ended = texts.iter().filter(|text| text.starts_with("[opmas] resolved: ")).count();
+        // At most once: a new message that was cut is unknown and not repeated; its end is then a message of its own.
+        assert!(ended == 1 && texts.len() <= 1 + usize::from(cut), "{address}, cut: {cut}: {texts:?}");
+        let [(key, incident)] = &site.incidents(address)[..] else { panic!("one incident about {address}") };
+        assert!(incident.events.iter().all(|event| event["dedup_key"] == *key));
+        let mut ends: Vec<String> = site
+            .hooked("alert.resolved")
+            .into_iter()
+            .filter(|hook| hook.body["data"]["of"]["alert"] == fired[0].body["data"]["of"]["alert"])
+            .map(|hook| hook.id)
+            .collect();
+        ends.dedup();
+        assert_eq!(ends.len(), 1, "its end is sent again only under its own id");
+        let mails = site.mails().iter().filter(|mail| mail.contains(&format!("{address}:50880"))).count();
+        assert!(mails <= 1, "{mails} mails about {address}");
+    }
+    site.terminate();
+    let (code, said) = site.run(&["audit", "verify"]);
+    assert_eq!(code, Some(0), "{said}");
 }
 
 #[test]

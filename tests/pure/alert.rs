@@ -1,6 +1,7 @@
 //! Channels, messages, signatures, and the outbox. What needs a server is in `tests/live`.
 
 mod channels;
+mod follow;
 mod messages;
 mod outbox;
 mod signatures;

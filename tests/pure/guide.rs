@@ -53,6 +53,8 @@ followed! {
     writing_an_extractor = "writing-an-extractor.md",
     adding_a_channel = "adding-a-channel.md",
     replaying = "replaying.md",
+    connecting_a_broker = "connecting-a-broker.md",
+    sending_logs_over_http = "sending-logs-over-http.md",
     operating = "operating.md",
 }
 
@@ -127,11 +129,20 @@ fn every_metric_that_a_document_names_is_there() {
 #[test]
 fn every_reason_of_readyz_is_explained() {
     let explained = first_column(&read("docs/guide/operating.md"), "| `part` of a reason | gravity | what to do |");
-    let sources = ["intake", "effects", "start", "worker", "hands", "detection"].map(|name| read(&format!("src/engine/{name}.rs"))).concat();
+    let sources = ["intake", "effects", "start", "worker", "hands", "detection", "dead"].map(|name| read(&format!("src/engine/{name}.rs"))).concat();
     let literal: Vec<&str> = sources.split("status.set(\"").skip(1).map(|rest| rest.split('"').next().unwrap()).collect();
     assert!(literal.len() >= 6, "{literal:?}");
     let revisions = ["rules revision", "extractors revision", "inventory revision"];
-    for part in literal.into_iter().chain(revisions).chain(["rules", "extractors", "playbooks and channels", "device NAME", "step on NAME"]) {
+    for part in literal.into_iter().chain(revisions).chain([
+        "rules",
+        "extractors",
+        "playbooks and channels",
+        "device NAME",
+        "step on NAME",
+        "publish NAME",
+        "forward",
+        "publish NAME reading",
+    ]) {
         assert!(explained.contains(part), "{part} is not explained: {explained:?}");
     }
 }

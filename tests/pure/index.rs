@@ -6,7 +6,10 @@ mod damage;
 use std::path::Path;
 
 use opmas::index::{Answer, Filter, Index, KEEP_FINDINGS, MAX_ROWS, Opened, Query, Rows, Standing};
-use opmas::model::{Decided, DeliveryState, Finding, FindingId, LeaseChange, Outcome, OutcomeState, RunState, Severity, Step, Time, Verdict};
+use opmas::model::{
+    AlertChange, AlertState, Decided, DeliveryState, Finding, FindingId, LeaseChange, OfAlert, OpenAlert, Outcome, OutcomeState, RunState, Severity, Span,
+    Step, Time, Verdict,
+};
 use proptest::prelude::*;
 
 fn at(second: u64) -> Time {
@@ -75,12 +78,29 @@ fn delivery(n: u64) -> Decided {
         channel: "email".into(),
         findings: vec![finding(n).id, finding(n + 1).id],
         at: at(n),
+        of: None,
     }
 }
 
 fn answered(n: u64, state: DeliveryState) -> Decided {
     let next = (state == DeliveryState::Retry).then(|| at(n + 60));
     Decided::DeliveryOutcome { delivery: format!("{n:032x}").into(), state, detail: "451 later".to_owned(), at: at(n + 1), next, receipt: None }
+}
+
+fn alert(n: u64, change: AlertChange, count: u64) -> Decided {
+    let open = OpenAlert {
+        id: format!("{n:032x}").into(),
+        route: "urgent".into(),
+        channel: "slack".into(),
+        group: [("rule".to_owned(), "login".into()), ("src_ip".to_owned(), format!("203.0.113.{n}").into())].into(),
+        findings: vec![finding(n).id],
+        count,
+        since: at(n),
+        last: at(n),
+        until: n.is_multiple_of(2).then(|| at(n + 3_600)),
+        repeat: Some(Span::secs(5)),
+    };
+    Decided::Alert { change, alert: Box::new(open), reason: String::new(), at: at(n) }
 }
 
 /// What happens with one finding, in the order of the ledger.
@@ -97,6 +117,7 @@ fn story(n: u64) -> Vec<Decided> {
         lease(n, LeaseChange::Granted, "1h", n + 3_600),
         moved(n, RunState::Done),
         answered(n, DeliveryState::Sent),
+        alert(n, AlertChange::Opened, 1),
     ]
 }
 
@@ -137,7 +158,8 @@ fn findings(index: &Index) -> Vec<Finding> {
 
 /// Everything that can be asked.
 fn answers(index: &Index) -> Vec<Answer> {
-    let mut queries = vec![Query::Runs { limit: MAX_ROWS }, Query::Leases, Query::Deliveries { state: None, limit: MAX_ROWS }];
+    let mut queries =
+        vec![Query::Runs { limit: MAX_ROWS }, Query::Leases, Query::Alerts { limit: MAX_ROWS }, Query::Deliveries { state: None, limit: MAX_ROWS }];
     queries.extend(findings(index).into_iter().map(|finding| Query::Finding { id: finding.id.0.to_string() }));
     queries.iter().map(|query| index.query(query).unwrap()).collect()
 }
@@ -158,6 +180,8 @@ fn any_record() -> impl Strategy<Value = Decided> {
         (n(), state).prop_map(|(n, state)| moved(n, state)),
         (n(), change, prop_oneof![Just("1h"), Just("90s")], 0_u64..9).prop_map(|(n, change, duration, until)| lease(n, change, duration, until)),
         n().prop_map(delivery),
+        (n(), prop_oneof![Just(AlertChange::Opened), Just(AlertChange::Updated), Just(AlertChange::Resolved)], 1_u64..9)
+            .prop_map(|(n, change, count)| alert(n, change, count)),
         (n(), 1_u32..9).prop_map(|(n, attempt)| Decided::DeliveryAttempt { delivery: format!("{n:032x}").into(), attempt, at: at(n) }),
         (n(), prop_oneof![Just(DeliveryState::Retry), Just(DeliveryState::Unknown)]).prop_map(|(n, state)| answered(n, state)),
         Just(Decided::Note { text: "a note".to_owned(), at: at(0) }),
@@ -205,7 +229,7 @@ fn a_finding_is_shown_with_everything_that_was_done_about_it() {
     assert_eq!((run.run.state, run.run.steps, run.steps.len()), (RunState::Done, 1, 1));
     assert_eq!((run.steps[0].attempts, run.steps[0].outcome.as_ref().map(|o| o.state)), (1, Some(OutcomeState::Enforced)));
     // Finding 1 is told of by its own delivery and by the one before.
-    assert_eq!(story.deliveries.iter().map(|d| (d.seq, d.state, d.attempts)).collect::<Vec<_>>(), [(14, Standing::Sent, 1)]);
+    assert_eq!(story.deliveries.iter().map(|d| (d.seq, d.state, d.attempts)).collect::<Vec<_>>(), [(15, Standing::Sent, 1)]);
 }
 
 #[test]
@@ -259,6 +283,29 @@ fn deliveries_are_listed_by_where_they_stand() {
     let retry = &ask(Some(Standing::Retry))[0];
     assert_eq!((retry.attempts, retry.next, retry.reason.as_str()), (3, Some(at(62)), "451 later"));
     assert_eq!(ask(Some(Standing::Sent)), []);
+}
+
+#[test]
+fn an_alert_is_listed_until_it_is_over_and_deliveries_say_what_they_tell() {
+    let dir = tempfile::tempdir().unwrap();
+    let changes =
+        [(1, AlertChange::Opened, 1), (2, AlertChange::Opened, 1), (1, AlertChange::Updated, 7), (2, AlertChange::Resolved, 1), (3, AlertChange::Updated, 2)];
+    let mut over = delivery(1);
+    if let Decided::Delivery { of, .. } = &mut over {
+        let group = [("rule".to_owned(), "login".into())].into();
+        *of = Some(Box::new(OfAlert { id: "a".into(), group, state: AlertState::Resolved, since: at(1), count: 7, reason: "quiet".into(), receipt: None }));
+    }
+    let mut ledger: Vec<_> = changes.into_iter().map(|(n, change, count)| alert(n, change, count)).collect();
+    ledger.extend([over, delivery(2)]);
+    let index = fresh(&dir.path().join("index"), &ledger, 2);
+    let Rows::Alerts(rows) = index.query(&Query::Alerts { limit: 10 }).unwrap().rows else { panic!() };
+    assert_eq!(rows.iter().map(|row| (row.seq, row.alert.count, row.alert.until)).collect::<Vec<_>>(), [(1, 7, None)]);
+    let Rows::Deliveries(rows) = index.query(&Query::Deliveries { state: None, limit: 10 }).unwrap().rows else { panic!() };
+    assert_eq!(rows.iter().map(|row| (row.tells, row.alert.as_deref())).collect::<Vec<_>>(), [(AlertState::Firing, None), (AlertState::Resolved, Some("a"))]);
+    // A row of an older version.
+    let mut old = serde_json::to_value(&rows[0]).unwrap();
+    old.as_object_mut().unwrap().retain(|key, _| key != "tells" && key != "alert");
+    assert_eq!(serde_json::from_value::<opmas::index::DeliveryRow>(old).unwrap(), rows[0]);
 }
 
 #[test]

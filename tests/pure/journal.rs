@@ -3,6 +3,7 @@
 mod command;
 mod crash;
 mod damage;
+mod dead;
 mod folder;
 mod head;
 mod ledger;

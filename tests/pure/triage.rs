@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use opmas::diag::SourceFile;
-use opmas::model::{Finding, Severity};
-use opmas::triage::{Routes, Routing};
+use opmas::model::{Finding, Severity, Span};
+use opmas::triage::{RESOLVE_AFTER, Routes, Routing, Terms};
 use proptest::prelude::*;
 
 fn finding(severity: u8) -> Finding {
@@ -132,6 +132,37 @@ fn faults_name_their_place_and_the_nearest_name() {
         assert_eq!(load(text).unwrap_err(), [expected]);
     }
     assert_eq!(load("[[route]]\nname = 'a'\nchannels = ['x', 'y']\n[[route]]\nname = ''\nchannels = []").unwrap_err().len(), 3, "all faults are told at once");
+}
+
+#[test]
+fn terms_are_inherited_and_bounded() {
+    let tree = "
+[[route]]
+name = 'a'
+match = { severity = '>=4' }
+channels = ['email']
+resolve_after = '30m'
+[[route.route]]
+name = 'b'
+match = { severity = '=5' }
+repeat_interval = '2h'
+resolve_after = 'never'
+[[route]]
+name = 'c'
+channels = ['email']
+";
+    let terms = |severity| load(tree).unwrap().route(&finding(severity)).to[0].terms;
+    let (half, two) = (Some(Span::secs(1_800)), Some(Span::secs(7_200)));
+    assert_eq!(terms(5), Terms { resolve_after: None, repeat_interval: two });
+    assert_eq!(terms(4), Terms { resolve_after: half, repeat_interval: None });
+    assert_eq!(terms(3), Terms { resolve_after: Some(RESOLVE_AFTER), repeat_interval: None });
+    for wrong in
+        ["resolve_after = '999ms'", "resolve_after = '31d'", "repeat_interval = ''", "repeat_interval = 'Never'", "resolve_after = '9999999999999999h'"]
+    {
+        let said = load(&format!("[[route]]\nname = 'a'\nchannels = []\n{wrong}")).unwrap_err();
+        let place = if wrong.starts_with("res") { 17 } else { 19 };
+        assert!(said[0].starts_with(&format!("notifiers/routes.toml:4:{place}: `")) && said[0].contains("write a time from 1s to 30d"), "{said:?}");
+    }
 }
 
 #[test]

@@ -60,6 +60,8 @@ struct Table {
     #[serde(default)]
     insecure: bool,
     timeout: Option<Spanned<Span>>,
+    #[serde(default)]
+    resolved: bool,
 }
 
 /// A checked email channel.
@@ -75,6 +77,8 @@ pub struct Email {
     /// Certificates (PEM) that are believed instead of the system's.
     pub(super) ca_file: Option<PathBuf>,
     pub(super) timeout: Span,
+    /// Whether a mail says that an alert is over.
+    pub(in crate::alert) resolved: bool,
 }
 
 impl Email {
@@ -100,7 +104,7 @@ pub(in crate::alert) fn load(file: &SourceFile, base: &Path) -> Result<(Option<P
     let (Some(from), true) = (from, faults.is_empty()) else { return Err(faults) };
     let ca_file = table.ca_file.map(|path| base.join(path));
     let port = table.port.unwrap_or_else(|| tls.port());
-    Ok((disabled, Email { host: table.host.into_inner(), port, tls, login, from, to, ca_file, timeout }))
+    Ok((disabled, Email { host: table.host.into_inner(), port, tls, login, from, to, ca_file, timeout, resolved: table.resolved }))
 }
 
 fn host(file: &SourceFile, table: &Table, tls: Tls) -> Result<(), Diagnostic> {

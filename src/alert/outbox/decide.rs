@@ -44,13 +44,20 @@ impl Outbox {
     #[must_use]
     pub fn settle(&self, now: Time) -> Vec<Decided> {
         let open = self.queues.values().flatten().filter(|id| matches!(self.standing(id), Some(Standing::Open { .. })));
-        open.filter_map(|id| match self.repeat(id) {
+        open.filter_map(|id| match self.repeat_cut(id) {
             // A message that ends the process each time must not be tried for ever.
             Repeat::ByKey if self.tries(id) >= MAX_TRIES => self.record(id, DeliveryState::Failed, "opmas ended during the attempt, too often", now, None),
             Repeat::ByKey => self.record(id, DeliveryState::Retry, "opmas ended during the attempt; sent again under the same id", now, Some(now)),
             Repeat::Never => self.record(id, DeliveryState::Unknown, "opmas ended during the attempt: look whether the message arrived", now, None),
         })
         .collect()
+    }
+
+    /// Whether one that the end of the process cut may be sent again: also the change of a message that is there already. (What
+    /// answers `lost` to a change says so itself; it may have been the new message in the place of one that is gone.)
+    fn repeat_cut(&self, delivery: &str) -> Repeat {
+        let of = self.deliveries.get(delivery).and_then(|d| d.due.of.as_ref());
+        if of.is_some_and(|of| of.receipt.is_some()) { Repeat::ByKey } else { self.repeat(delivery) }
     }
 
     fn repeat(&self, delivery: &str) -> Repeat {

@@ -19,7 +19,7 @@ use std::sync::Arc;
 
 use super::channel::Repeat;
 use super::load::Channels;
-use crate::model::{Decided, DeliveryState, FindingId, Time};
+use crate::model::{Decided, DeliveryState, FindingId, OfAlert, Time};
 
 pub use backoff::backoff;
 pub use decide::{MAX_AGE, MAX_TRIES};
@@ -45,6 +45,8 @@ pub struct Due {
     pub at: Time,
     /// 1 for the first.
     pub attempt: u32,
+    /// What it tells of which alert.
+    pub of: Option<Box<OfAlert>>,
 }
 
 /// How a delivery stands.
@@ -131,10 +133,15 @@ impl Outbox {
     /// [`Illegal`] when it does not follow from those before it; nothing is changed then.
     pub fn apply(&mut self, decided: &Decided) -> Result<(), Illegal> {
         match decided {
-            Decided::Delivery { delivery, route, channel, findings, at } => {
-                let due = Due { delivery: delivery.clone(), route: route.clone(), channel: channel.clone(), findings: findings.clone(), at: *at, attempt: 1 };
-                self.intended(due)
-            }
+            Decided::Delivery { delivery, route, channel, findings, at, of } => self.intended(Due {
+                delivery: delivery.clone(),
+                route: route.clone(),
+                channel: channel.clone(),
+                findings: findings.clone(),
+                at: *at,
+                attempt: 1,
+                of: of.clone(),
+            }),
             Decided::DeliveryAttempt { delivery, attempt, at } => self.attempted(delivery, *attempt, *at),
             Decided::DeliveryOutcome { delivery, state, at, next, receipt, .. } => self.ended(delivery, *state, next.unwrap_or(*at), receipt.as_ref()),
             _ => Ok(()),
@@ -147,8 +154,7 @@ impl Outbox {
         self.deliveries.get(delivery).map(|d| &d.standing)
     }
 
-    /// What the channel calls the message of a delivery, for [`Notice::receipt`](super::Notice::receipt) of a later notice
-    /// of the same alert; `None` when it gave no name, or the delivery is not known (any more).
+    /// What the channel calls the message of a delivery; `None` when it gave no name, or the delivery is not known (any more).
     #[must_use]
     pub fn receipt(&self, delivery: &str) -> Option<Arc<str>> {
         self.deliveries.get(delivery)?.receipt.clone()

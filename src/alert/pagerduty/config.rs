@@ -9,9 +9,9 @@ use super::event::{resolve, trigger};
 use crate::alert::answer::SendError;
 use crate::alert::http::{Keys, Post, Server};
 use crate::alert::keys::{disabled, secret};
-use crate::alert::notice::{AlertState, Notice, Purpose};
+use crate::alert::notice::{Notice, Purpose};
 use crate::diag::{Diagnostic, Place, SourceFile, from_toml};
-use crate::model::Span;
+use crate::model::{AlertState, Span};
 use crate::secret::{Secret, SecretSource};
 
 /// Where events go unless the file says otherwise.

@@ -18,7 +18,7 @@ const MAX_ENTITIES: usize = 40;
 
 /// Something goes on. The same `dedup_key` is the same alert.
 pub(super) fn trigger(notice: &Notice, dedup_key: &str, delivery: &str) -> Map<String, Value> {
-    let finding = notice.findings.first();
+    let finding = notice.findings.last();
     let about = finding.iter().flat_map(|finding| &finding.entities).take(MAX_ENTITIES);
     let about: Map<String, Value> = about.map(|(role, entity)| (visible(role, MAX_VALUE), visible(&entity.value, MAX_VALUE).into())).collect();
     let details = json!({
@@ -26,6 +26,7 @@ pub(super) fn trigger(notice: &Notice, dedup_key: &str, delivery: &str) -> Map<S
         "about": about,
         "rule": finding.map(|finding| visible(&finding.rule.id, MAX_VALUE)),
         "finding": finding.map(|finding| visible(&finding.id.0, MAX_VALUE)),
+        "findings": notice.of.as_ref().map_or(1, |of| of.count),
     });
     let payload = json!({
         "summary": visible(&subject(notice), MAX_SUMMARY - 1),

@@ -21,7 +21,7 @@ const FRAME: usize = 40;
 
 pub(super) fn content(notice: &Notice, delivery: &str) -> SlackMessageContent {
     let Document { subject, sections } = document(notice, delivery);
-    let what = notice.findings.first().map_or(String::new(), |finding| format!("\n{}", visible(finding.text.trim(), MAX_FALLBACK)));
+    let what = notice.findings.last().map_or(String::new(), |finding| format!("\n{}", visible(finding.text.trim(), MAX_FALLBACK)));
     let text = escape(&format!("{subject}{what}"), MAX_FALLBACK);
     SlackMessageContent::new().with_text(text).with_blocks(blocks(&subject, &sections))
 }

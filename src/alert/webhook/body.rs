@@ -1,10 +1,12 @@
-//! The payload: `{"type","timestamp","data":{"alert","findings","done"}}`.
+//! The payload: `{"type","timestamp","data":{"alert","findings","done","of"}}`; `of` is what all deliveries of an alert have in
+//! common: its id, since when, how many findings, and why it is over.
 
 use serde_json::{Value, json};
 
 use crate::alert::answer::SendError;
 use crate::alert::clean::bounded;
-use crate::alert::notice::{AlertState, Notice, Purpose};
+use crate::alert::notice::{Notice, Purpose};
+use crate::model::AlertState;
 
 /// The largest payload; receivers commonly refuse more. A notice beyond it is sent with less of each text.
 pub const MAX_BODY: usize = 256 * 1024;
@@ -22,7 +24,10 @@ pub(super) fn body(notice: &Notice) -> Result<Vec<u8>, SendError> {
         (Purpose::Alert, AlertState::Firing) => "finding.created",
         (Purpose::Alert, AlertState::Resolved) => "alert.resolved",
     };
-    let data = json!({ "alert": notice.alert, "findings": notice.findings, "done": notice.done });
+    let mut data = json!({ "alert": notice.alert, "findings": notice.findings, "done": notice.done });
+    if let (Some(of), Some(data)) = (&notice.of, data.as_object_mut()) {
+        data.insert("of".to_owned(), json!({ "alert": of.id, "since": of.since, "count": of.count, "reason": of.reason }));
+    }
     let mut payload = json!({ "type": kind, "timestamp": notice.alert.at, "data": data });
     for (text, members) in MAX_TEXT.into_iter().zip(MAX_MEMBERS) {
         if cut(&mut payload, text, members)

@@ -70,7 +70,8 @@ pub fn client_config(config: &KafkaConfig) -> Result<ClientConfig, ClientError> 
     client.set("socket.timeout.ms", ANSWER_MS.to_string());
     client.set("reconnect.backoff.max.ms", BACKOFF_MS.to_string());
     client.set("receive.message.max.bytes", MAX_ANSWER.to_string());
-    client.set("log.connection.close", "false");
+    // A connection that is closed before it was used is how a wrong protocol looks.
+    client.set("log.connection.close", "true");
     client.set_log_level(RDKafkaLogLevel::Info);
     if let (Some(user), Some(password)) = (&config.user, &config.password) {
         client.set("sasl.mechanism", mechanism(config.mechanism));

@@ -92,6 +92,9 @@ unsafe fn read(topic: *const native::rd_kafka_TopicDescription_t) -> Topic {
             return Topic::There(None);
         }
         let text = native::rd_kafka_Uuid_base64str(id);
-        Topic::There((!text.is_null()).then(|| CStr::from_ptr(text).to_string_lossy().into()))
+        Topic::There(
+            // Kafka prints the alphabet for addresses.
+            (!text.is_null()).then(|| CStr::from_ptr(text).to_string_lossy().replace('+', "-").replace('/', "_").into()),
+        )
     }
 }

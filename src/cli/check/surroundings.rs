@@ -1,5 +1,6 @@
 //! What `run` needs beside the configuration folder: addresses, files, folders.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::net::{SocketAddr, UdpSocket};
 use std::os::unix::fs::PermissionsExt;
@@ -17,7 +18,8 @@ const OTHERS_READ: u32 = 0o044;
 pub(super) fn wrong(setup: &Setup) -> Vec<String> {
     let settings = &setup.settings;
     let mut wrong: Vec<String> = settings.source.iter().filter_map(|(name, config)| source_error(name, config, settings)).collect();
-    wrong.extend(setup.token().err().map(|error| error.to_string()));
+    // This reads the token of the pages too.
+    wrong.extend(setup.source_tokens().err().map(|error| error.to_string()));
     if let Err(error) = has_address(settings.http.listen) {
         wrong.push(format!("[http] cannot listen on {}: {error}; correct `listen`", settings.http.listen));
     }
@@ -54,7 +56,11 @@ fn has_address(address: SocketAddr) -> std::io::Result<UdpSocket> {
 /// A sentence for each file with a secret that others than its owner can read.
 pub(super) fn readable_by_others(setup: &Setup) -> Vec<String> {
     let secrets = fs::read_dir(setup.paths.base.join("secrets")).into_iter().flatten().take(MAX_SECRETS).flatten().map(|entry| entry.path());
-    let files: Vec<PathBuf> = secrets.chain(setup.settings.http.token_file.clone()).collect();
+    let tokens = setup.settings.source.values().filter_map(|source| match source {
+        SourceConfig::Http(http) => Some(http.token_file.clone()),
+        _ => None,
+    });
+    let files: BTreeSet<PathBuf> = secrets.chain(setup.settings.http.token_file.clone()).chain(tokens).collect();
     let open = |path: &&PathBuf| fs::metadata(path).is_ok_and(|data| data.is_file() && data.permissions().mode() & OTHERS_READ != 0);
     files.iter().filter(open).map(|path| format!("warning: {} can be read by others; chmod 600 it", path.display())).collect()
 }

@@ -7,7 +7,7 @@ use tokio::sync::watch;
 
 use super::Told;
 use crate::action::{Budgets, Leases};
-use crate::alert::{Alert, Notice, Outbox};
+use crate::alert::{Alert, Alerts, Notice, Outbox};
 use crate::config::{Content, Setup};
 use crate::engine::decide::caused;
 use crate::engine::effects::lock;
@@ -28,6 +28,7 @@ pub(super) struct Dry {
     policy: Policy,
     /// Nothing waits in it: what is told is told at once.
     outbox: Outbox,
+    alerts: Mutex<Alerts>,
     leases: Mutex<Leases>,
     budgets: Mutex<Budgets>,
     worker: Worker,
@@ -48,13 +49,14 @@ impl Dry {
             Worker::start(Status::default())
         };
         let leases = Mutex::new(Leases::new(content.catalogue.clone(), settings.lease.verify_every));
-        Ok(Dry { outbox: Outbox::new(&content.channels), policy, leases, budgets: Mutex::default(), worker, runtime, content })
+        Ok(Dry { alerts: Mutex::default(), outbox: Outbox::new(&content.channels), policy, leases, budgets: Mutex::default(), worker, runtime, content })
     }
 
     /// The steps of the playbooks that it starts, and then who is told.
     pub(super) fn follows(&self, finding: &Finding) -> Vec<Told> {
         let at = finding.time;
-        let (decided, _) = caused(&self.content, &self.outbox, finding.clone(), at);
+        let decided = caused(&self.content, &self.outbox, &lock(&self.alerts), finding.clone(), at).records;
+        decided.iter().for_each(|one| lock(&self.alerts).apply(one));
         let (mut steps, mut alerts) = (Vec::new(), Vec::new());
         for one in &decided {
             match one {

@@ -168,7 +168,7 @@ impl Member<'_> {
         };
         self.doubts.remove(place);
         let committed = known.committed.filter(|committed| *committed == offset);
-        Some(Part { labels: self.labels(place, name)?, id: id.clone(), next: offset, handed: offset, safe: offset, committed })
+        Some(Part { labels: self.labels(place, name)?, id: id.clone(), next: offset, heard: Instant::now(), handed: offset, safe: offset, committed })
     }
 
     /// Another name and a beginning for a log that ends before what was read of it; not before it has said so several times.

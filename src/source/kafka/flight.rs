@@ -26,8 +26,9 @@ pub(super) struct Part {
     pub(super) labels: Labels,
     /// The topic's id, which goes into commits: one of a topic that was deleted counts for nothing.
     pub(super) id: Option<Arc<str>>,
-    /// The offset behind the newest message that was read.
+    /// The offset behind the newest message that was read, and when that was.
     pub(super) next: i64,
+    pub(super) heard: Instant,
     /// The same of what was handed over.
     pub(super) handed: i64,
     /// The offset behind the newest one that is in the spool, or that needs not be there.
@@ -197,7 +198,7 @@ mod tests {
 
     fn parts() -> Parts {
         let labels = Labels { source: "s".into(), stream: "x".into(), log: "kafka:t/0".into(), topic: "t".into(), payload: Payload::Log, trust: Trust::Open };
-        let part = Part { labels, id: None, next: 0, handed: 0, safe: 0, committed: Some(0) };
+        let part = Part { labels, id: None, next: 0, heard: Instant::now(), handed: 0, safe: 0, committed: Some(0) };
         HashMap::from([("t".into(), HashMap::from([(0, part)]))])
     }
 

@@ -14,6 +14,8 @@ use crate::broker::kafka::{Kind, Topic, Trouble, describe};
 const EVERY: Duration = Duration::from_secs(5);
 /// How long the cluster may take to answer.
 const WITHIN: Duration = Duration::from_secs(2);
+/// A look that is not older than this is believed.
+const FRESH: Duration = Duration::from_millis(500);
 /// How soon the next look may come when something happened.
 const SOON: Duration = Duration::from_millis(250);
 /// How long refused credentials are tried before the password is read again.
@@ -46,6 +48,13 @@ impl Look {
     /// The next look is soon.
     pub(super) fn now(&mut self) {
         self.due = self.due.min((self.last + SOON).max(Instant::now()));
+    }
+
+    /// Looks at once, unless the last look is fresh.
+    pub(super) fn refresh(&mut self) {
+        if self.last.elapsed() > FRESH {
+            self.due = Instant::now();
+        }
     }
 
     /// Something that a look does not see.

@@ -31,6 +31,9 @@ const MAX_FLIGHTS: usize = 16;
 const WAIT: Duration = Duration::from_millis(20);
 /// When the spool has not taken anything for so long, partitions are paused and the group is served meanwhile.
 const PATIENCE: Duration = Duration::from_secs(1);
+/// A partition that was silent for so long may be another one since: librdkafka goes on at the same offset in a topic that was made anew. It
+/// tries again only after half a second (`fetch.error.backoff.ms`), so that such a change is never without a silence.
+const SILENCE: Duration = Duration::from_millis(300);
 /// How long what is under way may take to be kept when partitions are given up, or the source ends.
 pub(super) const LAST: Duration = Duration::from_secs(2);
 
@@ -50,6 +53,8 @@ pub(super) struct Collected {
     bytes: usize,
     /// Whether anything was read, also what is no record.
     some: bool,
+    /// Whether some of it came after a silence.
+    doubtful: bool,
 }
 
 impl Collected {
@@ -137,6 +142,10 @@ impl<'a> Member<'a> {
             }
         }
         self.resolve_if_due();
+        if std::mem::take(&mut self.collected.doubtful) {
+            self.look.refresh();
+            self.look_if_due();
+        }
         self.settle()?;
         self.hand_over()?;
         Ok(None)
@@ -157,6 +166,8 @@ impl<'a> Member<'a> {
                 // One of a partition that has no beginning yet comes again when it has.
                 if let Some(part) = self.parts.get_mut(message.topic()).and_then(|parts| parts.get_mut(&message.partition())) {
                     part.next = message.offset().saturating_add(1);
+                    let silent = std::mem::replace(&mut part.heard, Instant::now()).elapsed();
+                    self.collected.doubtful |= silent > SILENCE;
                     self.collected.some = true;
                     match message::take(&message, &part.labels, &self.outlet.node) {
                         Ok((record, cut)) => {

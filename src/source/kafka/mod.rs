@@ -98,7 +98,7 @@ impl Consumer {
                 return;
             }
             // Dropped when it is over or when it is stopped.
-            let _ = handle.block_on(tokio::time::timeout(RETRY, outlet.stopped()));
+            let _ = handle.block_on(async { tokio::time::timeout(RETRY, outlet.stopped()).await });
         }
     }
 

@@ -187,7 +187,11 @@ impl Session {
         let found = of_subject(&self.connection, subject).await.map_err(|error| error.to_string())?;
         match (found.is_empty(), self.create) {
             (false, _) => Ok(found),
-            (true, true) => make(&self.connection, subject).await.map(|name| vec![name]).map_err(|error| error.to_string()),
+            (true, true) => {
+                let name = make(&self.connection, subject).await.map_err(|error| error.to_string())?;
+                self.reading.know(&name);
+                Ok(vec![name])
+            }
             (true, false) => Err(self.connection.explain(&format!("no stream holds `{subject}`; make one, or let opmas make it (`create = true`)"))),
         }
     }

@@ -80,17 +80,18 @@ pub(super) async fn find(connection: &Connection, reading: &Reading, name: &str)
     let log = log(stream.cached_info(), |log| reading.newest(log), last);
     let finding = Finding { connection, reading, stream, filters, each: !limits };
     let consumer = finding.consumer().await.map_err(failed)?;
-    let newest = reading.newest(&log);
+    let (newest, fresh) = (reading.newest(&log), !reading.knows(name));
     let floor = consumer.as_ref().map(|consumer| consumer.ack_floor.stream_sequence.min(last));
     let before = match newest.max(floor) {
         Some(before) => before,
-        None if reading.from == From::End => last,
+        None if fresh && reading.from == From::End => last,
         None => 0,
     };
     let read = newest.is_some() || floor.is_some_and(|floor| floor > 0);
     let delivered = finding.stand(consumer, newest, before, last).await.map_err(failed)?;
     // So a consumer that is deleted before anything was read begins here again.
     reading.settle(&log, before);
+    reading.know(name);
     Ok(Place { log, before, read, delivered, each: finding.each, dense })
 }
 

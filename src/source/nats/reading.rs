@@ -1,6 +1,6 @@
 //! What a source reads, and how a message becomes a record.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_nats::Message;
@@ -22,6 +22,8 @@ pub(super) struct Reading {
     findings: Vec<String>,
     /// The newest message of each log that is settled: kept by the spool, or dropped as it should be.
     settled: Mutex<HashMap<Arc<str>, u64>>,
+    /// Streams that were read or made here: `from` does not concern what takes their place.
+    known: Mutex<BTreeSet<String>>,
 }
 
 /// Whether messages are believed.
@@ -39,6 +41,7 @@ impl Reading {
             logs: config.logs.clone(),
             findings: config.findings.clone(),
             settled: Mutex::default(),
+            known: Mutex::default(),
         }
     }
 
@@ -49,6 +52,16 @@ impl Reading {
 
     fn settled(&self) -> MutexGuard<'_, HashMap<Arc<str>, u64>> {
         self.settled.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A stream is read or made here.
+    pub(super) fn know(&self, stream: &str) {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner).insert(stream.to_owned());
+    }
+
+    /// Whether it was.
+    pub(super) fn knows(&self, stream: &str) -> bool {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner).contains(stream)
     }
 
     /// A log is settled up to here.

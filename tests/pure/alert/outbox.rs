@@ -4,9 +4,11 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use opmas::alert::{Answer, Due, Failure, IN_ORDER_TRIES, Illegal, MAX_AGE, MAX_RETRY_AFTER, MAX_WAITING, Outbox, SendError, Standing, backoff, intend};
+use opmas::alert::{
+    Alerts, Answer, Due, Failure, IN_ORDER_TRIES, Illegal, MAX_AGE, MAX_RETRY_AFTER, MAX_WAITING, Outbox, SendError, Standing, backoff, intend,
+};
 use opmas::model::{Decided, DeliveryState, FindingId, Span, Time};
-use opmas::triage::{Routed, Routing};
+use opmas::triage::{Routed, Routing, Terms};
 use proptest::prelude::*;
 
 use super::{MAIL, channels, finding, load};
@@ -14,7 +16,7 @@ use super::{MAIL, channels, finding, load};
 const START: Time = Time(1_800_000_000_000_000_000);
 
 fn intent(id: &str, channel: &str, at: Time) -> Decided {
-    Decided::Delivery { delivery: id.into(), route: "r".into(), channel: channel.into(), findings: vec![FindingId(id.into())], at }
+    Decided::Delivery { delivery: id.into(), route: "r".into(), channel: channel.into(), findings: vec![FindingId(id.into())], at, of: None }
 }
 
 fn attempt(id: &str, attempt: u32) -> Decided {
@@ -192,7 +194,7 @@ fn illegal_moves_are_refused_and_change_nothing() {
 }
 
 fn routing(channels: &[&str]) -> Routing {
-    let to = channels.iter().map(|channel| Routed { route: "r".into(), channel: (*channel).into(), reason: "x".into() }).collect();
+    let to = channels.iter().map(|channel| Routed { route: "r".into(), channel: (*channel).into(), reason: "x".into(), terms: Terms::default() }).collect();
     Routing { to, reason: "to all".into() }
 }
 
@@ -200,19 +202,19 @@ fn routing(channels: &[&str]) -> Routing {
 fn what_is_not_delivered_says_why() {
     let loaded = load(&[("mail", MAIL), ("off", &format!("{MAIL}\nenabled = false")), ("bad", "?")]);
     let mut outbox = Outbox::new(&loaded.channels);
-    let intended = intend(&outbox, &loaded.channels, &finding(), &routing(&["off", "mail", "bad", "gone"]), START);
+    let intended = intend(&outbox, &Alerts::default(), &loaded.channels, &finding(), &routing(&["off", "mail", "bad", "gone"]), START);
     assert_eq!(
         intended.reason,
         "to all; not delivered to off: it is disabled in notifiers/off.toml; not delivered to bad: its file does not load; not delivered to gone: it is not configured"
     );
-    assert_eq!((intended.deliveries.len(), intended.dropped), (1, 0));
-    outbox.apply(&intended.deliveries[0]).unwrap();
+    assert_eq!((intended.records.len(), intended.dropped), (2, 0), "an alert and its delivery");
+    intended.records.iter().for_each(|record| outbox.apply(record).unwrap());
     assert_eq!(outbox.due(START)[0].findings, [finding().id]);
     for n in 1..MAX_WAITING {
         assert!(outbox.has_room("mail"));
         outbox.apply(&intent(&format!("m{n}"), "mail", START)).unwrap();
     }
-    let intended = intend(&outbox, &loaded.channels, &finding(), &routing(&["mail"]), START);
+    let intended = intend(&outbox, &Alerts::default(), &loaded.channels, &finding(), &routing(&["mail"]), START);
     assert_eq!((intended.reason.as_str(), intended.dropped), ("to all; not delivered to mail: 10000 deliveries wait for it already", 1));
 }
 

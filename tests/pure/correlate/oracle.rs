@@ -498,7 +498,7 @@ fn agree(rules: &[Correlation], events: &[Sent], leaps: bool, restart: bool) -> 
             prop_assert!(ids.insert(found.id()), "the finding {} of line {} was said before", line(&found, &set), seq);
         }
         if restart {
-            let bytes = real.snapshot().unwrap();
+            let bytes = real.snapshot().encode().unwrap();
             real = pipeline(&set, Settings::default());
             real.restore(&bytes).unwrap();
         }

@@ -214,7 +214,7 @@ fn a_damaged_snapshot_is_refused_and_changes_nothing() {
     let rules = rule_set(&[&format!("{PRELUDE}{THREE}")]);
     let mut first = pipeline(&rules, Settings::default());
     (0..2).for_each(|n| drop(first.entry(&sent(n, n as f64, "\"k\":\"a\",\"src\":\"x\""))));
-    let bytes = first.snapshot().unwrap();
+    let bytes = first.snapshot().encode().unwrap();
     assert!(matches!(first.restore(b"something else"), Err(RestoreError::NotASnapshot)));
     let mut newer = bytes.clone();
     newer[12] = 9;
@@ -245,7 +245,7 @@ fn c12_a_flood_of_groups_from_one_source_costs_the_others_nothing() {
     }
     assert_eq!(found.len(), 5);
     // A snapshot keeps who has which share.
-    let bytes = pipeline.snapshot().unwrap();
+    let bytes = pipeline.snapshot().encode().unwrap();
     let mut after = self::pipeline(&rules, Settings { limits, ..Settings::default() });
     after.restore(&bytes).unwrap();
     (400..500).for_each(|n| drop(after.entry(&of("q", n, &format!("q{n}")))));

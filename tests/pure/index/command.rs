@@ -57,11 +57,12 @@ impl Site {
 
     /// What all lists say.
     fn answers(&self) -> Vec<String> {
-        let lists: [&[&str]; 5] = [
+        let lists: [&[&str]; 6] = [
             &["finding", "list", "--limit", "1000", "--json"],
             &["playbook", "runs", "--limit", "1000", "--json"],
             &["delivery", "list", "--limit", "1000", "--json"],
             &["lease", "list", "--json"],
+            &["alert", "list", "--limit", "1000", "--json"],
             &["finding", "show", &finding(1).id.0, "--json"],
         ];
         lists.iter().map(|list| self.stdout(list)).collect()
@@ -112,12 +113,18 @@ fn tables_are_for_people() {
          ap1     block_ip  duration=1h ip=203.0.113.0  held   2027-01-15T09:00:00Z  000000000000  read back\n\
          ap1     block_ip  duration=1h ip=203.0.113.1  held   2027-01-15T09:00:01Z  000000000000  read back\n"
     );
-    let expected = "ID            CHANNEL  STATE  ATTEMPTS  AT                    NEXT                  FINDING       REASON\n\
-         000000000000  email    retry  0         2027-01-15T08:00:03Z  2027-01-15T08:01:02Z  FINDING2      451 later\n\
-         000000000000  email    sent   1         2027-01-15T08:00:02Z  -                     FINDING1      451 later\n\
-         000000000000  email    sent   1         2027-01-15T08:00:01Z  -                     FINDING0      451 later\n";
-    let named = (0..3).fold(expected.to_owned(), |text, n| text.replace(&format!("FINDING{n}    "), &finding(n).id.0[..12]));
+    let expected = "ID            CHANNEL  TELLS   STATE  ATTEMPTS  AT                    NEXT                  FINDING       REASON\n\
+         000000000000  email    firing  retry  0         2027-01-15T08:00:03Z  2027-01-15T08:01:02Z  FINDING2      451 later\n\
+         000000000000  email    firing  sent   1         2027-01-15T08:00:02Z  -                     FINDING1      451 later\n\
+         000000000000  email    firing  sent   1         2027-01-15T08:00:01Z  -                     FINDING0      451 later\n";
+    let named = (0..3).fold(expected.to_owned(), |text, n| text.replace(&format!("FINDING{n}    "), &finding(n + 1).id.0[..12]));
     assert_eq!(site.stdout(&["delivery", "list"]), named);
+    assert_eq!(
+        site.stdout(&["alert", "list"]),
+        "ID            ROUTE   CHANNEL  SINCE                 FINDINGS  RESOLVES              GROUP\n\
+         000000000000  urgent  slack    2027-01-15T08:00:01Z  1         never                 rule=login src_ip=203.0.113.1\n\
+         000000000000  urgent  slack    2027-01-15T08:00:00Z  1         2027-01-15T09:00:00Z  rule=login src_ip=203.0.113.0\n"
+    );
     assert_eq!(site.stdout(&["delivery", "list", "--state", "retry"]).lines().count(), 2);
     let listed = site.stdout(&["finding", "list", "--severity", "2"]);
     assert_eq!(listed.lines().count(), 2);

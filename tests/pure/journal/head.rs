@@ -12,7 +12,7 @@ use proptest::prelude::*;
 use super::{Folder, note};
 
 /// Every segment is old enough to be closed at the next append, and to be dropped.
-const SOON: LedgerConfig = LedgerConfig { keep: Span(4) };
+const SOON: LedgerConfig = LedgerConfig { keep: Span(4), publish_head: Span(4) };
 const EVER: Time = Time(i64::MAX);
 
 /// The texts of all notes, behind the newest anchor where there is one.

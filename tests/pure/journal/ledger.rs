@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use opmas::journal::{Content, DataDir, Ledger, LedgerHash, LedgerReader, verify_ledger};
 use opmas::model::{
-    Decided, DeliveryState, Entity, EntityKind, Evidence, Finding, FindingId, FindingKind, LeaseChange, Outcome, OutcomeState, RuleRef, RunState, Severity,
-    Step, Time, Trust, Verdict, Window,
+    AlertChange, AlertState, Decided, DeliveryState, Entity, EntityKind, Evidence, Finding, FindingId, FindingKind, LeaseChange, OfAlert, OpenAlert, Outcome,
+    OutcomeState, RuleRef, RunState, Severity, Span, Step, Time, Trust, Verdict, Window,
 };
 use proptest::prelude::*;
 
@@ -79,7 +79,21 @@ fn any_decided() -> impl Strategy<Value = Decided> {
             route,
             channel: "mail".into(),
             findings: vec![finding],
-            at
+            at,
+            of: None
+        }),
+        (word(), params(), id(), at(), proptest::option::of(at()), 1_u64..99).prop_map(|(alert, group, finding, at, until, count)| {
+            let group: std::collections::BTreeMap<_, _> = serde_json::Map::into_iter(group).collect();
+            let (route, channel, findings) = ("urgent".into(), "mail".into(), vec![finding]);
+            let repeat = until.map(|_| Span::secs(5));
+            let open = OpenAlert { id: alert, route, channel, group, findings, count, since: at, last: at, until, repeat };
+            Decided::Alert { change: AlertChange::Updated, alert: Box::new(open), reason: String::new(), at }
+        }),
+        (word(), params(), id(), at(), "\\PC{0,40}", proptest::option::of(word())).prop_map(|(alert, group, finding, at, reason, receipt)| {
+            let group = serde_json::Map::into_iter(group).collect();
+            let of = OfAlert { id: alert, group, state: AlertState::Resolved, since: at, count: 3, reason, receipt };
+            let (delivery, route, channel) = ("d1".into(), "urgent".into(), "slack".into());
+            Decided::Delivery { delivery, route, channel, findings: vec![finding], at, of: Some(Box::new(of)) }
         }),
         (word(), any::<u32>(), at()).prop_map(|(delivery, attempt, at)| Decided::DeliveryAttempt { delivery, attempt, at }),
         (word(), "\\PC{0,40}", at(), proptest::option::of(at()), proptest::option::of(word())).prop_map(|(delivery, detail, at, next, receipt)| {

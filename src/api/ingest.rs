@@ -1,0 +1,204 @@
+//! `POST /api/v1/logs/ingest` and `/api/v1/findings/ingest`: what comes in by HTTP, for `[source.NAME] type = "http"`.
+//!
+//! The bearer token says which source it is. 200 means on disk (O3). 400 says that no line was taken, 503 that lines may be sent again.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::body::Bytes;
+use axum::extract::{ConnectInfo, DefaultBodyLimit, FromRequest, Request, State};
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::post;
+use axum::{Json, Router};
+use serde::Serialize;
+use serde_json::json;
+use tokio::sync::{Semaphore, watch};
+
+use super::http::{Pages, given, unauthorised};
+use crate::engine::{Gravity, Status};
+use crate::model::Payload;
+use crate::secret::Secret;
+use crate::source::http::{Door, Form, MAX_BODY, NotKept, Parsed, Refused, Rejected, inflate, parse};
+
+/// Requests whose bodies are read or written at once: 16 MiB of bodies, and as much inflated. Further ones wait, unread.
+const MAX_IN_FLIGHT: usize = 16;
+/// How long a request waits for its turn.
+const TURN: Duration = Duration::from_secs(5);
+/// How long a body may take to come.
+const BODY: Duration = Duration::from_secs(30);
+/// Seconds after which a request that could not be taken is to be sent again.
+const RETRY_AFTER: &str = "5";
+
+/// A source, and the digest of its token.
+type Token = (Arc<str>, Arc<[u8; 32]>);
+
+/// What requests are answered from.
+#[derive(Clone)]
+pub struct Ingest {
+    tokens: Arc<[Token]>,
+    /// The sources' ways in, once opmas has started.
+    doors: watch::Receiver<Vec<Door>>,
+    status: Status,
+    places: Arc<Semaphore>,
+}
+
+impl Ingest {
+    /// Of each source its token is needed; `doors` may come later.
+    #[must_use]
+    pub fn new(tokens: &[(Arc<str>, Secret)], doors: watch::Receiver<Vec<Door>>, status: Status) -> Ingest {
+        let tokens = tokens.iter().map(|(source, token)| (source.clone(), Pages::digest(token.expose()))).collect();
+        Ingest { tokens, doors, status, places: Arc::new(Semaphore::new(MAX_IN_FLIGHT)) }
+    }
+}
+
+/// The routes; none without a source of this type.
+pub(super) fn router(ingest: Ingest) -> Router {
+    if ingest.tokens.is_empty() {
+        return Router::new();
+    }
+    let routes = Router::new().route("/api/v1/logs/ingest", post(logs)).route("/api/v1/findings/ingest", post(findings));
+    routes.layer(DefaultBodyLimit::max(MAX_BODY)).with_state(ingest)
+}
+
+async fn logs(State(ingest): State<Ingest>, ConnectInfo(peer): ConnectInfo<SocketAddr>, request: Request) -> Response {
+    ingest.answer(peer.ip(), request, Payload::Log).await
+}
+
+async fn findings(State(ingest): State<Ingest>, ConnectInfo(peer): ConnectInfo<SocketAddr>, request: Request) -> Response {
+    ingest.answer(peer.ip(), request, Payload::Finding).await
+}
+
+/// What became of a request's lines.
+#[derive(Serialize)]
+struct Taken {
+    accepted: usize,
+    rejected: Vec<Rejected>,
+    #[serde(skip_serializing_if = "is_zero")]
+    more_rejected: usize,
+}
+
+fn is_zero(number: &usize) -> bool {
+    *number == 0
+}
+
+/// Why a request is not taken.
+struct Failed {
+    code: StatusCode,
+    text: String,
+}
+
+fn failed(code: StatusCode, text: impl Into<String>) -> Failed {
+    Failed { code, text: text.into() }
+}
+
+impl From<Refused> for Failed {
+    fn from(refused: Refused) -> Failed {
+        let code = if matches!(refused, Refused::Gzip(_)) { StatusCode::BAD_REQUEST } else { StatusCode::PAYLOAD_TOO_LARGE };
+        failed(code, refused.to_string())
+    }
+}
+
+impl IntoResponse for Failed {
+    fn into_response(self) -> Response {
+        let mut response = (self.code, Json(json!({ "error": self.text }))).into_response();
+        let header = match self.code {
+            StatusCode::SERVICE_UNAVAILABLE => (header::RETRY_AFTER, RETRY_AFTER),
+            // What was not read is in the way of the next request.
+            StatusCode::PAYLOAD_TOO_LARGE | StatusCode::REQUEST_TIMEOUT => (header::CONNECTION, "close"),
+            StatusCode::UNSUPPORTED_MEDIA_TYPE => (header::ACCEPT_ENCODING, "gzip"),
+            _ => return response,
+        };
+        response.headers_mut().insert(header.0, header::HeaderValue::from_static(header.1));
+        response
+    }
+}
+
+impl Ingest {
+    async fn answer(&self, peer: IpAddr, request: Request, payload: Payload) -> Response {
+        let Some(source) = self.source(request.headers()) else {
+            count("", StatusCode::UNAUTHORIZED);
+            return unauthorised();
+        };
+        let response = match self.take(&source, peer, request, payload).await {
+            Ok(response) => response,
+            Err(failed) => failed.into_response(),
+        };
+        count(&source, response.status());
+        response
+    }
+
+    /// Whose token a request brings. All are compared, and digests of them, so that the time taken tells nothing.
+    fn source(&self, headers: &HeaderMap) -> Option<Arc<str>> {
+        let given = given(headers)?;
+        self.tokens.iter().fold(None, |found, (source, token)| if *token == given { Some(source.clone()) } else { found })
+    }
+
+    async fn take(&self, source: &Arc<str>, peer: IpAddr, request: Request, payload: Payload) -> Result<Response, Failed> {
+        let form = form(request.headers(), payload)?;
+        let gzip = is_gzip(request.headers())?;
+        self.ready()?;
+        let busy = || failed(StatusCode::SERVICE_UNAVAILABLE, "too many requests at once; send it again");
+        let _place = tokio::time::timeout(TURN, self.places.acquire()).await.ok().and_then(Result::ok).ok_or_else(busy)?;
+        let door = self.door(source).await.ok_or_else(|| failed(StatusCode::SERVICE_UNAVAILABLE, NotKept::Closed.to_string()))?;
+        let body = body(request).await?;
+        let parsed = if gzip { parse(&inflate(&body)?, form, payload)? } else { parse(&body, form, payload)? };
+        let Parsed { keep, accepted, rejected, more_rejected } = parsed;
+        metrics::counter!("opmas_ingest_rejected_lines_total", "source" => source.to_string()).increment((rejected.len() + more_rejected) as u64);
+        door.keep(peer, keep, payload).await.map_err(|why| failed(StatusCode::SERVICE_UNAVAILABLE, why.to_string()))?;
+        let code = if accepted == 0 && !rejected.is_empty() { StatusCode::BAD_REQUEST } else { StatusCode::OK };
+        Ok((code, Json(Taken { accepted, rejected, more_rejected })).into_response())
+    }
+
+    /// The sources' doors are there a moment after opmas says that it is ready.
+    async fn door(&self, source: &str) -> Option<Door> {
+        let mut doors = self.doors.clone();
+        let there = tokio::time::timeout(TURN, doors.wait_for(|doors| !doors.is_empty())).await.ok()?.ok()?;
+        there.iter().find(|door| door.source() == source).cloned()
+    }
+
+    /// What cannot be kept now is not read: its sender keeps it.
+    fn ready(&self) -> Result<(), Failed> {
+        match self.status.reasons().into_iter().find(|reason| reason.gravity == Gravity::NotReady) {
+            Some(reason) => Err(failed(StatusCode::SERVICE_UNAVAILABLE, format!("input is not accepted now ({}); send it again", reason.part))),
+            None => Ok(()),
+        }
+    }
+}
+
+fn count(source: &str, code: StatusCode) {
+    metrics::counter!("opmas_ingest_requests_total", "source" => source.to_owned(), "code" => code.as_u16().to_string()).increment(1);
+}
+
+fn form(headers: &HeaderMap, payload: Payload) -> Result<Form, Failed> {
+    let written = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let (known, sentence) = match payload {
+        Payload::Log => (Form::of(written), "send Content-Type application/x-ndjson, application/json or text/plain"),
+        Payload::Finding => (Form::of(written).filter(|form| *form != Form::Text), "send findings with Content-Type application/x-ndjson or application/json"),
+    };
+    known.ok_or_else(|| failed(StatusCode::UNSUPPORTED_MEDIA_TYPE, sentence))
+}
+
+fn is_gzip(headers: &HeaderMap) -> Result<bool, Failed> {
+    let written = headers.get(header::CONTENT_ENCODING).map(|value| value.to_str().unwrap_or("?").trim().to_ascii_lowercase());
+    match written.as_deref() {
+        None | Some("" | "identity") => Ok(false),
+        Some("gzip" | "x-gzip") => Ok(true),
+        Some(_) => Err(failed(StatusCode::UNSUPPORTED_MEDIA_TYPE, "the only Content-Encoding is gzip")),
+    }
+}
+
+/// A length that is told is judged before anything is read.
+async fn body(request: Request) -> Result<Bytes, Failed> {
+    let told = request.headers().get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
+    if told.is_some_and(|length| length > MAX_BODY as u64) {
+        return Err(Refused::TooLarge.into());
+    }
+    let read = tokio::time::timeout(BODY, Bytes::from_request(request, &())).await;
+    let read = read.map_err(|_| failed(StatusCode::REQUEST_TIMEOUT, format!("the body did not come within {} s", BODY.as_secs())))?;
+    read.map_err(|rejection| match rejection.status() {
+        StatusCode::PAYLOAD_TOO_LARGE => Refused::TooLarge.into(),
+        code => failed(code, "the body could not be read"),
+    })
+}
