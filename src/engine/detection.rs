@@ -221,7 +221,7 @@ impl Detection {
     fn checkpoint(&mut self) -> Result<(), Closed> {
         self.since_checkpoint = (self.seq, Instant::now());
         let (revisions, snapshot) = (self.live.values().cloned().collect(), self.pipeline.snapshot());
-        let state = State { revisions, snapshot, bounds: self.bounds.clone() };
+        let state = State { revisions, snapshot, bounds: self.bounds };
         self.detected.blocking_send(Detected::Checkpoint { seq: self.seq, state: Box::new(state) }).map_err(|_| Closed)
     }
 

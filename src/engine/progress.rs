@@ -72,7 +72,7 @@ fn line(what: &str, unit: Unit, of: Option<u64>, done: u64, took: Duration) -> S
     let Some(of) = of.filter(|of| *of > 0) else { return format!("{what}: {} {name}, {}/s", count(done), count(rate)) };
     let done = done.min(of);
     let bar = usize::try_from(done.saturating_mul(WIDTH) / of).unwrap_or_default();
-    let left = if rate > 0 { format!(", {} s left", (of - done) / rate) } else { String::new() };
+    let left = (of - done).checked_div(rate).map(|seconds| format!(", {seconds} s left")).unwrap_or_default();
     format!("{what}: [{:<30}] {} of {} {name}, {}/s{left}", "#".repeat(bar), count(done), count(of), count(rate))
 }
 

@@ -54,6 +54,8 @@ trait Log: Send + 'static {
 #[derive(Debug, Default)]
 struct Look {
     messages: Vec<Message>,
+    /// Everything up to here is acknowledged.
+    from: u64,
     /// How far it was read: to be kept once the messages are acknowledged.
     cursor: Option<Cursor>,
     /// What a person should know.
@@ -112,6 +114,7 @@ async fn run<L: Log>(mut way: Way, mut log: Option<L>, mut news: watch::Receiver
         let Some(look) = look(&mut log).await else { break };
         way.lose(&look).await;
         way.readable(look.failed.as_deref());
+        way.at(look.from);
         if !way.send(look.messages, L::KIND).await {
             break;
         }

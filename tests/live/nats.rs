@@ -403,12 +403,28 @@ fn a_credentials_file_lets_us_in() {
 
 #[test]
 fn a_user_without_permissions_is_told_what_is_missing() {
-    let server = NatsServer::with("authorization { users: [ { user: a, password: bcd-efgh, permissions: { publish: [\"nothing\"] } } ] }");
+    let users = |publish: &str| {
+        format!(
+            "authorization {{ users: [ {{ user: a, password: bcd-efgh, permissions: {{ publish: [{publish}], subscribe: [\"_INBOX.>\"] }} }}, {{ user: b, password: all }} ] }}"
+        )
+    };
+    let mut server = NatsServer::with(&users("\"nothing\""));
     let mut station = station(&server, "user = 'a'\npassword_file = 'password'\n", "");
     fs::write(station.dir.join("password"), "bcd-efgh").unwrap();
     station.start();
     says(&station, "Permissions Violation");
+    // What docs/guide/connecting-a-broker.md says is enough.
+    server.stop();
+    let reading = ["STREAM.NAMES", "STREAM.INFO.*", "CONSUMER.>", "STREAM.CREATE.*"].map(|name| format!("\"$JS.API.{name}\", ")).concat();
+    server.configure(&users(&(reading + "\"$JS.ACK.>\"")));
+    server.start();
+    reads(&station);
+    let client = server.client_with(ConnectOptions::new().user_and_password("b".to_owned(), "all".to_owned()));
+    eventually(Duration::from_secs(30), "no stream was made", || client.stream("LOGS").is_some());
+    client.publish("logs.a", lines(0, 100));
+    client.all_acknowledged("LOGS");
     station.terminate();
+    whole(&station, 100);
 }
 
 #[test]

@@ -10,8 +10,13 @@ use std::time::Duration;
 
 use opmas::journal::{LedgerReader, SpoolReader};
 use opmas::model::EntryBody;
+use rdkafka::consumer::{BaseConsumer, Consumer as _};
+use rdkafka::error::KafkaError;
+use rdkafka::message::Headers as _;
+use rdkafka::{ClientConfig, Message as _, Offset, TopicPartitionList};
 use serde_json::Value;
 
+use crate::kafka_server::Kafka;
 use crate::nats_server::{Client, NatsServer};
 use crate::router::eventually;
 use crate::station::{Station, write_lines};
@@ -33,7 +38,7 @@ fn stored(client: &Client, stream: &str) -> Vec<Stored> {
     client.wait(async {
         let stream = client.context.get_stream(stream).await.unwrap();
         let mut all = Vec::new();
-        for sequence in info.state.first_sequence..=info.state.last_sequence {
+        for sequence in info.state.first_sequence.max(1)..=info.state.last_sequence {
             let message = stream.get_raw_message(sequence).await.unwrap();
             let header = |name: &str| message.headers.get(name).map(|value| value.to_string()).unwrap_or_default();
             all.push(Stored {
@@ -90,6 +95,9 @@ fn m1_o5_findings_the_head_and_what_was_sent_go_out_once_and_do_not_come_back() 
     let (mut station, client, port) = (Station::new(), server.client(), free_port());
     let syslog = format!("[source.routers]\ntype = 'syslog'\nlisten = '127.0.0.1:{port}'\n");
     // Everything that goes out stands in the streams that it reads.
+    let extractors = station.dir.join("rules/extractors");
+    fs::create_dir(&extractors).unwrap();
+    fs::copy(Path::new(env!("CARGO_MANIFEST_DIR")).join("rules/extractors/dropbear.toml"), extractors.join("dropbear.toml")).unwrap();
     let tables = "[source.bus]\ntype = 'nats'\n[publish.site]\n[forward]\n[ledger]\npublish_head = '1s'\n";
     station.configure(&format!("{}{syslog}{tables}", server.broker("")));
     write_lines(&station.dir, 0, 300);
@@ -170,13 +178,14 @@ fn o5_o6_kill_9_at_random_moments_leaves_each_finding_in_the_stream_once() {
     station.read_all();
     let expected = moments * 150;
     eventually(SOON, "not every finding goes out", || client.stream("FINDINGS").is_some_and(|stream| stream.state.messages >= expected));
-    eventually(SOON, "something waits", || station.metric("opmas_publish_lag_entries") == 0.0);
+    let entries = || SpoolReader::open(&station.data.join("spool"), 0).unwrap().map(Result::unwrap);
+    let taken = || entries().filter(|entry| matches!(&entry.body, EntryBody::Record(record) if &*record.source == "routers")).count() as u64;
+    eventually(SOON, "not every line goes out", || client.stream("LOGS").is_some_and(|stream| stream.state.messages >= taken()));
+    let taken = taken();
     station.terminate();
     assert_eq!(published(&client), station.findings(), "each finding once");
-    let entries = SpoolReader::open(&station.data.join("spool"), 0).unwrap().map(Result::unwrap);
-    let taken = entries.filter(|entry| matches!(&entry.body, EntryBody::Record(record) if &*record.source == "routers")).count();
     let lines = ids(&client, "LOGS", "logs.routers");
-    assert_eq!((lines.len(), lines.values().all(|times| *times == 1)), (taken, true), "each line that was taken in once");
+    assert_eq!((lines.len() as u64, lines.values().all(|times| *times == 1)), (taken, true), "each line that was taken in once");
     assert!(taken > 0);
 }
 
@@ -260,4 +269,64 @@ fn c12_groups_that_are_forgotten_are_one_finding_and_stay_one() {
     assert_eq!((found.len(), found[0].count, &*found[0].agent), (1, 1, "opmas"));
     assert!(found[0].evidence[0].raw.contains("failure"));
     assert_eq!(judged(&station.run(&["schema", "finding"]).1, &[serde_json::to_value(&found[0]).unwrap()]), "");
+}
+
+/// How often each key stands in a topic, with the last payload; read to its end by a client that is not opmas.
+fn topic(kafka: &Kafka, name: &str) -> BTreeMap<String, (u32, Value)> {
+    let mut client = ClientConfig::new();
+    client.set("bootstrap.servers", kafka.servers()).set("group.id", "reader").set("enable.partition.eof", "true");
+    let consumer: BaseConsumer = client.create().unwrap();
+    let mut list = TopicPartitionList::new();
+    list.add_partition_offset(name, 0, Offset::Beginning).unwrap();
+    consumer.assign(&list).unwrap();
+    let mut found = BTreeMap::new();
+    loop {
+        match consumer.poll(Duration::from_secs(30)).expect("Kafka answers") {
+            Ok(message) => {
+                let payload = serde_json::from_slice(message.payload().unwrap()).unwrap();
+                let key = String::from_utf8(message.key().unwrap().to_vec()).unwrap();
+                assert!(message.headers().unwrap().iter().any(|header| header.key == opmas::broker::ORIGIN && header.value.is_some_and(|id| id.len() == 16)));
+                let entry = found.entry(key).or_insert((0, Value::Null));
+                *entry = (entry.0 + 1, payload);
+            }
+            Err(KafkaError::PartitionEOF(_)) => return found,
+            Err(error) => panic!("{error}"),
+        }
+    }
+}
+
+#[test]
+fn m1_o5_findings_are_in_a_topic_though_kafka_was_away_and_opmas_killed() {
+    let mut kafka = Kafka::start();
+    let mut station = Station::new();
+    station.configure(&format!("{}[publish.site]\n[ledger]\npublish_head = '1s'\n", kafka.table()));
+    write_lines(&station.dir, 0, 200);
+    station.start();
+    eventually(SOON, "a topic that is not there is not named", || {
+        reason(&station, "publish site").is_some_and(|reason| reason["text"].as_str().unwrap().contains("findings."))
+    });
+    kafka.make_topic("findings.correlated", 1);
+    kafka.make_topic("findings.audit", 1);
+    eventually(SOON, "not every finding goes out", || topic(&kafka, "findings.correlated").len() == 6);
+    kafka.kill();
+    write_lines(&station.dir, 200, 200);
+    station.read_all();
+    eventually(SOON, "nothing is said", || reason(&station, "publish site").is_some());
+    station.kill();
+    kafka.again();
+    for _ in 0..3 {
+        station.start();
+        std::thread::sleep(Duration::from_millis(300));
+        station.kill();
+    }
+    station.start();
+    eventually(SOON, "not every finding goes out", || topic(&kafka, "findings.correlated").len() == 12);
+    eventually(SOON, "no head goes out", || !topic(&kafka, "findings.audit").is_empty());
+    eventually(SOON, "it stays named", || reason(&station, "publish site").is_none());
+    station.terminate();
+    let found = topic(&kafka, "findings.correlated");
+    assert!(found.keys().eq(station.findings().keys()), "each finding of the ledger, and no other");
+    assert!(found.iter().all(|(key, (_, payload))| payload["id"] == key.as_str()));
+    let payloads: Vec<Value> = found.into_values().map(|(_, payload)| payload).collect();
+    assert_eq!(judged(&station.run(&["schema", "finding"]).1, &payloads), "");
 }

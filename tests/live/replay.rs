@@ -7,6 +7,8 @@ use std::time::Duration;
 use opmas::model::Decided;
 use serde_json::{Value, json};
 
+use crate::kafka_server::Kafka;
+use crate::nats_server::NatsServer;
 use crate::router::eventually;
 use crate::station::{RULES, Station, write_lines};
 
@@ -25,6 +27,10 @@ const ROUTES: &str = "[[route]]\nname = 'all'\nmatch = { severity = '>=2' }\ncha
 
 /// With a playbook, a device and a channel, in the posture observe.
 fn station() -> Station {
+    station_with("")
+}
+
+fn station_with(more: &str) -> Station {
     let station = Station::new();
     let write = |name: &str, text: &str| {
         fs::create_dir_all(station.dir.join(name).parent().unwrap()).unwrap();
@@ -37,12 +43,16 @@ fn station() -> Station {
     write("notifiers/off.toml", &format!("enabled = false\n{HOOK}"));
     write("notifiers/routes.toml", ROUTES);
     write("rules/test.yml", &RULES.replace("generate: true", "generate: true\nopmas: {entities: {source: src_ip}}"));
-    station.configure("[guard]\nprotect = ['192.168.7.0/24']\n");
+    station.configure(&format!("[guard]\nprotect = ['192.168.7.0/24']\n{more}"));
     station
 }
 
 fn told(station: &Station, arguments: &[&str]) -> Vec<Value> {
-    let (code, said) = station.run(&[&["replay", "--spool"], arguments].concat());
+    replayed(station, &[&["--spool"], arguments].concat())
+}
+
+fn replayed(station: &Station, arguments: &[&str]) -> Vec<Value> {
+    let (code, said) = station.run(&[&["replay"], arguments].concat());
     assert_eq!(code, Some(0), "{said}");
     said.lines().map(|line| serde_json::from_str(line).unwrap_or_else(|_| panic!("{line}"))).collect()
 }
@@ -133,4 +143,80 @@ fn x5_rules_that_changed_meanwhile_are_those_of_their_time_with_recorded() {
     assert_eq!(of_type(&recorded, "finding").len(), 30 + 10, "the logins of the second part are found all the same");
     assert_is_the_ledger(&station, &recorded);
     assert_eq!(of_type(&told(&station, &[]), "finding").len(), 20, "today's rules from the first entry on");
+}
+
+/// Lines as [`write_lines`] has them, of the last hours.
+fn recent(count: u64) -> (u64, Vec<String>) {
+    let begin = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs() - 10_000;
+    let kind = |n: u64| match n % 100 {
+        10..=15 => "failure",
+        20 => "login",
+        _ => "other",
+    };
+    let line = |n: u64| format!("{{\"timestamp\":{},\"product\":\"test\",\"kind\":\"{}\",\"src_ip\":\"10.0.0.{}\"}}", begin + n, kind(n), n / 100);
+    (begin, (0..count).map(line).collect())
+}
+
+fn time(seconds: u64) -> String {
+    opmas::model::Time(i64::try_from(seconds).unwrap() * 1_000_000_000).to_string()
+}
+
+/// The ids and times of findings, in the order of the ids.
+fn ids(findings: &[Value]) -> BTreeSet<(String, String)> {
+    findings.iter().map(|finding| (finding["id"].to_string(), finding["time"].as_str().unwrap().to_owned())).collect()
+}
+
+/// What was found live, and is found again with these arguments.
+fn assert_found_again(station: &Station, (begin, attacks): (u64, usize), arguments: &[&str]) {
+    let live = ids(&of_ledger(station).0);
+    assert_eq!(live.len(), 3 * attacks);
+    let again = replayed(station, arguments);
+    assert_eq!(ids(&of_type(&again, "finding")), live);
+    assert_eq!(of_type(&again, "step").len(), 2 * attacks);
+    assert!(again == replayed(station, &[arguments, &["--threads", "2"]].concat()));
+    let (from, to) = (time(begin + 100), time(begin + 300));
+    let part = replayed(station, &[arguments, &["--from", &from, "--to", &to]].concat());
+    let expected: BTreeSet<_> = live.into_iter().filter(|(_, time)| (from.as_str()..to.as_str()).contains(&time.as_str())).collect();
+    assert_eq!((ids(&of_type(&part, "finding")), expected.len()), (expected.clone(), 6));
+}
+
+#[test]
+fn x5_a_stream_of_nats_gives_the_findings_that_it_gave_live() {
+    let mut server = NatsServer::new();
+    let client = server.client();
+    client.make_stream("LOGS", &["logs.>"]);
+    let (begin, lines) = recent(2_000);
+    client.publish("logs.a", lines);
+    let mut station = station_with(&format!("{}[source.bus]\ntype = 'nats'\n", server.broker("")));
+    station.start();
+    client.all_acknowledged("LOGS");
+    settled(&station);
+    station.terminate();
+    assert_found_again(&station, (begin, 20), &["--nats", "LOGS"]);
+    assert_eq!(station.run(&["replay", "--nats", "LOGS", "--broker", "natz"]).0, Some(3));
+    assert_eq!(station.run(&["replay", "--nats", "NONE"]).0, Some(4), "there is no such stream");
+    server.kill();
+    assert_eq!(station.run(&["replay", "--nats", "LOGS"]).0, Some(4));
+}
+
+#[test]
+fn x5_a_topic_of_kafka_gives_the_findings_that_it_gave_live() {
+    let mut kafka = Kafka::start();
+    kafka.make_topic("logs", 2);
+    // Less than ten minutes: live a partition that is read before the other must not be ahead of its windows.
+    let (begin, lines) = recent(500);
+    // By address, as a producer with keys would.
+    for partition in 0..2_u64 {
+        let own = lines.iter().enumerate().filter(|(n, _)| *n as u64 / 100 % 2 == partition).map(|(_, line)| line.as_str());
+        kafka.produce("logs", i32::try_from(partition).unwrap(), own);
+    }
+    let mut station = station_with(&format!("{}[source.bus]\ntype = 'kafka'\nlogs = ['logs']\n", kafka.table()));
+    station.start();
+    eventually(Duration::from_secs(60), "all findings", || of_ledger(&station).0.len() == 15);
+    settled(&station);
+    station.terminate();
+    assert_found_again(&station, (begin, 5), &["--kafka", "logs"]);
+    assert_eq!(station.run(&["replay", "--kafka", "none"]).0, Some(4), "there is no such topic");
+    kafka.kill();
+    assert_eq!(station.run(&["replay", "--kafka", "logs", "--broker", "kafka"]).0, Some(4));
 }

@@ -54,6 +54,7 @@ followed! {
     adding_a_channel = "adding-a-channel.md",
     connecting_a_broker = "connecting-a-broker.md",
     sending_logs_over_http = "sending-logs-over-http.md",
+    replaying = "replaying.md",
     operating = "operating.md",
 }
 
@@ -61,6 +62,7 @@ followed! {
 const ELSEWHERE: &[(&str, &str)] = &[
     ("uci set system", "runs on OpenWrt itself, whose uci is in no package"),
     ("channel test email", "needs a mail provider; tests/live/mail.rs sends to a real server"),
+    ("nats stream add", "needs the nats tool; tests/live/nats.rs makes streams of all kinds"),
     ("channel test duty", "needs the n8n of the example; tests/live/webhook.rs sends to a real receiver"),
 ];
 

@@ -19,8 +19,9 @@ use crate::source::{self, KafkaRange, NatsRange, SourceConfig, kafka_range, nats
 
 /// Batches between the broker's client and the disk.
 const MAX_BATCHES: usize = 16;
-/// How much later than its own time a message may have come to the broker, and be of the range: a router sends what it has kept.
-const LATE: Span = Span::secs(3_600);
+/// How much later than its own time a message may have come to the broker, and still be read: routers and shippers send what they have
+/// kept.
+const LATE: Span = Span::secs(86_400);
 /// How much earlier, by a clock that is ahead.
 const EARLY: Span = Span::secs(600);
 

@@ -62,6 +62,7 @@ impl Log for Findings {
             }
         }
         if let (Some(reader), Some(place)) = (&mut self.reader, &mut self.place) {
+            look.from = place.seq;
             place.read(reader, &self.subject, &mut look);
             look.cursor = Some(Cursor::of_ledger(place.seq, place.hash.clone(), place.gap));
         }

@@ -97,6 +97,7 @@ impl Log for Forward {
             }
         }
         if let (Some(reader), Some(place)) = (&mut self.reader, &mut self.place) {
+            look.from = place.seq;
             place.read(reader, &self.subjects, &mut self.translator, &mut look);
             look.cursor = Some(Cursor::of_spool(place.seq, self.translator.live.values().cloned().collect()));
         }

@@ -218,8 +218,11 @@ impl Flow<'_> {
             gathered.acks.clear();
         }
         gathered.acks.push(reply);
-        // An empty message says nothing.
-        gathered.records.extend(record.filter(|record| !record.raw.is_empty()));
+        match record {
+            // It says nothing.
+            Some(record) if record.raw.is_empty() => self.reader.reading.outlet.meter.empty.increment(1),
+            record => gathered.records.extend(record),
+        }
         Ok(())
     }
 
