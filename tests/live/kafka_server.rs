@@ -138,7 +138,13 @@ impl Kafka {
     }
 
     pub fn make_topic(&self, name: &str, partitions: i32) {
+        self.make_topic_with(name, partitions, &[]);
+    }
+
+    /// With settings of its own.
+    pub fn make_topic_with(&self, name: &str, partitions: i32, settings: &[(&str, &str)]) {
         let topic = NewTopic::new(name, partitions, TopicReplication::Fixed(1));
+        let topic = settings.iter().fold(topic, |topic, (key, value)| topic.set(key, value));
         self.admin(async |admin, options| admin.create_topics([&topic], options).await.unwrap().into_iter().for_each(|made| drop(made.unwrap())));
     }
 
