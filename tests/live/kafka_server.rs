@@ -211,6 +211,11 @@ impl Kafka {
         committed.elements().first()?.offset().to_raw().filter(|offset| *offset >= 0)
     }
 
+    /// Forgets a group and its offsets; not while it has members.
+    pub fn delete_group(&self, group: &str) -> bool {
+        self.admin(async |admin, options| admin.delete_groups(&[group], options).await.is_ok_and(|groups| groups.iter().all(Result::is_ok)))
+    }
+
     /// Runs one of Kafka's own tools to its end, with this on its standard input; what it printed.
     pub fn tool(&self, class: &str, args: &[&str], input: &str) -> String {
         let mut tool = self.java().arg(class).args(args).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
