@@ -8,7 +8,7 @@ use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use async_nats::HeaderMap;
 use async_nats::jetstream::consumer::{AckPolicy, pull};
@@ -73,7 +73,9 @@ fn publish(client: &Client, lines: &[(u64, String)]) {
         }
         Some(())
     };
+    let begun = Instant::now();
     while client.wait(all()).is_none() {
+        assert!(begun.elapsed() < SOON, "NATS takes nothing");
         std::thread::sleep(EVERY);
     }
 }
@@ -115,9 +117,15 @@ impl Load {
     }
 
     /// Ends it, when all of it is with the brokers; how many records there were.
-    pub fn end(self) -> u64 {
+    pub fn end(mut self) -> u64 {
         self.stop.store(true, Ordering::Relaxed);
-        self.writers.into_iter().map(|writer| writer.join().unwrap()).sum()
+        std::mem::take(&mut self.writers).into_iter().map(|writer| writer.join().unwrap()).sum()
+    }
+}
+
+impl Drop for Load {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
     }
 }
 
@@ -238,7 +246,7 @@ fn evaluated(rules: &Path, lines: &[String]) -> Vec<Found> {
     let mut input = tempfile::NamedTempFile::new().unwrap();
     lines.iter().for_each(|line| writeln!(input, "{line}").unwrap());
     let mut eval = Command::new(OPMAS);
-    eval.args(["eval", "--strict", "--rules"]).arg(rules).stdin(Stdio::from(input.reopen().unwrap()));
+    eval.args(["eval", "--strict", "--rules"]).arg(rules).current_dir(rules).stdin(Stdio::from(input.reopen().unwrap()));
     let output = eval.output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let text = |value: &Value| value.as_str().unwrap().to_owned();

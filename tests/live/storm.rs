@@ -158,7 +158,7 @@ fn o3_a_full_disk_under_load_stops_acknowledging_and_with_room_everything_arrive
         disk.fill();
         pause(random(&mut seed) % 500);
         storm.station.kill();
-        if random(&mut seed) % 2 == 0 {
+        if random(&mut seed).is_multiple_of(2) {
             disk.make_room();
             storm.station.spawn();
         } else {
