@@ -19,10 +19,10 @@ const ID: &str = "Opmas-Id";
 const WITHIN_MS: u32 = 15_000;
 /// How long a topic that is not there is waited for, in milliseconds: the broker may be making it.
 const TOPIC_MS: u32 = 5_000;
-/// Bytes of messages under way, in KiB.
-const QUEUE_KB: u32 = 32 << 10;
+/// Bytes of messages under way, in KiB: more than one message may have, or that one waits for ever.
+const QUEUE_KB: u32 = 64 << 10;
 /// The largest message that is sent at all, in bytes; mostly the broker's own bound is lower.
-const MAX_MESSAGE: u32 = 64 << 20;
+const MAX_MESSAGE: u32 = 32 << 20;
 /// How long a full queue is waited for before the next try.
 const FULL: Duration = Duration::from_millis(20);
 

@@ -284,7 +284,7 @@ fn a_wrong_password_is_one_clear_sentence_and_a_corrected_one_is_taken_while_it_
     configure(&station, &kafka.table().replace(&kafka.servers(), secure(&kafka).as_str()), "logs = ['logs']");
     station.terminate();
     station.start();
-    says(&station, "does not speak Kafka as it is configured");
+    says(&station, "look at `protocol`");
     assert!(station.terminate() < Duration::from_secs(15));
 }
 
@@ -401,11 +401,16 @@ async fn messages_are_published_with_their_identity_and_what_is_never_taken_is_n
     let expected: Vec<String> = (0..1_000).map(|n| format!("Opmas-Origin:0123456789abcdef,Opmas-Id:id-{n}\tid-{n}\t{{\"n\":{n}}}")).collect();
     assert_eq!(text.lines().collect::<Vec<_>>(), expected, "in their order, with key and headers");
 
-    // Too large for the topic; the others are kept.
-    let text: String = (0..40 << 20).map(|n: u32| char::from(b'a' + (n.wrapping_mul(2_654_435_761) >> 27) as u8 % 26)).collect();
-    let mixed = [message("a", "findings", "{}"), message("b", "findings", &text), message("c", "findings", "{}")];
-    let error = publisher.publish(&mixed).await.unwrap_err();
-    assert_eq!(error.refused, Some(1), "{error}");
+    // Too large for the topic, or for any: by itself, also when the broker refuses a whole batch.
+    let mut seed = 1;
+    // Not to be compressed to nothing.
+    let mut text = |bytes: u32| (0..bytes).map(|_| char::from(b'a' + (random(&mut seed) % 26) as u8)).collect::<String>();
+    tokio::task::block_in_place(|| kafka.make_topic_with("small", 1, &[("max.message.bytes", "2000")]));
+    for (topic, bytes) in [("small", 50_000), ("findings", 40 << 20)] {
+        let many = (0..30).map(|n| message(&format!("id-{n}"), topic, if n == 17 { text(bytes) } else { text(100) }.as_str()));
+        let error = publisher.publish(&many.collect::<Vec<_>>()).await.unwrap_err();
+        assert_eq!(error.refused, Some(17), "{error}");
+    }
     assert_eq!(publisher.publish(&[message("d", "no topic", "{}")]).await.unwrap_err().refused, Some(0));
     let error = publisher.publish(&[message("e", "absent", "{}")]).await.unwrap_err();
     assert!(error.refused.is_none() && error.text.contains("no topic `absent`"), "{error}");

@@ -143,7 +143,13 @@ impl Kafka {
     }
 
     pub fn make_topic(&self, name: &str, partitions: i32) {
+        self.make_topic_with(name, partitions, &[]);
+    }
+
+    /// With settings of its own.
+    pub fn make_topic_with(&self, name: &str, partitions: i32, settings: &[(&str, &str)]) {
         let topic = NewTopic::new(name, partitions, TopicReplication::Fixed(1));
+        let topic = settings.iter().fold(topic, |topic, (key, value)| topic.set(key, value));
         self.admin(async |admin, options| admin.create_topics([&topic], options).await.unwrap().into_iter().for_each(|made| drop(made.unwrap())));
     }
 
@@ -178,7 +184,9 @@ impl Kafka {
                 (record.payload, record.headers) = (payload, headers.clone());
                 match producer.send(record) {
                     Ok(()) => break,
-                    Err((error, _)) if error.rdkafka_error_code() == Some(RDKafkaErrorCode::QueueFull) => drop(producer.poll(Duration::from_millis(50))),
+                    Err((error, _)) if error.rdkafka_error_code() == Some(RDKafkaErrorCode::QueueFull) => {
+                        producer.poll(Duration::from_millis(50));
+                    }
                     Err((error, _)) => panic!("{error}"),
                 }
             }

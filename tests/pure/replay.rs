@@ -112,7 +112,7 @@ fn x5_findings_with_their_steps_and_alerts_are_told_in_their_order_and_nothing_i
     site.write("router.log", attack(8, "203.0.113.9"));
     let before = everything(site.temporary.path());
     let told = site.told(&["router.log", NOW[0], NOW[1]]);
-    assert_eq!(kinds(&told), ["finding", "finding", "step", "alert"]);
+    assert_eq!(kinds(&told), ["finding", "finding", "step", "alert", "alert"]);
     assert_eq!(rules(&told), ["openwrt_ssh_bruteforce", "openwrt_ssh_login_after_failures"]);
     let (finding, step, alert) = (&told[1], &told[2], &told[3]);
     assert_eq!((&finding["device"], &finding["site"]), (&"ap1".into(), &"home".into()));
@@ -124,7 +124,24 @@ fn x5_findings_with_their_steps_and_alerts_are_told_in_their_order_and_nothing_i
     assert!(step["reason"].as_str().unwrap().contains("posture is observe"), "{step}");
     assert_eq!((&alert["route"], &alert["channel"], &alert["state"]), (&"urgent".into(), &"hook".into(), &"firing".into()));
     assert_eq!((&alert["findings"], &alert["at"]), (&serde_json::json!([finding["id"]]), &finding["time"]));
+    let over = &told[4];
+    assert_eq!((&over["state"], &over["findings"], &over["at"]), (&"resolved".into(), &alert["findings"], &"2026-11-21T14:08:14Z".into()));
     assert_eq!(everything(site.temporary.path()), before, "no data folder, no lock, nothing");
+}
+
+#[test]
+fn x5_alerts_go_on_and_end_in_event_time() {
+    let site = Site::new();
+    let later = |hour: u32, minute: u32| attack(minute, "203.0.113.9").replace(" 13:", &format!(" {hour}:"));
+    site.write("router.log", [later(13, 8), later(13, 40), later(17, 5)].concat());
+    let told = |arguments: &[&str]| {
+        let alerts = of_type(&site.told(&[&["router.log", NOW[0], NOW[1]], arguments].concat()), "alert");
+        alerts.iter().map(|alert| (alert["state"].as_str().unwrap().to_owned(), alert["at"].as_str().unwrap()[11..16].to_owned())).collect::<Vec<_>>()
+    };
+    let pairs = |pairs: &[(&str, &str)]| pairs.iter().map(|(state, at)| ((*state).to_owned(), (*at).to_owned())).collect::<Vec<_>>();
+    let all = pairs(&[("firing", "13:08"), ("firing", "13:40"), ("resolved", "14:40"), ("firing", "17:05"), ("resolved", "18:05")]);
+    assert_eq!(told(&[]), all);
+    assert_eq!(told(&["--from", "2026-11-21T14:00:00Z"])[..1], all[2..3], "of what was told before, too");
 }
 
 #[test]

@@ -71,7 +71,9 @@ impl Listener {
     }
 
     fn away(&self, reason: &str) -> Trouble {
-        Trouble { kind: Kind::Away, text: format!("no Kafka broker of {} can be reached ({reason}); it is tried again", self.servers) }
+        // So looks a port that wants TLS to who does not speak it.
+        let remedy = if reason.contains("Disconnected") { "; look at `protocol` in the [broker] table" } else { "" };
+        Trouble { kind: Kind::Away, text: format!("no Kafka broker of {} can be reached ({reason}); it is tried again{remedy}", self.servers) }
     }
 
     fn sentence(&self, code: RDKafkaErrorCode, reason: &str) -> Option<Trouble> {
@@ -111,7 +113,11 @@ fn is_language(reason: &str) -> bool {
 
 impl ClientContext for Listener {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, text: &str) {
-        // What matters comes as an error too, and is told in a sentence.
+        // Most of what matters comes as an error too. A connection that is closed comes only here, and so does why it was.
+        if facility == "FAIL" && self.trouble().is_none_or(|trouble| trouble.kind == Kind::Away) {
+            let trouble = self.sentence(RDKafkaErrorCode::BrokerTransportFailure, &clean(text));
+            *self.lock() = trouble;
+        }
         match level {
             RDKafkaLogLevel::Emerg | RDKafkaLogLevel::Alert | RDKafkaLogLevel::Critical => tracing::error!("librdkafka: {facility} {}", clean(text)),
             _ => tracing::debug!("librdkafka: {facility} {}", clean(text)),

@@ -7,14 +7,14 @@ use tokio::sync::watch;
 
 use super::Told;
 use crate::action::{Budgets, Leases};
-use crate::alert::{Alert, Alerts, Notice, Outbox};
+use crate::alert::{Alert, Alerts, Outbox};
 use crate::config::{Content, Setup};
 use crate::engine::decide::caused;
 use crate::engine::effects::lock;
 use crate::engine::policy::{Policy, Used};
 use crate::engine::status::Status;
 use crate::engine::worker::Worker;
-use crate::model::{Decided, Finding, LeaseChange, Outcome, OutcomeState, RunState, Span, Step, Time, Verdict};
+use crate::model::{Decided, DeliveryState, Finding, LeaseChange, Outcome, OutcomeState, RunState, Span, Step, Time, Verdict};
 use crate::playbook::{Call, Evaluate, Evaluation, Limits, Playbook, Progress, Recorded};
 
 /// Budgets count the steps of an hour.
@@ -52,25 +52,52 @@ impl Dry {
         Ok(Dry { alerts: Mutex::default(), outbox: Outbox::new(&content.channels), policy, leases, budgets: Mutex::default(), worker, runtime, content })
     }
 
-    /// The steps of the playbooks that it starts, and then who is told.
+    /// What time brings before it, the steps of the playbooks that it starts, and then who is told.
     pub(super) fn follows(&self, finding: &Finding) -> Vec<Told> {
         let at = finding.time;
+        let mut told = self.until(at);
         let decided = caused(&self.content, &self.outbox, &lock(&self.alerts), finding.clone(), at).records;
-        decided.iter().for_each(|one| lock(&self.alerts).apply(one));
-        let (mut steps, mut alerts) = (Vec::new(), Vec::new());
         for one in &decided {
-            match one {
-                Decided::Run { run, playbook, .. } => {
-                    if let Some(playbook) = self.content.playbooks.get(playbook) {
-                        steps.extend(self.run(run, playbook, finding, at));
-                    }
-                }
-                Decided::Delivery { route, channel, .. } => alerts.push(Told::Alert(alert(finding, route, channel, at))),
-                _ => {}
+            if let Decided::Run { run, playbook, .. } = one
+                && let Some(playbook) = self.content.playbooks.get(playbook)
+            {
+                told.extend(self.run(run, playbook, finding, at));
             }
         }
-        steps.extend(alerts);
-        steps
+        told.extend(self.tell(&decided));
+        told
+    }
+
+    /// Alerts that are told again or are over by then.
+    pub(super) fn until(&self, at: Time) -> Vec<Told> {
+        let mut told = Vec::new();
+        loop {
+            let due = {
+                let alerts = lock(&self.alerts);
+                let Some(wake) = alerts.next_wake().filter(|wake| *wake <= at) else { return told };
+                alerts.due(&self.outbox, &self.content.channels, wake)
+            };
+            if due.is_empty() {
+                return told;
+            }
+            told.extend(self.tell(&due));
+        }
+    }
+
+    /// Takes records of alerts in, with every delivery taken at once, and says what is told.
+    fn tell(&self, decided: &[Decided]) -> Vec<Told> {
+        let mut alerts = lock(&self.alerts);
+        let mut told = Vec::new();
+        for one in decided {
+            alerts.apply(one);
+            if let Decided::Delivery { delivery, route, channel, findings, at, of } = one {
+                let (state, detail) = (DeliveryState::Sent, ASSUMED.to_owned());
+                alerts.apply(&Decided::DeliveryOutcome { delivery: delivery.clone(), state, detail, at: *at, next: None, receipt: None });
+                let (group, state) = of.as_ref().map(|of| (of.group.clone(), of.state)).unwrap_or_default();
+                told.push(Told::Alert(Alert { route: route.clone(), channel: channel.clone(), group, state, findings: findings.clone(), at: *at }));
+            }
+        }
+        told
     }
 
     /// What a script asks for when each action answers its assumed outcome, and one that is refused that it is refused.
@@ -180,8 +207,4 @@ fn ended(run: &Arc<str>, playbook: &Playbook, progress: &Progress) -> Option<Tol
         Progress::Diverged { detail, .. } => detail.clone(),
     };
     Some(Told::Note(format!("run {run} of {} fails: {why}", playbook.name)))
-}
-
-fn alert(finding: &Finding, route: &str, channel: &str, at: Time) -> Alert {
-    Notice::of_findings(vec![Arc::new(finding.clone())], route, channel, at, Vec::new()).alert
 }

@@ -141,6 +141,8 @@ impl Replay {
     pub fn finish(&mut self) -> Vec<Told> {
         let (found, mut told) = (self.pipeline.finish(), Vec::new());
         self.tell(found, &mut told);
+        let over = self.dry.until(Time::MAX);
+        told.extend(over.into_iter().filter(|one| self.is_told(one)));
         told
     }
 
@@ -165,6 +167,10 @@ impl Replay {
         Some(Told::Note(format!("{}: the last good version stays: {why}", part(revision.kind))))
     }
 
+    fn is_told(&self, one: &Told) -> bool {
+        matches!(one, Told::Alert(alert) if self.range.holds(alert.at))
+    }
+
     fn tell(&mut self, found: Vec<Found>, told: &mut Vec<Told>) {
         for found in found {
             let Some(finding) = self.pipeline.finding(&found) else { continue };
@@ -175,9 +181,13 @@ impl Replay {
                 continue;
             }
             let follows = self.dry.follows(&finding);
+            // What time brings comes before it.
+            let (before, after): (Vec<Told>, Vec<Told>) =
+                follows.into_iter().partition(|one| matches!(one, Told::Alert(alert) if !alert.findings.contains(&finding.id)));
+            told.extend(before.into_iter().filter(|one| self.is_told(one)));
             if self.range.holds(finding.time) {
                 told.push(Told::Finding { finding: Box::new(finding), end: found.end });
-                told.extend(follows);
+                told.extend(after);
             }
         }
     }

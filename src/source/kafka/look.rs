@@ -14,6 +14,8 @@ use crate::broker::kafka::{Kind, Topic, Trouble, describe};
 const EVERY: Duration = Duration::from_secs(5);
 /// How long the cluster may take to answer.
 const WITHIN: Duration = Duration::from_secs(2);
+/// Polls after a look that failed.
+const DRAIN: usize = 16;
 /// A look that is not older than this is believed.
 const FRESH: Duration = Duration::from_millis(500);
 /// How soon the next look may come when something happened.
@@ -151,6 +153,10 @@ impl Member<'_> {
     }
 
     fn unreachable(&mut self, now: Instant) -> Option<After> {
+        // What librdkafka has to say of it comes with polls.
+        for _ in 0..DRAIN {
+            self.poll(Duration::ZERO);
+        }
         let Trouble { kind, text } = self.client.context().listener.trouble_or_silence();
         self.say(Some((Some(kind), text)));
         // A password or a certificate may have been corrected meanwhile.

@@ -158,7 +158,7 @@ impl<'a> Member<'a> {
     }
 
     /// One message, one event, or nothing within the time.
-    fn poll(&mut self, wait: Duration) -> Polled {
+    pub(super) fn poll(&mut self, wait: Duration) -> Polled {
         let polled = match self.client.poll(wait) {
             None => Polled::Nothing,
             Some(Err(error)) => return self.complain(&error),
@@ -295,7 +295,7 @@ impl<'a> Member<'a> {
 }
 
 /// What a poll brought.
-enum Polled {
+pub(super) enum Polled {
     Message,
     Nothing,
     /// The client cannot go on.
