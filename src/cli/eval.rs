@@ -43,8 +43,9 @@ pub(super) struct Arguments {
     recording: Recording,
 }
 
+/// Where an event's log source is read from (X3).
 #[derive(Clone, Copy, clap::ValueEnum)]
-enum Mode {
+pub(super) enum Mode {
     Derived,
     Event,
     Any,
@@ -80,7 +81,7 @@ pub(super) fn parse_threads(text: &str) -> Result<usize, String> {
 }
 
 pub(super) fn run(arguments: &Arguments) -> Done {
-    let rules = rules(&arguments.rules, arguments.strict)?;
+    let rules = load_rules(&arguments.rules, arguments.strict)?;
     let normaliser = arguments.recording.normaliser()?;
     let mut settings = Settings { logsource: arguments.logsource.into(), threads: arguments.threads, ..Settings::default() };
     if let Some(lateness) = arguments.lateness {
@@ -100,7 +101,7 @@ pub(super) fn run(arguments: &Arguments) -> Done {
 }
 
 /// The rules that load; what does not is named on standard error.
-fn rules(path: &Path, strict: bool) -> Result<RuleSet, Failure> {
+pub(super) fn load_rules(path: &Path, strict: bool) -> Result<RuleSet, Failure> {
     let found = config::tree(path, config::is_rule);
     let found = found.map_err(|error| Failure::new(Exit::Invalid, format!("cannot read the rules in {}: {error}", path.display())))?;
     let mut loaded = correlate::load(&found.files);

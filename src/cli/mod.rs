@@ -15,6 +15,7 @@ mod delivery;
 mod demo;
 mod device;
 mod eval;
+mod explain;
 mod finding;
 mod init;
 mod lease;
@@ -53,6 +54,8 @@ enum Command {
     Check,
     /// Evaluate rules over log lines from standard input, one JSON object a match.
     Eval(eval::Arguments),
+    /// Show which part of a rule holds for the events on standard input, and which does not.
+    Explain(explain::Arguments),
     /// Run recordings through the whole configuration: what is found, and what would be done and told; nothing is.
     Replay(replay::Arguments),
     /// Turn log lines from standard input into events, one JSON object a line.
@@ -154,6 +157,7 @@ pub fn main() -> ExitCode {
         Command::Init(arguments) => init::run(&arguments),
         Command::Check => check::run(config),
         Command::Eval(arguments) => eval::run(&arguments),
+        Command::Explain(arguments) => explain::run(&arguments),
         Command::Replay(arguments) => replay::run(config, &arguments),
         Command::Normalise(arguments) => normalise::run(&arguments),
         Command::Finding(command) => finding::run(config, &command),

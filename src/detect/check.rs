@@ -4,11 +4,12 @@ use std::fmt::Write as _;
 use std::net::IpAddr;
 
 use ipnet::IpNet;
-use serde_json::{Map, Number, Value};
+use serde_json::Number;
 
 use super::glob::{self, Glob};
-use super::lookup;
-use crate::sigma::{Comparison, Pattern, Test};
+use super::leaf::{Fields, Leaf};
+use crate::normalise;
+use crate::sigma::{Comparison, Pattern, Test, TimePart};
 
 /// A test made ready.
 #[derive(Clone, Debug)]
@@ -22,6 +23,7 @@ pub(super) enum Check {
     Regex(Pattern),
     Cidr(IpNet),
     Compare(Comparison, f64),
+    Part(TimePart, Comparison, f64),
     FieldRef(String, bool),
     AnyOf(Vec<Check>),
 }
@@ -37,37 +39,38 @@ impl Check {
             Test::Regex(pattern) => Check::Regex(pattern.clone()),
             Test::Cidr(net) => Check::Cidr(*net),
             Test::Compare(comparison, number) => Check::Compare(*comparison, *number),
+            Test::Part(part, comparison, number) => Check::Part(*part, *comparison, *number),
             Test::FieldRef { field, cased } => Check::FieldRef(field.to_string(), *cased),
             Test::AnyOf(tests) => Check::AnyOf(tests.iter().map(Check::new).collect()),
         }
     }
 
     /// Whether the field of the event is as asked.
-    pub fn holds(&self, fields: &Map<String, Value>, field: &str) -> bool {
-        let any = |see: &mut dyn FnMut(&Value) -> bool| lookup::any_value(fields, field, see);
+    pub fn holds(&self, fields: &impl Fields, field: &str) -> bool {
         match self {
-            Check::Exists(wanted) => any(&mut |_| true) == *wanted,
-            Check::Null => !any(&mut |_| true) || any(&mut |value| lookup::any_member(value, &mut |member| member.is_null())),
-            _ => any(&mut |value| lookup::any_member(value, &mut |member| self.is(member, fields))),
+            Check::Exists(wanted) => fields.exists(field) == *wanted,
+            Check::Null => !fields.exists(field) || fields.any_leaf(field, &mut |leaf| matches!(leaf, Leaf::Null)),
+            _ => fields.any_leaf(field, &mut |leaf| self.is(leaf, fields)),
         }
     }
 
     /// Whether a value that is no list is as asked.
-    fn is(&self, value: &Value, fields: &Map<String, Value>) -> bool {
+    pub fn is(&self, leaf: Leaf<'_>, fields: &impl Fields) -> bool {
         match self {
-            Check::Null => value.is_null(),
+            Check::Null => matches!(leaf, Leaf::Null),
             Check::Exists(wanted) => *wanted,
-            Check::Text(glob) => with_text(value, |text| glob.matches(text)),
-            Check::Regex(pattern) => with_text(value, |text| pattern.is_match(text)),
-            Check::Number(number, written) => match value {
-                Value::Number(other) => same_number(number, other),
-                _ => with_text(value, |text| text == written),
+            Check::Text(glob) => with_text(leaf, |text| glob.matches(text)),
+            Check::Regex(pattern) => with_text(leaf, |text| pattern.is_match(text)),
+            Check::Number(number, written) => match read_number(leaf) {
+                Some(other) => same_number(number, &other),
+                None => with_text(leaf, |text| text == written),
             },
-            Check::Bool(wanted) => with_text(value, |text| text.eq_ignore_ascii_case(if *wanted { "true" } else { "false" })),
-            Check::Cidr(net) => value.as_str().is_some_and(|text| within(net, text)),
-            Check::Compare(comparison, bound) => number(value).is_some_and(|number| compares(*comparison, number, *bound)),
-            Check::FieldRef(other, cased) => refers(value, fields, other, *cased),
-            Check::AnyOf(checks) => checks.iter().any(|check| check.is(value, fields)),
+            Check::Bool(wanted) => with_text(leaf, |text| text.eq_ignore_ascii_case(if *wanted { "true" } else { "false" })),
+            Check::Cidr(net) => matches!(leaf, Leaf::Text(text) if within(net, text)),
+            Check::Compare(comparison, bound) => number(leaf).is_some_and(|number| compares(*comparison, number, *bound)),
+            Check::Part(part, comparison, wanted) => time_part(leaf, *part).is_some_and(|own| compares(*comparison, own, *wanted)),
+            Check::FieldRef(other, cased) => refers(leaf, fields, other, *cased),
+            Check::AnyOf(checks) => checks.iter().any(|check| check.is(leaf, fields)),
         }
     }
 
@@ -81,22 +84,22 @@ impl Check {
             Check::Number(_, written) => text == written,
             Check::AnyOf(checks) => checks.iter().any(|check| check.is_text(text)),
             // The parser lets none of these stand without a field.
-            Check::Null | Check::Exists(_) | Check::Bool(_) | Check::FieldRef(..) => false,
+            Check::Null | Check::Exists(_) | Check::Bool(_) | Check::Part(..) | Check::FieldRef(..) => false,
         }
     }
 }
 
-/// Gives the text of a scalar: a number equals its text. Null, lists and maps have none.
-fn with_text(value: &Value, is: impl FnOnce(&str) -> bool) -> bool {
-    match value {
-        Value::String(text) => is(text),
-        Value::Bool(true) => is("true"),
-        Value::Bool(false) => is("false"),
-        Value::Number(number) => {
+/// Gives the text of a scalar: a number equals its text. Null and maps have none.
+pub(super) fn with_text(leaf: Leaf<'_>, is: impl FnOnce(&str) -> bool) -> bool {
+    match leaf {
+        Leaf::Text(text) | Leaf::Digits(text) => is(text),
+        Leaf::Bool(true) => is("true"),
+        Leaf::Bool(false) => is("false"),
+        Leaf::Number(number) => {
             let mut short = Short::default();
             write!(short, "{number}").is_ok() && short.as_str().is_some_and(is)
         }
-        Value::Null | Value::Array(_) | Value::Object(_) => false,
+        Leaf::Null | Leaf::Map => false,
     }
 }
 
@@ -128,15 +131,24 @@ impl std::fmt::Write for Short {
 }
 
 /// Integers are compared exactly, others as floating-point numbers.
-fn same_number(a: &Number, b: &Number) -> bool {
+pub(super) fn same_number(a: &Number, b: &Number) -> bool {
     a == b || (a.is_f64() || b.is_f64()) && a.as_f64().is_some_and(|a| b.as_f64() == Some(a))
 }
 
-fn number(value: &Value) -> Option<f64> {
-    match value {
-        Value::Number(number) => number.as_f64(),
-        Value::String(text) => numeric(text),
+/// The number that a value is; a text is none.
+pub(super) fn read_number(leaf: Leaf<'_>) -> Option<Number> {
+    match leaf {
+        Leaf::Number(number) => Some(number.clone()),
+        Leaf::Digits(digits) => digits.parse().ok(),
         _ => None,
+    }
+}
+
+/// The number that a value is or says.
+pub(super) fn number(leaf: Leaf<'_>) -> Option<f64> {
+    match leaf {
+        Leaf::Text(text) => numeric(text),
+        _ => read_number(leaf)?.as_f64(),
     }
 }
 
@@ -146,7 +158,7 @@ fn numeric(text: &str) -> Option<f64> {
     text.parse().ok().filter(|n: &f64| plain && n.is_finite())
 }
 
-fn compares(comparison: Comparison, a: f64, b: f64) -> bool {
+pub(super) fn compares(comparison: Comparison, a: f64, b: f64) -> bool {
     match comparison {
         Comparison::Lt => a < b,
         Comparison::Lte => a <= b,
@@ -157,17 +169,38 @@ fn compares(comparison: Comparison, a: f64, b: f64) -> bool {
     }
 }
 
-/// Whether an address stands in a network. A zone (`%eth0`) is set aside; an IPv4 address mapped into IPv6 is that IPv4 address.
+/// The part of the time that a value says (T1's forms), in UTC.
+fn time_part(leaf: Leaf<'_>, part: TimePart) -> Option<f64> {
+    let time = match leaf {
+        Leaf::Text(text) | Leaf::Digits(text) => normalise::instant(text)?,
+        Leaf::Number(number) => normalise::instant(&number.to_string())?,
+        Leaf::Null | Leaf::Bool(_) | Leaf::Map => return None,
+    };
+    let at = jiff::Timestamp::from_nanosecond(time.0.into()).ok()?.to_zoned(jiff::tz::TimeZone::UTC);
+    Some(match part {
+        TimePart::Minute => at.minute().into(),
+        TimePart::Hour => at.hour().into(),
+        TimePart::Day => at.day().into(),
+        TimePart::Week => at.date().iso_week_date().week().into(),
+        TimePart::Month => at.month().into(),
+        TimePart::Year => at.year().into(),
+    })
+}
+
+/// The address that a text says. A zone (`%eth0`) is set aside.
+pub(super) fn address(text: &str) -> Option<IpAddr> {
+    text.split('%').next().unwrap_or(text).trim().parse().ok()
+}
+
+/// Whether an address stands in a network; an IPv4 address mapped into IPv6 is that IPv4 address, too.
 fn within(net: &IpNet, text: &str) -> bool {
-    let address = text.split('%').next().unwrap_or(text).trim();
-    address.parse::<IpAddr>().is_ok_and(|ip| net.contains(&ip) || net.contains(&ip.to_canonical()))
+    address(text).is_some_and(|ip| net.contains(&ip) || net.contains(&ip.to_canonical()))
 }
 
 /// Whether the value equals one of another field.
-fn refers(value: &Value, fields: &Map<String, Value>, other: &str, cased: bool) -> bool {
-    let mut equal = |theirs: &Value| match (value, theirs) {
-        (Value::Number(a), Value::Number(b)) => same_number(a, b),
-        _ => with_text(value, |a| with_text(theirs, |b| glob::equal(a, b, cased))),
-    };
-    lookup::any_value(fields, other, &mut |found| lookup::any_member(found, &mut equal))
+fn refers(leaf: Leaf<'_>, fields: &impl Fields, other: &str, cased: bool) -> bool {
+    fields.any_leaf(other, &mut |theirs| match (read_number(leaf), read_number(theirs)) {
+        (Some(a), Some(b)) => same_number(&a, &b),
+        _ => with_text(leaf, |a| with_text(theirs, |b| glob::equal(a, b, cased))),
+    })
 }

@@ -1,20 +1,25 @@
 //! Event to matches: which detection rules hold for an event.
 //!
-//! Rules are sorted by log source ahead of time; what is left is evaluated one by one, straight from the syntax tree.
+//! All rules are one network over predicates ([`Detector`]); [`Scan`] evaluates them one by one, straight from the syntax tree.
 
 mod check;
+mod explain;
 mod glob;
+mod leaf;
+mod logsource;
 mod lookup;
-mod rule;
+mod network;
+mod scan;
 mod spaces;
 
-use std::sync::Arc;
-
+use self::network::{Network, Scratch};
 use serde_json::{Map, Value};
 
-use self::rule::Ready;
+pub use self::explain::explain;
+pub use self::scan::Scan;
 use crate::model::{Event, LogSource};
-use crate::sigma::{Body, RuleSet};
+use crate::normalise::Tape;
+use crate::sigma::RuleSet;
 
 /// Where an event's log source is read from (X3).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -28,75 +33,65 @@ pub enum LogsourceMode {
     Any,
 }
 
-/// All detection rules of a set.
+/// Room that is kept from one event to the next, by one thread.
+#[derive(Debug, Default)]
+pub struct Room {
+    /// The event's fields.
+    pub tape: Tape,
+    scratch: Scratch,
+}
+
+/// All detection rules of a set, as one network.
 #[derive(Debug, Default)]
 pub struct Detector {
-    /// Rules by their log source, each with its index in the set.
-    partitions: Vec<(LogSource, Vec<(usize, Ready)>)>,
+    network: Network,
+    times_are_inert: bool,
 }
 
 impl Detector {
     /// Makes the detections of a set ready.
     #[must_use]
     pub fn new(set: &RuleSet) -> Detector {
-        let mut partitions: Vec<(LogSource, Vec<(usize, Ready)>)> = Vec::new();
-        let mut places = std::collections::HashMap::new();
-        for (index, rule) in set.rules.iter().enumerate() {
-            let Body::Detection(detection) = &rule.body else { continue };
-            let place = *places.entry(&detection.logsource).or_insert_with(|| {
-                partitions.push((detection.logsource.clone(), Vec::new()));
-                partitions.len() - 1
-            });
-            if let Some((_, rules)) = partitions.get_mut(place) {
-                rules.push((index, Ready::new(detection)));
-            }
-        }
-        Detector { partitions }
+        let network = Network::new(set);
+        let times_are_inert = network.is_inert_of("timestamp", "0123456789-T:.Z");
+        Detector { network, times_are_inert }
     }
 
     /// The indices in the set of the detection rules that hold for the event, ascending.
     #[must_use]
     pub fn matches(&self, event: &Event, mode: LogsourceMode) -> Vec<usize> {
-        let unspaced = spaces::without(&event.fields);
-        let fields = unspaced.as_ref().unwrap_or(&event.fields);
-        let mut found = Vec::new();
-        for (logsource, rules) in &self.partitions {
-            if conflicts(logsource, event, mode) {
-                continue;
-            }
-            found.extend(rules.iter().filter(|(_, rule)| rule.holds(fields)).map(|(index, _)| *index));
-        }
-        found.sort_unstable();
-        found
+        self.matches_with(event, mode, &mut Room::default())
     }
-}
 
-/// Whether a known attribute of the event's log source differs from the rule's; unknown never conflicts (X3).
-fn conflicts(rule: &LogSource, event: &Event, mode: LogsourceMode) -> bool {
-    let known = &event.logsource;
-    let attributes = [("product", &rule.product, &known.product), ("category", &rule.category, &known.category), ("service", &rule.service, &known.service)];
-    attributes.into_iter().any(|(name, wanted, derived)| {
-        let theirs = match mode {
-            LogsourceMode::Any => None,
-            LogsourceMode::Event => own(&event.fields, name),
-            LogsourceMode::Derived => derived.as_deref().or_else(|| own(&event.fields, name)),
-        };
-        differ(wanted.as_ref(), theirs)
-    })
-}
-
-fn differ(wanted: Option<&Arc<str>>, theirs: Option<&str>) -> bool {
-    match (wanted, theirs) {
-        (Some(wanted), Some(theirs)) => !wanted.eq_ignore_ascii_case(theirs) && !is_registry(wanted, theirs) && !is_registry(theirs, wanted),
-        _ => false,
+    /// As [`Detector::matches`], with room that is kept from one event to the next.
+    #[must_use]
+    pub fn matches_with(&self, event: &Event, mode: LogsourceMode, room: &mut Room) -> Vec<usize> {
+        self.matches_fields(&event.fields, None, &event.logsource, mode, room)
     }
-}
 
-/// Sigma's category `registry_event` is all of `registry_add`, `registry_set`, `registry_delete` and `registry_rename`.
-fn is_registry(all: &str, one: &str) -> bool {
-    all.eq_ignore_ascii_case("registry_event") && one.get(..9).is_some_and(|head| head.eq_ignore_ascii_case("registry_"))
-}
+    /// As [`Detector::matches_with`], for the fields of an event to come, which has yet to get its `timestamp`, if one is given.
+    #[must_use]
+    pub fn matches_fields(&self, fields: &Map<String, Value>, timestamp: Option<&str>, source: &LogSource, mode: LogsourceMode, room: &mut Room) -> Vec<usize> {
+        room.tape.fill(spaces::without(fields).as_ref().unwrap_or(fields));
+        timestamp.into_iter().for_each(|text| room.tape.add("timestamp", text));
+        self.network.matches(&room.tape, logsource::of_fields(fields, source, mode), &mut room.scratch)
+    }
 
-fn own<'e>(fields: &'e Map<String, Value>, name: &str) -> Option<&'e str> {
-    fields.get(name).and_then(Value::as_str).filter(|text| !text.is_empty())
+    /// As [`Detector::matches`], for the object on the room's tape, whose keys have no spaces.
+    #[must_use]
+    pub fn matches_tape(&self, mode: LogsourceMode, room: &mut Room) -> Vec<usize> {
+        self.network.matches(&room.tape, logsource::of_object(room.tape.root(), mode), &mut room.scratch)
+    }
+
+    /// Whether one more text, in a field of this name, can change nothing for any rule.
+    #[must_use]
+    pub fn is_inert(&self, field: &str, text: &str, room: &mut Room) -> bool {
+        self.network.is_inert(field, text, &mut room.scratch)
+    }
+
+    /// Whether a field `timestamp` can change anything for some rule: one names it, or looks through all strings for what a time may hold.
+    #[must_use]
+    pub fn minds_time(&self) -> bool {
+        !self.times_are_inert
+    }
 }

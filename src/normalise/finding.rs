@@ -5,7 +5,6 @@ use std::fmt;
 
 use serde_json::{Map, Value};
 
-use super::json::lookup;
 use crate::model::{DeadReason, Inventory, LogSource, Severity};
 
 /// The log source of findings, to rules.
@@ -159,3 +158,12 @@ pub(super) fn join(fields: &mut Map<String, Value>, inventory: &Inventory) {
         fields.entry("site").or_insert_with(|| Value::from(site));
     }
 }
+/// The value at a dotted path; a key that contains the dots itself counts first.
+fn lookup<'a>(object: &'a Map<String, Value>, path: &str) -> Option<&'a Value> {
+    if let Some(value) = object.get(path) {
+        return Some(value);
+    }
+    let (head, rest) = path.split_once('.')?;
+    lookup(object.get(head)?.as_object()?, rest)
+}
+

@@ -1,8 +1,7 @@
 //! The event time of structured events (semantics T1).
 
-use serde_json::{Map, Value};
-
 use super::stamp::{self, Stamp, fraction};
+use super::tape::{Kind, View};
 use crate::model::Time;
 
 /// T1's fields, in its order.
@@ -15,34 +14,82 @@ const UTC_LAYOUTS: [&str; 4] = ["%Y-%m-%d %H:%M:%S%.f UTC", "%Y/%m/%d %H:%M:%S%.
 
 /// The event time that an object names: configured fields (dotted paths) first, then the nested one, then T1's list.
 /// A date and time without a zone is UTC; a yearless syslog stamp is returned as it is.
-pub(super) fn event_time(object: &Map<String, Value>, extra: &[String]) -> Option<Stamp> {
-    let first = extra.iter().map(String::as_str).chain([NESTED]);
-    first.chain(TIME_FIELDS).find_map(|path| lookup(object, path).and_then(of_value))
+pub(super) fn event_time(object: View<'_>, extra: &[String]) -> Option<Stamp> {
+    let configured = extra.iter().find_map(|path| object.lookup(path).and_then(of_value));
+    configured.or_else(|| {
+        let (nested, found) = candidates(object);
+        nested.then(|| object.lookup(NESTED)).flatten().and_then(of_value).or_else(|| found.into_iter().flatten().find_map(of_value))
+    })
 }
 
-/// The value at a dotted path; a key that contains the dots itself counts first.
-pub(super) fn lookup<'a>(object: &'a Map<String, Value>, path: &str) -> Option<&'a Value> {
-    if let Some(value) = object.get(path) {
-        return Some(value);
+/// In one pass: whether the nested one may be there, and the values of T1's list in its order.
+fn candidates(object: View<'_>) -> (bool, [Option<View<'_>>; TIME_FIELDS.len()]) {
+    let (mut nested, mut found) = (false, [None; TIME_FIELDS.len()]);
+    for (key, _, value) in object.entries() {
+        nested |= key.starts_with("Event");
+        // Most keys are none of them, which their length tells.
+        if matches!(key.len(), 2 | 4 | 5 | 7 | 9 | 10 | 11)
+            && let Some(place) = TIME_FIELDS.iter().position(|name| *name == key).and_then(|index| found.get_mut(index))
+        {
+            *place = Some(value);
+        }
     }
-    let (head, rest) = path.split_once('.')?;
-    lookup(object.get(head)?.as_object()?, rest)
+    (nested, found)
 }
 
-fn of_value(value: &Value) -> Option<Stamp> {
-    match value {
-        Value::Number(number) => epoch(&number.to_string()).map(Stamp::Instant),
-        Value::String(text) => of_text(text.trim()),
+/// The instant of a text or a number; a stamp without a year is none.
+pub(super) fn instant(text: &str) -> Option<Time> {
+    match of_text(text.trim())? {
+        Stamp::Instant(time) => Some(time),
+        Stamp::Local(_) | Stamp::Yearless(_) => None,
+    }
+}
+
+fn of_value(value: View<'_>) -> Option<Stamp> {
+    match value.kind() {
+        Kind::Number(digits) => epoch(digits).map(Stamp::Instant),
+        Kind::Text(text) => of_text(text.trim()),
         // The XML attribute of `<TimeCreated SystemTime="…"/>`, as converters to JSON write it.
-        Value::Object(object) => {
-            let attribute = ["SystemTime", "@SystemTime"].iter().find_map(|key| object.get(*key)).or_else(|| object.get("#attributes")?.get("SystemTime"))?;
-            attribute.as_str().and_then(|text| of_text(text.trim()))
+        Kind::Object => {
+            let attribute = ["SystemTime", "@SystemTime"].iter().find_map(|key| value.get(key)).or_else(|| value.get("#attributes")?.get("SystemTime"))?;
+            attribute.text().and_then(|text| of_text(text.trim()))
         }
         _ => None,
     }
 }
 
+/// `2026-11-21T13:08:05.250Z`, also with a blank for the `T` and without the `Z`: what most events have, read without detours.
+/// Anything unusual is for others, such as a leap second.
+fn plain_utc(text: &str) -> Option<Time> {
+    let bytes = text.as_bytes();
+    let part =
+        |from: usize, len: usize| bytes.get(from..from + len)?.iter().try_fold(0i64, |sum, b| b.is_ascii_digit().then(|| sum * 10 + i64::from(b - b'0')));
+    let marks = [(4, b'-'), (7, b'-'), (13, b':'), (16, b':')];
+    let plain = marks.iter().all(|(at, mark)| bytes.get(*at) == Some(mark)) && matches!(bytes.get(10), Some(b'T' | b' '));
+    let (year, month, day) = (part(0, 4)?, part(5, 2)?, part(8, 2)?);
+    let (hour, minute, second) = (part(11, 2)?, part(14, 2)?, part(17, 2)?);
+    let tail = text.get(19..)?;
+    let tail = tail.strip_suffix('Z').unwrap_or(tail);
+    let nanos = match tail.strip_prefix('.') {
+        Some(digits) if (1..=9).contains(&digits.len()) => fraction(digits)?,
+        None if tail.is_empty() => 0,
+        _ => return None,
+    };
+    // Every month has 28 days.
+    let usual = plain && (1971..2262).contains(&year) && (1..=12).contains(&month) && (1..=28).contains(&day) && hour < 24 && minute < 60 && second < 60;
+    usual.then(|| Time(((days(year, month, day) * 24 + hour) * 60 + minute) * 60_000_000_000 + second * 1_000_000_000 + i64::from(nanos)))
+}
+
+/// Days from 1970-01-01, in the Gregorian calendar: years begin in March, so that the leap day is the last.
+fn days(year: i64, month: i64, day: i64) -> i64 {
+    let (year, month) = if month > 2 { (year, month - 3) } else { (year - 1, month + 9) };
+    year * 365 + year / 4 - year / 100 + year / 400 + (month * 153 + 2) / 5 + day - 1 - 719_468
+}
+
 fn of_text(text: &str) -> Option<Stamp> {
+    if let Some(time) = plain_utc(text) {
+        return Some(Stamp::Instant(time));
+    }
     let utc = |local: jiff::civil::DateTime| super::place::instant(local, &jiff::tz::TimeZone::UTC).map(Stamp::Instant);
     match stamp::iso_word(text).or_else(|| stamp::whole(text)) {
         Some(Stamp::Local(local)) => return utc(local),
@@ -94,7 +141,9 @@ mod tests {
     use super::*;
 
     fn time(json: serde_json::Value) -> Option<String> {
-        match event_time(json.as_object().unwrap(), &["meta.seen".to_owned()])? {
+        let mut tape = crate::normalise::Tape::default();
+        tape.fill(json.as_object().unwrap());
+        match event_time(tape.root(), &["meta.seen".to_owned()])? {
             Stamp::Instant(time) => Some(time.to_string()),
             other => Some(format!("{other:?}")),
         }
@@ -109,6 +158,37 @@ mod tests {
         assert_eq!(time(serde_json::json!({"ts": 1_700_000_000.123})).as_deref(), Some("2023-11-14T22:13:20.123Z"));
         assert_eq!(time(serde_json::json!({"ts": "1700000000123.5"})).as_deref(), Some("2023-11-14T22:13:20.1235Z"));
         assert_eq!(time(serde_json::json!({"ts": 99_999_999_999i64})), None, "seconds beyond what nanoseconds can tell");
+    }
+
+    #[test]
+    fn t1_the_short_way_is_the_long_one() {
+        let long = |text: &str| crate::model::Time::parse_rfc3339(&format!("{}Z", text.replace(' ', "T").trim_end_matches('Z')));
+        let mut read = 0;
+        for year in [1970, 1971, 1999, 2000, 2024, 2026, 2100, 2261, 2262] {
+            for month in 0..14 {
+                for (day, tail) in [(1, ""), (2, "Z"), (27, ".5"), (28, ".123456789Z"), (0, ""), (29, "Z"), (31, "")] {
+                    for clock in ["00:00:00", "23:59:59", "12:30:05"] {
+                        let text = format!("{year}-{month:02}-{day:02}{}{clock}{tail}", if day % 2 == 0 { 'T' } else { ' ' });
+                        let Some(time) = plain_utc(&text) else { continue };
+                        assert_eq!(Some(time), long(&text), "{text}");
+                        read += 1;
+                    }
+                }
+            }
+        }
+        assert!(read > 900, "{read}");
+        for text in [
+            "2026-11-21T13:08:60Z",
+            "2026-11-21T24:00:00Z",
+            "2026-11-21T13:08:05.Z",
+            "2026-11-21T13:08:05.1234567890",
+            "2026-11-21T13:08:05+01:00",
+            "2026-11-21",
+            "2026-11-21T13:08:05z",
+            "2026-11-21x13:08:05",
+        ] {
+            assert_eq!(plain_utc(text), None, "{text}");
+        }
     }
 
     #[test]

@@ -16,6 +16,7 @@ mod rfc5424;
 mod stamp;
 mod syslog;
 mod tag;
+mod tape;
 mod windows;
 
 use std::borrow::Cow;
@@ -30,6 +31,8 @@ pub use extract::Extractors;
 pub use finding::{Refusal, check_finding};
 use place::Streams;
 use stamp::Stamp;
+pub use tape::{Kind, Tape, View, hash};
+pub use windows::Said;
 
 /// What a source puts at the end of a line that it had to cut. Such a line is not typed: what an attacker chose may stand
 /// where the cut made the end.
@@ -66,6 +69,12 @@ pub fn parse_timezone(text: &str) -> Result<TimeZone, String> {
         return Ok(TimeZone::fixed(offset));
     }
     TimeZone::get(text).map_err(|_| format!("`{text}` is no time zone that this system knows; write one such as `Europe/Berlin`, `UTC` or `+02:00`"))
+}
+
+/// The instant that a text or a number says, in T1's forms; a date and time without a zone is UTC.
+#[must_use]
+pub fn instant(text: &str) -> Option<Time> {
+    json::instant(text)
 }
 
 /// Record to event: a pure function of the records that went through it, in their order.
@@ -181,8 +190,10 @@ impl Normaliser {
     }
 
     fn structured(&self, mut fields: Map<String, Value>, record: &Record) -> Read<'static> {
-        let stamp = json::event_time(&fields, &self.options.extra_time_fields).map(|stamp| (stamp, ""));
-        let logsource = windows::logsource(&fields);
+        let mut tape = Tape::default();
+        tape.fill(&fields);
+        let stamp = json::event_time(tape.root(), &self.options.extra_time_fields).map(|stamp| (stamp, ""));
+        let logsource = windows::logsource(tape.root()).into();
         let finding = finding::claim(&mut fields, &logsource);
         Read { timed: self.time(stamp, record), fields, logsource, finding }
     }
@@ -192,6 +203,12 @@ impl Normaliser {
         Read { timed: self.time(None, record), fields, logsource: finding::refused(), finding: false }
     }
 
+    /// What an object says of its log source.
+    #[must_use]
+    pub fn logsource(object: View<'_>) -> Said<'_> {
+        windows::logsource(object)
+    }
+
     /// Only the event time of a record, as [`Normaliser::normalise`] would give it, and remembered as there: for putting recordings into
     /// one order.
     pub fn event_time(&mut self, record: &Record) -> Time {
@@ -199,7 +216,11 @@ impl Normaliser {
         let raw = text.strip_prefix('\u{feff}').unwrap_or(&text);
         let object = if raw.starts_with('{') { serde_json::from_str::<Map<String, Value>>(raw).ok() } else { None };
         let stamp = match &object {
-            Some(object) => json::event_time(object, &self.options.extra_time_fields).map(|stamp| (stamp, "")),
+            Some(object) => {
+                let mut tape = Tape::default();
+                tape.fill(object);
+                json::event_time(tape.root(), &self.options.extra_time_fields).map(|stamp| (stamp, ""))
+            }
             None => syslog::parse(raw.strip_suffix(CUT_MARK).unwrap_or(raw), &|name| self.extractors.knows(name)).stamp,
         };
         let time = self.time(stamp, record).time;

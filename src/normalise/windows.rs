@@ -3,13 +3,14 @@
 
 use std::sync::Arc;
 
-use serde_json::{Map, Value};
-
-use super::json::lookup;
+use super::tape::{Kind, View};
 use crate::model::LogSource;
 
 /// Where events carry channel and event id: flat, as `evtx_dump` nests them, as winlogbeat does.
 const PLACES: [(&str, &str); 3] = [("Channel", "EventID"), ("Event.System.Channel", "Event.System.EventID"), ("winlog.channel", "winlog.event_id")];
+
+/// How the keys at the top begin that lead to one of them.
+const CHANNELS: [&str; 3] = ["Channel", "Event", "winlog"];
 
 /// Channels in lower case, without their `Microsoft-Windows-`, and Sigma's services.
 const SERVICES: &[(&str, &str)] = &[
@@ -55,33 +56,63 @@ const SERVICES: &[(&str, &str)] = &[
     ("wmi-activity/operational", "wmi"),
 ];
 
-/// The log source of an object: its own `product`, `category` and `service`, each else by channel and event id.
-pub(super) fn logsource(object: &Map<String, Value>) -> LogSource {
-    let text = |key: &str| object.get(key).and_then(Value::as_str).filter(|text| !text.is_empty()).map(Arc::from);
-    let product = text("product");
-    let may_be_windows = product.as_ref().is_none_or(|product: &Arc<str>| product.eq_ignore_ascii_case("windows"));
-    let derived = by_channel(object).filter(|_| may_be_windows).unwrap_or_default();
-    LogSource { product: product.or(derived.product), category: text("category").or(derived.category), service: text("service").or(derived.service) }
+/// What an object's fields say of its log source.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Said<'e> {
+    /// `product`
+    pub product: Option<&'e str>,
+    /// `category`
+    pub category: Option<&'e str>,
+    /// `service`
+    pub service: Option<&'e str>,
 }
 
-fn by_channel(object: &Map<String, Value>) -> Option<LogSource> {
-    let (channel, id) = PLACES.iter().find_map(|(channel, id)| Some((lookup(object, channel)?.as_str()?, lookup(object, id))))?;
-    let channel = channel.to_ascii_lowercase();
-    let known = channel.strip_prefix("microsoft-windows-");
-    let name = known.unwrap_or(&channel);
-    let service = SERVICES.iter().find(|(of, _)| *of == name).map(|(_, service)| *service);
+impl From<Said<'_>> for LogSource {
+    fn from(said: Said<'_>) -> LogSource {
+        LogSource { product: said.product.map(Arc::from), category: said.category.map(Arc::from), service: said.service.map(Arc::from) }
+    }
+}
+
+/// The log source of an object: its own `product`, `category` and `service`, each else by channel and event id.
+pub(super) fn logsource(object: View<'_>) -> Said<'_> {
+    let (mut own, mut channel) = (Said::default(), false);
+    for (key, _, value) in object.entries() {
+        let text = || value.text().filter(|text| !text.is_empty());
+        match key {
+            "product" => own.product = text(),
+            "category" => own.category = text(),
+            "service" => own.service = text(),
+            _ => channel |= CHANNELS.iter().any(|head| key.starts_with(head)),
+        }
+    }
+    let may_be_windows = own.product.is_none_or(|product| product.eq_ignore_ascii_case("windows"));
+    let told = own.product.is_some() && own.category.is_some() && own.service.is_some();
+    let derived = if channel && may_be_windows && !told { by_channel(object) } else { None }.unwrap_or_default();
+    Said { product: own.product.or(derived.product), category: own.category.or(derived.category), service: own.service.or(derived.service) }
+}
+
+fn by_channel(object: View<'_>) -> Option<Said<'static>> {
+    let (channel, id) = PLACES.iter().find_map(|(channel, id)| Some((object.lookup(channel)?.text()?, object.lookup(id))))?;
+    let without = strip(channel, "microsoft-windows-");
+    let name = without.unwrap_or(channel);
+    let service = SERVICES.iter().find(|(of, _)| of.eq_ignore_ascii_case(name)).map(|(_, service)| *service);
     // A channel that is not known may be another product's.
-    known.or(service)?;
+    without.or(service)?;
     let category = service.zip(id.and_then(event_id)).and_then(|(service, id)| category(service, id));
-    Some(LogSource { product: Some("windows".into()), category: category.map(Arc::from), service: service.map(Arc::from) })
+    Some(Said { product: Some("windows"), category, service })
+}
+
+/// The text behind a beginning, in any case of letters.
+fn strip<'a>(text: &'a str, head: &str) -> Option<&'a str> {
+    text.get(..head.len()).filter(|own| own.eq_ignore_ascii_case(head)).and_then(|_| text.get(head.len()..))
 }
 
 /// A number, its text, or the text of an XML element with attributes.
-fn event_id(value: &Value) -> Option<u64> {
-    match value {
-        Value::Number(number) => number.as_u64(),
-        Value::String(text) => text.parse().ok(),
-        Value::Object(element) => event_id(element.get("#text")?),
+fn event_id(value: View<'_>) -> Option<u64> {
+    match value.kind() {
+        Kind::Number(digits) => digits.parse().ok(),
+        Kind::Text(text) => text.parse().ok(),
+        Kind::Object => event_id(value.get("#text")?),
         _ => None,
     }
 }

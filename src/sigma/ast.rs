@@ -126,6 +126,8 @@ pub enum Test {
     Cidr(ipnet::IpNet),
     /// `|lt |lte |gt |gte`
     Compare(Comparison, f64),
+    /// `|minute` … `|year`, alone or with `|lt` …
+    Part(TimePart, Comparison, f64),
     /// `|fieldref`
     FieldRef {
         /// The other field.
@@ -187,6 +189,23 @@ pub enum Piece {
 
 /// What `windash` takes for one another: hyphen, slash, en dash, em dash, horizontal bar.
 pub const DASHES: [char; 5] = ['-', '/', '\u{2013}', '\u{2014}', '\u{2015}'];
+
+/// What of a time is compared, in UTC.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TimePart {
+    /// 0 to 59
+    Minute,
+    /// 0 to 23
+    Hour,
+    /// Of the month, 1 to 31.
+    Day,
+    /// Of the year by ISO 8601, 1 to 53.
+    Week,
+    /// 1 to 12
+    Month,
+    /// As it is written: 2026.
+    Year,
+}
 
 /// How two numbers are compared.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -3,7 +3,7 @@
 use std::str::FromStr;
 use std::sync::Arc;
 
-use sha2::{Digest, Sha256};
+use ring::digest;
 
 use super::ast::{Body, Detection, Rule};
 use super::correlation;
@@ -35,16 +35,12 @@ pub(super) struct Filter {
 
 /// Reads a document. `None` when the sink was told what is wrong.
 pub(super) fn parse(document: Document, lines: &[&str], sink: &mut Sink) -> Option<Parsed> {
-    let revision = revision(lines, &document.lines);
+    let revision = revision(lines, document.shared.iter().chain([&document.lines]));
     let Node::Map(mut root) = document.root else {
         sink.error(document.root.place(), format!("a rule must be a map, but this document is {}", document.root.kind()), "begin with `title: …`");
         return None;
     };
     let before = sink.found.len();
-    if let Some(action) = root.key("action").filter(|_| section(&root).is_none()) {
-        sink.error(action.place, "`action` documents are not read by this version", "write the shared part into each rule");
-        return None;
-    }
     params::substitute(&mut root, sink);
     let parsed = match only_section(&root, sink)? {
         "filter" => filter(&root, sink).map(Parsed::Filter),
@@ -53,18 +49,16 @@ pub(super) fn parse(document: Document, lines: &[&str], sink: &mut Sink) -> Opti
     parsed.filter(|_| sink.found.len() == before)
 }
 
-fn revision(lines: &[&str], range: &std::ops::Range<usize>) -> Arc<str> {
-    let mut hash = Sha256::new();
-    let count = range.end.saturating_sub(range.start);
-    for line in lines.iter().skip(range.start.saturating_sub(1)).take(count) {
-        hash.update(line.as_bytes());
-        hash.update(b"\n");
+fn revision<'a>(lines: &[&str], ranges: impl Iterator<Item = &'a std::ops::Range<usize>>) -> Arc<str> {
+    let mut hash = digest::Context::new(&digest::SHA256);
+    for range in ranges {
+        let count = range.end.saturating_sub(range.start);
+        for line in lines.iter().skip(range.start.saturating_sub(1)).take(count) {
+            hash.update(line.as_bytes());
+            hash.update(b"\n");
+        }
     }
-    hex(hash.finalize().get(..6).unwrap_or_default()).into()
-}
-
-fn section(root: &Map) -> Option<&'static str> {
-    SECTIONS.iter().copied().find(|name| root.get(name).is_some())
+    hex(hash.finish().as_ref().get(..6).unwrap_or_default()).into()
 }
 
 fn only_section(root: &Map, sink: &mut Sink) -> Option<&'static str> {

@@ -1,7 +1,7 @@
 //! Sigma YAML (specification v2.1.0: detection, correlation and filter documents) to a checked syntax tree.
 //!
 //! ```text
-//! text ─ yaml (tree with places) ─ params ─ document ─┬─ detection: modifier, value, text, condition
+//! text ─ yaml (tree with places) ─ collection ─ params ─ document ─┬─ detection: modifier, value, text, condition
 //!                                                     ├─ correlation, opmas
 //!                                                     └─ filter
 //! all files ─ resolve (references, filters, cycles, silence) ─ RuleSet
@@ -10,6 +10,7 @@
 //! The parser is ours: a place for everything, closed tables with the nearest known key. The file is what is accepted or refused (C13).
 
 mod ast;
+mod collection;
 mod condition;
 mod correlation;
 mod detection;
@@ -24,5 +25,7 @@ mod text;
 mod value;
 mod yaml;
 
-pub use ast::{Body, Comparison, Condition, Correlation, CorrelationType, DASHES, Detection, Item, Opmas, Pattern, Piece, Refire, Rule, Search, Test};
+pub use ast::{
+    Body, Comparison, Condition, Correlation, CorrelationType, DASHES, Detection, Item, Opmas, Pattern, Piece, Refire, Rule, Search, Test, TimePart,
+};
 pub use ruleset::{CASES_SUFFIX, Loaded, MAX_FILE_BYTES, RuleSet, load};

@@ -1,6 +1,6 @@
 //! The modifiers of a field: `Field|contains|all`. A closed set; combinations that mean nothing are refused.
 
-use super::ast::Comparison;
+use super::ast::{Comparison, TimePart};
 use super::read::Sink;
 use super::text::Encoding;
 use super::yaml::Text;
@@ -31,6 +31,10 @@ pub(super) struct Modifiers {
     pub negated: bool,
     pub windash: bool,
     pub encodings: Vec<Encoding>,
+    /// `minute` … `year`: what of a time is compared.
+    pub part: Option<TimePart>,
+    /// `expand`: values may name placeholders.
+    pub expand: bool,
     /// The flags of `re`: some of `ims`.
     pub flags: String,
 }
@@ -45,8 +49,8 @@ enum Effect {
     Windash,
     Encode(Encoding),
     Flag(char),
-    /// In the specification, but not in this version.
-    Later,
+    Part(TimePart),
+    Expand,
 }
 
 const TABLE: &[(&str, Effect)] = &[
@@ -74,13 +78,13 @@ const TABLE: &[(&str, Effect)] = &[
     ("i", Effect::Flag('i')),
     ("m", Effect::Flag('m')),
     ("s", Effect::Flag('s')),
-    ("expand", Effect::Later),
-    ("minute", Effect::Later),
-    ("hour", Effect::Later),
-    ("day", Effect::Later),
-    ("week", Effect::Later),
-    ("month", Effect::Later),
-    ("year", Effect::Later),
+    ("expand", Effect::Expand),
+    ("minute", Effect::Part(TimePart::Minute)),
+    ("hour", Effect::Part(TimePart::Hour)),
+    ("day", Effect::Part(TimePart::Day)),
+    ("week", Effect::Part(TimePart::Week)),
+    ("month", Effect::Part(TimePart::Month)),
+    ("year", Effect::Part(TimePart::Year)),
 ];
 
 /// The field's name and what its modifiers ask for. `None` when the sink was told what is wrong.
@@ -116,15 +120,14 @@ fn apply(effect: Effect, modifiers: &mut Modifiers) {
         Effect::Windash => modifiers.windash = true,
         Effect::Encode(encoding) => modifiers.encodings.push(encoding),
         Effect::Flag(flag) => modifiers.flags.push(flag),
-        Effect::Later => {}
+        Effect::Part(part) => modifiers.part = Some(part),
+        Effect::Expand => modifiers.expand = true,
     }
 }
 
 /// Whether the modifier may follow those seen so far; tells the sink when not.
 fn legal(name: &str, effect: Effect, seen: &[&str], so_far: &Modifiers, place: Place, sink: &mut Sink) -> bool {
-    if matches!(effect, Effect::Later) {
-        sink.error(place, format!("the modifier `{name}` is not evaluated by this version"), "write the values out");
-    } else if seen.contains(&name) {
+    if seen.contains(&name) {
         sink.error(place, format!("the modifier `{name}` stands twice"), "keep one of them");
     } else if matches!(effect, Effect::Flag(_)) && so_far.kind != Kind::Regex {
         sink.error(place, format!("the modifier `{name}` is a flag of `re`"), "write it behind `re`");
@@ -141,6 +144,7 @@ fn legal(name: &str, effect: Effect, seen: &[&str], so_far: &Modifiers, place: P
 const KINDS: &[&str] = &["contains", "startswith", "endswith"];
 const REWRITES: &[&str] = &["windash", "base64", "base64offset", "utf16le", "wide", "utf16be", "utf16"];
 const COMPARES: &[&str] = &["lt", "lte", "gt", "gte"];
+const PARTS: &[&str] = &["minute", "hour", "day", "week", "month", "year"];
 
 /// `windash` may stand on either side: putting `*` around a value does not change its dashes.
 fn rewrites(effect: Effect) -> bool {
@@ -157,10 +161,12 @@ fn may(a: &str, b: &str) -> bool {
     match a {
         "exists" => false,
         "re" => matches!(b, "i" | "m" | "s" | "all" | "neq"),
-        "cidr" => matches!(b, "all" | "neq"),
+        "cidr" => matches!(b, "all" | "neq" | "expand"),
         "fieldref" => matches!(b, "all" | "neq" | "cased"),
-        a if COMPARES.contains(&a) => matches!(b, "all"),
-        a if KINDS.contains(&a) => matches!(b, "all" | "neq" | "cased") || REWRITES.contains(&b),
+        "expand" => b != "re" && b != "exists" && b != "fieldref",
+        a if PARTS.contains(&a) => matches!(b, "all" | "neq") || COMPARES.contains(&b),
+        a if COMPARES.contains(&a) => matches!(b, "all" | "expand") || PARTS.contains(&b),
+        a if KINDS.contains(&a) => matches!(b, "all" | "neq" | "cased" | "expand") || REWRITES.contains(&b),
         _ => true,
     }
 }

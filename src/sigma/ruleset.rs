@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::ast::{Body, Rule};
+use super::collection;
 use super::document::{self, Filter, Parsed};
 use super::read::Sink;
 use super::resolve;
@@ -105,7 +106,7 @@ fn file(source: &SourceFile) -> File {
     match yaml::parse(text) {
         Ok(documents) => {
             let lines: Vec<&str> = text.lines().collect();
-            for document in documents {
+            for document in collection::written_out(documents, &mut file.sink) {
                 match document::parse(document, &lines, &mut file.sink) {
                     Some(Parsed::Rule(rule)) => file.rules.push(*rule),
                     Some(Parsed::Filter(filter)) => file.filters.push(filter),

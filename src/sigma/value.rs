@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 
-use super::ast::{Pattern, Piece, Test};
+use super::ast::{Comparison, Pattern, Piece, Test, TimePart};
 use super::modifier::{Kind, Modifiers};
 use super::read::{self, Sink};
 use super::text;
@@ -24,8 +24,15 @@ fn test(node: &Node, modifiers: &Modifiers, keyword: bool, sink: &mut Sink) -> O
         sink.error(node.place(), format!("a value cannot be {}", node.kind()), "write text, a number, true, false or null");
         return None;
     };
+    if let Some(name) = modifiers.expand.then(|| placeholder(&value.text)).flatten() {
+        sink.error(value.place, format!("nothing is known to put in the place of `%{name}%`"), "write its values out as a list, and leave `expand` away");
+        return None;
+    }
     if value.is_null() {
         return null(value, modifiers, keyword, sink);
+    }
+    if let Some(part) = modifiers.part {
+        return time_part(node, part, modifiers, keyword, sink);
     }
     match modifiers.kind {
         Kind::Exists => exists(node, keyword, sink),
@@ -38,8 +45,16 @@ fn test(node: &Node, modifiers: &Modifiers, keyword: bool, sink: &mut Sink) -> O
     }
 }
 
+/// The first placeholder of a text: `%name%`.
+fn placeholder(text: &str) -> Option<&str> {
+    let mut parts = text.split('%').skip(1);
+    let is_name = |name: &&str| !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-');
+    let last = text.matches('%').count().saturating_sub(1);
+    parts.by_ref().take(last).find(is_name)
+}
+
 fn null(value: &Text, modifiers: &Modifiers, keyword: bool, sink: &mut Sink) -> Option<Test> {
-    let plain = modifiers.kind == Kind::Whole && !modifiers.windash && modifiers.encodings.is_empty();
+    let plain = modifiers.kind == Kind::Whole && modifiers.part.is_none() && !modifiers.windash && modifiers.encodings.is_empty();
     if keyword || !plain {
         let what = if keyword { "a keyword cannot be null" } else { "null cannot be modified" };
         sink.error(value.place, what, "write a value, or `''` for empty text");
@@ -54,6 +69,18 @@ fn exists(node: &Node, keyword: bool, sink: &mut Sink) -> Option<Test> {
         return None;
     }
     read::boolean(node, "the value of `exists`", sink).map(Test::Exists)
+}
+
+fn time_part(node: &Node, part: TimePart, modifiers: &Modifiers, keyword: bool, sink: &mut Sink) -> Option<Test> {
+    if keyword {
+        sink.error(node.place(), "a part of a time needs a field", "write the field in front of it, such as `timestamp`");
+        return None;
+    }
+    let comparison = match modifiers.kind {
+        Kind::Compare(comparison) => comparison,
+        _ => Comparison::Eq,
+    };
+    read::number(node, "the value to compare with", sink).map(|number| Test::Part(part, comparison, number))
 }
 
 fn regex(value: &Text, flags: &str, sink: &mut Sink) -> Option<Test> {

@@ -117,6 +117,11 @@ impl Node {
         }
     }
 
+    /// How many nodes it is, itself and below.
+    pub fn nodes(&self) -> usize {
+        self.weight().nodes
+    }
+
     fn weight(&self) -> Weight {
         match self {
             Node::Text(text) => Weight { nodes: 1, text: text.text.len(), depth: 0 },
@@ -198,12 +203,14 @@ impl YamlError {
 }
 
 /// A document that is not empty.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Document {
     /// Its content.
     pub root: Node,
     /// Its lines in the file, from that of `---` (1-based) to the one before the next document's.
     pub lines: std::ops::Range<usize>,
+    /// Those of documents whose parts it shares.
+    pub shared: Vec<std::ops::Range<usize>>,
 }
 
 /// Reads all documents of a text.
@@ -333,7 +340,7 @@ impl Builder {
                 (None, other) => return Err(YamlError::KeyNotText(other.place())),
             },
             None if matches!(&node, Node::Text(text) if text.is_null()) => {}
-            None => self.documents.push(Document { root: node, lines: self.begun..usize::MAX }),
+            None => self.documents.push(Document { root: node, lines: self.begun..usize::MAX, shared: Vec::new() }),
         }
         Ok(())
     }

@@ -1,9 +1,11 @@
 //! See the room of this name in `src`: which rules hold for an event, by the Sigma specification, case by case.
 
+mod network;
+
 use opmas::detect::{Detector, LogsourceMode};
 use opmas::diag::SourceFile;
 use opmas::model::{Event, LogSource, RecordId, Time, Trust};
-use opmas::sigma::load;
+use opmas::sigma::{RuleSet, load};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
@@ -21,6 +23,12 @@ fn event(fields: Value) -> Event {
         fields,
         raw: "".into(),
     }
+}
+
+/// Those of the rules that load, each from a file of its own.
+fn rules(texts: &[String]) -> RuleSet {
+    let files: Vec<SourceFile> = texts.iter().zip(0..).map(|(text, i)| SourceFile { name: format!("{i}.yml").into(), text: text.as_str().into() }).collect();
+    load(&files).set
 }
 
 fn detector(text: &str) -> Detector {
@@ -390,4 +398,83 @@ proptest! {
         let search = format!("  s:\n    {item}");
         prop_assert_ne!(holds(&search, "s", &fields), holds(&search, "not s", &fields));
     }
+}
+
+#[test]
+fn parts_of_a_time_are_compared_in_utc() {
+    table(&[
+        ("t|hour: 23", json!({"t": "2026-11-22T01:08:05+02:00"}), true),
+        ("t|hour|gte: 18", json!({"t": "2026-11-21T17:59:59Z"}), false),
+        ("t|hour|gte: 18", json!({"t": "2026-11-21 18:00:00"}), true),
+        ("t|minute: [7, 8]", json!({"t": "2026-11-21T13:08:05Z"}), true),
+        ("t|day: 21", json!({"t": 1_795_266_485}), true),
+        ("t|week: 1", json!({"t": "2026-12-31T00:00:00Z"}), false),
+        ("t|week: 53", json!({"t": "2026-12-31T00:00:00Z"}), true),
+        ("t|month|lt: 11", json!({"t": "2026-11-21T13:08:05Z"}), false),
+        ("t|year: 2026", json!({"t": ["soon", "2026-11-21T13:08:05Z"]}), true),
+        ("t|year|neq: 2026", json!({"t": "2025-11-21T13:08:05Z"}), true),
+        ("t|hour: 5", json!({"t": "Nov 21 05:00:00"}), false),
+        ("t|hour: 5", json!({"t": null}), false),
+        ("t|hour: 5", json!({}), false),
+    ]);
+}
+
+#[test]
+fn a_value_without_placeholders_may_be_expanded() {
+    table(&[("f|expand: 100%", json!({"f": "100%"}), true), ("f|contains|expand: '%%'", json!({"f": "a%%b"}), true)]);
+}
+
+#[test]
+fn explaining_says_which_part_held_and_with_which_values() {
+    let text = "title: t\nlogsource: {product: windows}\ndetection:\n  s:\n    f|contains: [oo, x]\n    g: 5\n    h|exists: true\n  n:\n    f|endswith|cased: O\n  words: [a, 'b*c']\n  condition: s and not n\n";
+    let loaded = load(&[SourceFile { name: "r.yml".into(), text: text.into() }]);
+    let opmas::sigma::Body::Detection(detection) = &loaded.set.rules[0].body else { panic!("a detection") };
+    let said = opmas::detect::explain(detection, &event(json!({"f": ["foo", "bar"], "g": 6, "product": "linux"})), LogsourceMode::Derived);
+    let expected = "- the rule does not hold
+  - logsource product windows: the event is of another
+  - s
+    + f is [\"foo\",\"bar\"]; asked:
+      + \"*oo*\"
+      - \"*x*\"
+    - g is 6; asked:
+      - 5
+    - h is absent; asked:
+      - exists
+  - n
+    - f is [\"foo\",\"bar\"]; asked:
+      - \"*O\", case counts
+  + words
+    + any text; asked:
+      + \"*a*\"
+      - \"*b*c*\"
+";
+    assert_eq!(said, expected);
+    let held = opmas::detect::explain(detection, &event(json!({"f": "foo", "g": 5, "h": null})), LogsourceMode::Derived);
+    assert!(held.starts_with("+ the rule holds\n  + logsource product windows\n  + s\n"), "{held}");
+}
+
+/// What an attacker writes into a log, or a careless author into a rule, costs a bounded amount.
+#[test]
+fn hostile_events_and_patterns_cost_a_bounded_amount() {
+    let long = |text: &str, count: usize| text.repeat(count);
+    let big = json!({"f": long("a-", 8 << 20), "g": [long("ab", 1 << 20), "NaN", "inf", "-1e999", "1e308"], "h": u64::MAX});
+    table(&[
+        // Exponential where engines go back.
+        ("f|re: '(a|aa)+$'", json!({"f": format!("{}b", long("a", 1 << 20))}), false),
+        ("f|re: '(x+x+)+y'", json!({"f": long("x", 1 << 20)}), false),
+        ("f|contains: '*a*b*c*d*e'", json!({"f": long("abcd", 1 << 18)}), false),
+        ("f|contains: '-a-b'", big.clone(), false),
+        ("f|contains|windash: '/a'", big.clone(), true),
+        ("g|gt: 1e307", big.clone(), true),
+        ("g|lt: -1e308", big.clone(), false),
+        ("h|gte: 18446744073709551615", big.clone(), true),
+        ("h: 18446744073709551615", big.clone(), true),
+        ("h: 18446744073709551614", big, false),
+    ]);
+    let mut deep = json!("needle");
+    for level in 0..120 {
+        deep = if level % 2 == 0 { json!([deep]) } else { json!({"a": deep}) };
+    }
+    table(&[("f|contains: needle", json!({"f": [[["a needle"]]]}), true), ("f|contains: needle", json!({"f": deep}), false)]);
+    assert!(holds("  words: [need*le]", "words", &json!({"f": deep})));
 }

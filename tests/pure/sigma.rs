@@ -1,5 +1,6 @@
 //! See the room of this name in `src`: what loads, what is refused with which words, how rules refer to each other.
 
+mod collection;
 mod hostile;
 mod references;
 mod refused;

@@ -20,7 +20,14 @@ fn the_sections_of_a_document() {
     refused("title: t\nlevel: low\n", &["r.yml:1:1: this document has no `detection`, `correlation` or `filter`; add one of them"]);
     refused("title: t\ndetections: {}\n", &["r.yml:2:1: unknown section `detections`; did you mean `detection`?"]);
     refused("title: t\ndetection: {}\nfilter: {}\n", &["r.yml:3:1: a document cannot have both `detection` and `filter`; split it with a line `---`"]);
-    refused("action: global\ntitle: t\n", &["r.yml:1:1: `action` documents are not read by this version; write the shared part into each rule"]);
+    refused(
+        "action: globl\ntitle: t\n",
+        &[
+            "r.yml:1:1: this document has no `detection`, `correlation` or `filter`; add one of them",
+            "r.yml:1:9: unknown action `globl`; did you mean `global`?",
+        ],
+    );
+    refused("action: repeat\ntitle: t\n", &["r.yml:1:1: `action: repeat` stands before any document that it could repeat; put it behind one"]);
     refused(
         "detection: {s: {a: 1}, condition: s}\n",
         &["r.yml:1:1: this document has no `title`; add one", "r.yml:1:1: this document has no `logsource`; add one with `product`, `category` or `service`"],
@@ -40,7 +47,9 @@ fn modifiers_are_a_closed_set() {
         ("f|i: a", "5:7: the modifier `i` is a flag of `re`; write it behind `re`"),
         ("f|re|contains: a", "5:10: the modifier `contains` cannot be combined with `re`; use two searches joined by the condition"),
         ("f|contains|base64: a", "5:16: the modifier `base64` changes the value and must stand before `contains`; swap them"),
-        ("f|expand: '%a%'", "5:7: the modifier `expand` is not evaluated by this version; write the values out"),
+        ("f|expand: 'x%a-b%'", "5:15: nothing is known to put in the place of `%a-b%`; write its values out as a list, and leave `expand` away"),
+        ("f|hour|contains: 5", "5:12: the modifier `contains` cannot be combined with `hour`; use two searches joined by the condition"),
+        ("f|hour: noon", "5:13: the value to compare with: `noon` is not a number; write a whole number or a decimal such as `0.5`"),
         ("f|exists|all: true", "5:14: the modifier `all` cannot be combined with `exists`; use two searches joined by the condition"),
         ("f|exists: yes please", "5:15: the value of `exists` must be true or false; write `true` or `false` without quotes"),
         ("f|gte: many", "5:12: the value to compare with: `many` is not a number; write a whole number or a decimal such as `0.5`"),

@@ -1,14 +1,45 @@
-//! One detection made ready: its tests compiled, its condition evaluated plainly.
+//! The plain way: every rule on its own, straight from the syntax tree. What the network is held to.
 
 use std::sync::Arc;
 
 use serde_json::{Map, Value};
 
 use super::check::Check;
-use super::lookup;
-use crate::sigma::{Condition, Detection, Item, Search};
+use super::leaf::Fields as _;
+use super::logsource::{conflicts, of_fields};
+use super::{LogsourceMode, spaces};
+use crate::model::{Event, LogSource};
+use crate::sigma::{Body, Condition, Detection, Item, RuleSet, Search};
 
 type Fields = Map<String, Value>;
+
+/// All detection rules of a set, evaluated one after the other.
+#[derive(Debug)]
+pub struct Scan {
+    rules: Vec<(usize, LogSource, Ready)>,
+}
+
+impl Scan {
+    /// Makes the detections of a set ready.
+    #[must_use]
+    pub fn new(set: &RuleSet) -> Scan {
+        let detections = set.rules.iter().enumerate().filter_map(|(index, rule)| match &rule.body {
+            Body::Detection(detection) => Some((index, detection.logsource.clone(), Ready::new(detection))),
+            Body::Correlation(_) => None,
+        });
+        Scan { rules: detections.collect() }
+    }
+
+    /// As [`super::Detector::matches`].
+    #[must_use]
+    pub fn matches(&self, event: &Event, mode: LogsourceMode) -> Vec<usize> {
+        let unspaced = spaces::without(&event.fields);
+        let fields = unspaced.as_ref().unwrap_or(&event.fields);
+        let known = of_fields(&event.fields, &event.logsource, mode);
+        let active = self.rules.iter().filter(|(_, source, _)| !conflicts(source, known));
+        active.filter(|(_, _, rule)| rule.holds(fields)).map(|(index, ..)| *index).collect()
+    }
+}
 
 /// A detection made ready.
 #[derive(Debug)]
@@ -67,7 +98,7 @@ impl ReadySearch {
         match self {
             ReadySearch::All(items) => items.iter().all(|item| item.holds(|check| check.holds(fields, &item.field))),
             ReadySearch::Any(searches) => searches.iter().any(|search| search.holds(fields)),
-            ReadySearch::Keywords(item) => item.holds(|check| lookup::any_string(fields, &mut |text| check.is_text(text))),
+            ReadySearch::Keywords(item) => item.holds(|check| fields.any_string(&mut |text| check.is_text(text))),
         }
     }
 }

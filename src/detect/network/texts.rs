@@ -1,0 +1,144 @@
+//! One field's text predicates: an automaton for what stands somewhere in a text, a table for whole texts.
+
+use std::collections::HashMap;
+use std::hash::{BuildHasherDefault, Hasher};
+
+use aho_corasick::MatchKind;
+use aho_corasick::nfa::contiguous::NFA;
+
+use super::literal::At;
+use super::walk::{Classes, Walk};
+use crate::normalise;
+
+/// A predicate's number in the network.
+pub(super) type Predicate = u32;
+
+/// What a literal's hit says.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Hit {
+    pub predicate: Predicate,
+    pub at: At,
+    /// The hit is only a hint: the predicate's own test decides.
+    pub hint: bool,
+}
+
+/// Collects a field's literals.
+#[derive(Debug, Default)]
+pub(super) struct Builder {
+    inside: HashMap<String, Vec<Hit>>,
+    whole: HashMap<String, Vec<Hit>>,
+}
+
+/// Ready to be looked for.
+#[derive(Debug, Default)]
+pub(super) struct Texts {
+    automaton: Option<NFA>,
+    pub classes: Classes,
+    /// Per pattern of the automaton: its length, and where its hits stand.
+    patterns: Vec<(u32, u32, u32)>,
+    hits: Vec<Hit>,
+    whole: HashMap<Box<str>, (u32, u32), BuildHasherDefault<Mix>>,
+    longest: usize,
+    /// The literals of the automaton, where they are asked for.
+    inside: Vec<Box<str>>,
+}
+
+/// Hashes with [`normalise::hash`]: the keys are the rules' own, an event only looks them up.
+#[derive(Debug, Default)]
+struct Mix(u64);
+
+impl Hasher for Mix {
+    fn write(&mut self, bytes: &[u8]) {
+        let hash = u64::from(normalise::hash(bytes));
+        self.0 = (self.0 ^ hash).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    }
+
+    fn write_u8(&mut self, _: u8) {}
+
+    fn finish(&self) -> u64 {
+        self.0
+    }
+}
+
+impl Builder {
+    /// Adds a literal, folded, of a predicate.
+    pub fn add(&mut self, literal: String, at: At, predicate: Predicate, hint: bool) {
+        let map = if at == At::Whole { &mut self.whole } else { &mut self.inside };
+        map.entry(literal).or_default().push(Hit { predicate, at, hint });
+    }
+
+    /// The automaton and the table; `keep` keeps the literals for [`Texts::any_of`].
+    ///
+    /// # Errors
+    /// More literals than an automaton has room for (2^31 states).
+    pub fn build(self, keep: bool) -> Result<Texts, aho_corasick::BuildError> {
+        let mut texts = Texts::default();
+        let mut inside: Vec<(String, Vec<Hit>)> = self.inside.into_iter().collect();
+        inside.sort_unstable_by(|a, b| a.0.cmp(&b.0));
+        if !inside.is_empty() {
+            // Literals are folded; the walk folds ASCII, other texts are folded before.
+            let mut builder = NFA::builder();
+            builder.match_kind(MatchKind::Standard).prefilter(false);
+            inside.iter().for_each(|(literal, _)| texts.classes.add(literal));
+            texts.automaton = Some(builder.build(inside.iter().map(|(literal, _)| literal))?);
+        }
+        for (literal, hits) in inside {
+            let (from, to) = texts.push(hits);
+            texts.patterns.push((u32::try_from(literal.len()).unwrap_or(u32::MAX), from, to));
+            texts.inside.extend(keep.then(|| literal.into()));
+        }
+        let mut whole: Vec<(String, Vec<Hit>)> = self.whole.into_iter().collect();
+        whole.sort_unstable_by(|a, b| a.0.cmp(&b.0));
+        for (literal, hits) in whole {
+            texts.longest = texts.longest.max(literal.len());
+            let range = texts.push(hits);
+            texts.whole.insert(literal.into(), range);
+        }
+        Ok(texts)
+    }
+}
+
+impl Texts {
+    fn push(&mut self, hits: Vec<Hit>) -> (u32, u32) {
+        let here = |hits: &[Hit]| u32::try_from(hits.len()).unwrap_or(u32::MAX);
+        let from = here(&self.hits);
+        self.hits.extend(hits);
+        (from, here(&self.hits))
+    }
+
+    /// Whether nothing is looked for.
+    pub fn is_empty(&self) -> bool {
+        self.hits.is_empty()
+    }
+
+    /// Tells the hits of a text: `folded` is the text itself when it is ASCII, else its folding. `room` and `walk` are scratch.
+    pub fn scan(&self, folded: &str, room: &mut String, walk: &mut Walk, mut hit: impl FnMut(Hit)) {
+        if !self.whole.is_empty() && folded.len() <= self.longest {
+            room.clear();
+            room.push_str(folded);
+            room.make_ascii_lowercase();
+            if let Some((from, to)) = self.whole.get(room.as_str()) {
+                self.range(*from, *to).iter().for_each(|found| hit(*found));
+            }
+        }
+        if let Some(automaton) = &self.automaton {
+            walk.run(self, automaton, folded, hit);
+        }
+    }
+
+    /// Whether any literal could stand in some text of these characters, which are to be folded.
+    pub fn any_of(&self, characters: &str) -> bool {
+        let characters = characters.to_ascii_lowercase();
+        let made_of = |literal: &str| literal.chars().all(|c| characters.contains(c));
+        self.inside.iter().chain(self.whole.keys()).any(|literal| made_of(literal))
+    }
+
+    fn range(&self, from: u32, to: u32) -> &[Hit] {
+        self.hits.get(from as usize..to as usize).unwrap_or_default()
+    }
+
+    /// A pattern's length and hits.
+    pub fn pattern(&self, index: usize) -> (usize, &[Hit]) {
+        self.patterns.get(index).map_or((0, &[]), |(length, from, to)| (*length as usize, self.range(*from, *to)))
+    }
+}
