@@ -10,7 +10,7 @@ use super::bounds::Bounds;
 use super::bundle::{self, Content};
 use super::checkpoint::{Checkpoint, State};
 use super::decide::Detected;
-use super::pipeline::{Pipeline, Prepared, Settings};
+use super::pipeline::{Pipeline, Settings};
 use super::recover::Announced;
 use super::status::{Gravity, Status};
 use crate::clock;
@@ -26,12 +26,6 @@ const CHECKPOINT_ENTRIES: u64 = 50_000;
 /// … or after this time, if there was any entry.
 const CHECKPOINT_TIME: Duration = Duration::from_secs(60);
 
-/// Entries that are prepared together, ahead of what depends on their order.
-const MAX_AHEAD: usize = 4_096;
-/// Fewer are not worth waking threads.
-const MIN_AHEAD: usize = 128;
-/// Threads that prepare entries, where the machine has as many processors.
-const MAX_THREADS: usize = 8;
 /// Damage that is named when the spool is computed again.
 const MAX_DAMAGE: usize = 100;
 
@@ -91,8 +85,7 @@ impl Detection {
         detected: mpsc::Sender<Detected>,
         status: Status,
     ) -> Result<Detection, Vec<Diagnostic>> {
-        let threads = std::thread::available_parallelism().map_or(1, |threads| threads.get().min(MAX_THREADS));
-        let pipeline = empty(node, Settings { threads, ..Settings::default() })?;
+        let pipeline = empty(node, Settings::default())?;
         let (node, bounds, since_checkpoint) = (node.clone(), Bounds::default(), (0, Instant::now()));
         Ok(Detection { node, pipeline, bounds, live: Live::new(), revisions, status, announced, damage: Vec::new(), detected, seq: 0, since_checkpoint })
     }
@@ -132,8 +125,10 @@ impl Detection {
         // The start may have been given up meanwhile.
         let _ = caught_up.send(report);
         while let Some(batch) = entries.blocking_recv() {
-            if self.entries(&batch).is_err() {
-                return;
+            for entry in batch.iter() {
+                if self.entry(entry).is_err() {
+                    return;
+                }
             }
             self.measure(&batch, *durable.borrow());
             if self.is_due() && self.checkpoint().is_err() {
@@ -148,38 +143,22 @@ impl Detection {
 
     /// What the spool held at the start; how many entries that were.
     fn catch_up(&mut self, recorded: Option<SpoolReader>) -> Result<u64, Closed> {
-        let (mut count, mut waiting) = (0, Vec::with_capacity(MAX_AHEAD));
+        let mut count = 0;
         for read in recorded.into_iter().flatten() {
             match read {
-                Ok(entry) => waiting.push(entry),
+                Ok(entry) => {
+                    self.entry(&entry)?;
+                    count += 1;
+                    // A long way is gone in pieces, also when it is interrupted. But behind a checkpoint's record the ledger's earlier
+                    // findings are taken for those of earlier entries: not while some of later ones are still to be computed again.
+                    if self.announced.later.is_empty() && self.is_due() {
+                        self.checkpoint()?;
+                    }
+                }
                 Err(error) => self.damaged(error.to_string()),
             }
-            if waiting.len() >= MAX_AHEAD {
-                count += waiting.len() as u64;
-                self.entries(&waiting)?;
-                waiting.clear();
-                // A long way is gone in pieces, also when it is interrupted. But behind a checkpoint's record the ledger's earlier findings
-                // are taken for those of earlier entries: not while some of later ones are still to be computed again.
-                if self.announced.later.is_empty() && self.is_due() {
-                    self.checkpoint()?;
-                }
-            }
         }
-        self.entries(&waiting)?;
-        Ok(count + waiting.len() as u64)
-    }
-
-    /// Entries in their order. What they give by themselves is computed ahead, up to the next revision, which changes that.
-    fn entries(&mut self, entries: &[Entry]) -> Result<(), Closed> {
-        let parts = entries.split_inclusive(|entry| matches!(entry.body, EntryBody::Revision(_))).flat_map(|part| part.chunks(MAX_AHEAD));
-        for part in parts {
-            let prepared = if part.len() < MIN_AHEAD { Vec::new() } else { self.pipeline.prepare(part) };
-            let mut prepared = prepared.into_iter();
-            for entry in part {
-                self.entry(entry, prepared.next().flatten())?;
-            }
-        }
-        Ok(())
+        Ok(count)
     }
 
     fn damaged(&mut self, what: String) {
@@ -188,7 +167,7 @@ impl Detection {
         }
     }
 
-    fn entry(&mut self, entry: &Entry, prepared: Option<Prepared>) -> Result<(), Closed> {
+    fn entry(&mut self, entry: &Entry) -> Result<(), Closed> {
         self.seq = entry.seq;
         if let EntryBody::Revision(revision) = &entry.body {
             let part = part(revision.kind);
@@ -200,7 +179,7 @@ impl Detection {
                 }
             }
         }
-        let found = self.pipeline.prepared_entry(entry, prepared);
+        let found = self.pipeline.entry(entry);
         let announced = entry.seq <= self.announced.until;
         if let Some(letter) = self.dead_letter(entry).filter(|_| !announced) {
             self.detected.blocking_send(Detected::Dead(Box::new(letter))).map_err(|_| Closed)?;
