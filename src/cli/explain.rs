@@ -33,7 +33,11 @@ pub(super) fn run(arguments: &Arguments) -> Done {
     let detection = find(&set, &arguments.rule)?;
     let mut normaliser = arguments.recording.normaliser()?;
     let stream: Arc<str> = "stdin".into();
-    let (mut input, mut record, mut output) = (BufReader::with_capacity(BUFFER, io::stdin().lock()), record(&stream, RecordId::File { file: Arc::clone(&stream), offset: 0 }, Vec::new()), io::stdout().lock());
+    let (mut input, mut record, mut output) = (
+        BufReader::with_capacity(BUFFER, io::stdin().lock()),
+        record(&stream, RecordId::File { file: Arc::clone(&stream), offset: 0 }, Vec::new()),
+        io::stdout().lock(),
+    );
     let mut seq = 0;
     let unreadable = |error: io::Error| Failure::new(Exit::Unreachable, format!("reading standard input failed: {error}"));
     while read_line(&mut input, &mut record.raw).map_err(unreadable)?.is_some() {

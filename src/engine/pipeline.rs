@@ -8,7 +8,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use crate::correlate::{self, Correlator, Counters, Fired, Limits, State, Timekeeper, Told, WireEvent};
-use crate::detect::{Detector, LogsourceMode};
+use crate::detect::{Detector, LogsourceMode, Room};
 use crate::diag::Diagnostic;
 use crate::model::{Entry, EntryBody, Event, Finding, Inventory, Record, Span, Time};
 use crate::normalise::{self, Extractors, Normaliser, Refusal};
@@ -99,6 +99,7 @@ pub struct Pipeline {
     normaliser: Normaliser,
     timekeeper: Timekeeper,
     detector: Detector,
+    room: Room,
     correlator: Correlator,
     /// By `seq`.
     pending: BTreeMap<u64, Pending>,
@@ -116,7 +117,8 @@ impl Pipeline {
         let correlator = Correlator::new(&rules, settings.limits)?;
         let detector = Detector::new(&rules);
         let timekeeper = Timekeeper::new(settings.lateness);
-        Ok(Pipeline { rules, inventory, normaliser, timekeeper, detector, correlator, pending: BTreeMap::new(), refused: Vec::new(), settings })
+        let (pending, refused, room) = (BTreeMap::new(), Vec::new(), Room::default());
+        Ok(Pipeline { rules, inventory, normaliser, timekeeper, detector, room, correlator, pending, refused, settings })
     }
 
     /// The rules that decide.
@@ -171,7 +173,7 @@ impl Pipeline {
         match &entry.body {
             EntryBody::Record(record) => {
                 let (event, refused) = self.event(entry.seq, record);
-                let matched = if refused { Vec::new() } else { self.detector.matches(&event, self.settings.logsource) };
+                let matched = if refused { Vec::new() } else { self.detector.matches_with(&event, self.settings.logsource, &mut self.room) };
                 self.take(event, matched, record.arrival)
             }
             EntryBody::Tick(tick) => {
@@ -210,15 +212,19 @@ impl Pipeline {
 
     fn matched(&self, events: &[Option<(Event, bool)>]) -> Vec<Vec<usize>> {
         let (detector, mode) = (&self.detector, self.settings.logsource);
-        let one = |event: &Option<(Event, bool)>| match event {
-            Some((event, false)) => detector.matches(event, mode),
-            Some((_, true)) | None => Vec::new(),
+        let each = |events: &[Option<(Event, bool)>]| {
+            let mut room = Room::default();
+            let one = |event: &Option<(Event, bool)>| match event {
+                Some((event, false)) => detector.matches_with(event, mode, &mut room),
+                Some((_, true)) | None => Vec::new(),
+            };
+            events.iter().map(one).collect::<Vec<_>>()
         };
         let share = events.len().div_ceil(self.settings.threads).max(1);
         std::thread::scope(|scope| {
-            let threads: Vec<_> = events.chunks(share).map(|chunk| (chunk, scope.spawn(move || chunk.iter().map(one).collect::<Vec<_>>()))).collect();
+            let threads: Vec<_> = events.chunks(share).map(|chunk| (chunk, scope.spawn(move || each(chunk)))).collect();
             // A thread that died is made up for here: then the panic is this thread's.
-            threads.into_iter().flat_map(|(chunk, thread)| thread.join().unwrap_or_else(|_| chunk.iter().map(one).collect())).collect()
+            threads.into_iter().flat_map(|(chunk, thread)| thread.join().unwrap_or_else(|_| each(chunk))).collect()
         })
     }
 

@@ -166,4 +166,3 @@ fn lookup<'a>(object: &'a Map<String, Value>, path: &str) -> Option<&'a Value> {
     let (head, rest) = path.split_once('.')?;
     lookup(object.get(head)?.as_object()?, rest)
 }
-
