@@ -170,7 +170,7 @@ fn files(station: &Station, folder: &str) -> Vec<PathBuf> {
 }
 
 /// Flips one bit in the middle of a file.
-fn flip(file: &Path) {
+pub fn flip(file: &Path) {
     let mut bytes = fs::read(file).unwrap();
     let middle = bytes.len() / 2;
     bytes[middle] ^= 4;

@@ -10,10 +10,10 @@ use std::time::Duration;
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
-use rdkafka::error::RDKafkaErrorCode;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _};
-use rdkafka::{ClientConfig, Offset, TopicPartitionList};
+use rdkafka::{ClientConfig, Message as _, Offset, TopicPartitionList};
 
 use crate::certificates::{self, Certificates};
 use crate::router::eventually;
@@ -106,6 +106,11 @@ impl Kafka {
         server.wait().unwrap();
     }
 
+    /// Of the listener with TLS.
+    pub fn secure_port(&self) -> u16 {
+        self.secure
+    }
+
     pub fn servers(&self) -> String {
         format!("127.0.0.1:{}", self.plain)
     }
@@ -179,14 +184,28 @@ impl Kafka {
                 (record.payload, record.headers) = (payload, headers.clone());
                 match producer.send(record) {
                     Ok(()) => break,
-                    Err((error, _)) if error.rdkafka_error_code() == Some(RDKafkaErrorCode::QueueFull) => {
-                        producer.poll(Duration::from_millis(50));
-                    }
+                    Err((error, _)) if error.rdkafka_error_code() == Some(RDKafkaErrorCode::QueueFull) => producer.poll(Duration::from_millis(50)),
                     Err((error, _)) => panic!("{error}"),
                 }
             }
         }
         producer.flush(Duration::from_secs(60)).unwrap();
+    }
+
+    /// The payloads of a partition, in its order.
+    pub fn read(&self, topic: &str, partition: i32) -> Vec<String> {
+        let consumer: BaseConsumer = self.client().set("group.id", "reader").set("enable.partition.eof", "true").create().unwrap();
+        let mut list = TopicPartitionList::new();
+        list.add_partition_offset(topic, partition, Offset::Beginning).unwrap();
+        consumer.assign(&list).unwrap();
+        let mut payloads = Vec::new();
+        loop {
+            match consumer.poll(Duration::from_secs(30)).expect("Kafka answers") {
+                Ok(message) => payloads.push(String::from_utf8(message.payload().unwrap().to_vec()).unwrap()),
+                Err(KafkaError::PartitionEOF(_)) => return payloads,
+                Err(error) => panic!("{error}"),
+            }
+        }
     }
 
     /// The group's offset of a partition.
@@ -196,6 +215,11 @@ impl Kafka {
         list.add_partition(topic, partition);
         let committed = client.committed_offsets(list, Duration::from_secs(10)).ok()?;
         committed.elements().first()?.offset().to_raw().filter(|offset| *offset >= 0)
+    }
+
+    /// Forgets a group and its offsets; not while it has members.
+    pub fn delete_group(&self, group: &str) -> bool {
+        self.admin(async |admin, options| admin.delete_groups(&[group], options).await.is_ok_and(|groups| groups.iter().all(Result::is_ok)))
     }
 
     /// Runs one of Kafka's own tools to its end, with this on its standard input; what it printed.

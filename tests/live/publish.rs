@@ -61,7 +61,8 @@ fn ids(client: &Client, stream: &str, subject: &str) -> BTreeMap<String, u32> {
     ids
 }
 
-fn published(client: &Client) -> BTreeMap<String, u32> {
+/// How often each finding was published, by its id.
+pub fn published(client: &Client) -> BTreeMap<String, u32> {
     ids(client, "FINDINGS", "findings.correlated")
 }
 
@@ -272,7 +273,7 @@ fn c12_groups_that_are_forgotten_are_one_finding_and_stay_one() {
 }
 
 /// How often each key stands in a topic, with the last payload; read to its end by a client that is not opmas.
-fn topic(kafka: &Kafka, name: &str) -> BTreeMap<String, (u32, Value)> {
+pub fn topic(kafka: &Kafka, name: &str) -> BTreeMap<String, (u32, Value)> {
     let mut client = ClientConfig::new();
     client.set("bootstrap.servers", kafka.servers()).set("group.id", "reader").set("enable.partition.eof", "true");
     let consumer: BaseConsumer = client.create().unwrap();

@@ -117,9 +117,9 @@ impl Station {
         self.decided().into_iter().filter_map(|one| if let Decided::Note { text, .. } = one { Some(text) } else { None }).collect()
     }
 
-    /// The records of brokers in the spool, in its order.
+    /// The records of brokers in the spool, in its order; what cannot be read is left out.
     pub fn messages(&self) -> Vec<Record> {
-        let entries = SpoolReader::open(&self.data.join("spool"), 0).unwrap().map(Result::unwrap);
+        let entries = SpoolReader::open(&self.data.join("spool"), 0).unwrap().flatten();
         let records = entries.filter_map(|entry| if let EntryBody::Record(record) = entry.body { Some(record) } else { None });
         records.filter(|record| matches!(record.id, Some(RecordId::Broker { .. }))).collect()
     }

@@ -122,7 +122,7 @@ fn told_and_over(site: &Site) {
 }
 
 /// Six failures and a login from an address, as the router's log has them.
-fn lines(address: &str) -> String {
+pub fn lines(address: &str) -> String {
     let failures = "<84>Nov 21 13:08:12 ap1 dropbear[27411]: Bad password attempt for 'root' from ADDRESS:50876\n".repeat(6);
     let all = failures + "<85>Nov 21 13:08:14 ap1 dropbear[27421]: Password auth succeeded for 'root' from ADDRESS:50880\n";
     all.replace("ADDRESS", address)
