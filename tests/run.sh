@@ -22,6 +22,9 @@ as_root() { if [ "$(id -u)" = 0 ]; then "$@"; else sudo "$@"; fi; }
 
 # Debian's packages that the live tests start: the router's daemons and tools; and those that judge what we ship.
 packages=(dropbear-bin busybox nftables iproute2 openssh-client openssl util-linux procps python3 python3-venv bsdutils curl man-db prometheus systemd e2fsprogs)
+# A JDK and Maven of any origin do.
+command -v java >/dev/null || packages+=(default-jre-headless)
+command -v mvn >/dev/null || packages+=(maven)
 missing=()
 for package in "${packages[@]}"; do
   dpkg-query -W -f '${Status}' "$package" 2>/dev/null | grep -q 'install ok installed' || missing+=("$package")
@@ -32,9 +35,10 @@ if [ ${#missing[@]} -gt 0 ]; then
   as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
 fi
 
-# The SMTP receiver, the NATS server, and the validators.
+# The SMTP receiver, the NATS server, Apache Kafka, and the validators.
 tests/services/smtp.sh install
 tests/services/nats.sh install
+tests/services/kafka.sh install
 tests/services/checks.sh install
 
 export CARGO_TERM_COLOR=${CARGO_TERM_COLOR:-auto}

@@ -4,15 +4,16 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 
 use super::bounds::Bounds;
 use super::bundle::{self, Content};
 use super::checkpoint::{Checkpoint, State};
 use super::decide::Detected;
-use super::pipeline::{Pipeline, Settings};
+use super::pipeline::{Pipeline, Prepared, Settings};
 use super::recover::Announced;
 use super::status::{Gravity, Status};
+use crate::clock;
 use crate::correlate;
 use crate::diag::Diagnostic;
 use crate::journal::{Revisions, SpoolReader, record_id};
@@ -25,6 +26,12 @@ const CHECKPOINT_ENTRIES: u64 = 50_000;
 /// … or after this time, if there was any entry.
 const CHECKPOINT_TIME: Duration = Duration::from_secs(60);
 
+/// Entries that are prepared together, ahead of what depends on their order.
+const MAX_AHEAD: usize = 4_096;
+/// Fewer are not worth waking threads.
+const MIN_AHEAD: usize = 128;
+/// Threads that prepare entries, where the machine has as many processors.
+const MAX_THREADS: usize = 8;
 /// Damage that is named when the spool is computed again.
 const MAX_DAMAGE: usize = 100;
 
@@ -84,7 +91,8 @@ impl Detection {
         detected: mpsc::Sender<Detected>,
         status: Status,
     ) -> Result<Detection, Vec<Diagnostic>> {
-        let pipeline = empty(node, Settings::default())?;
+        let threads = std::thread::available_parallelism().map_or(1, |threads| threads.get().min(MAX_THREADS));
+        let pipeline = empty(node, Settings { threads, ..Settings::default() })?;
         let (node, bounds, since_checkpoint) = (node.clone(), Bounds::default(), (0, Instant::now()));
         Ok(Detection { node, pipeline, bounds, live: Live::new(), revisions, status, announced, damage: Vec::new(), detected, seq: 0, since_checkpoint })
     }
@@ -109,33 +117,25 @@ impl Detection {
         self.seq + 1
     }
 
-    /// The thread: first what the spool held at the start, then what comes.
-    pub(super) fn run(mut self, recorded: Option<SpoolReader>, caught_up: oneshot::Sender<CaughtUp>, mut entries: mpsc::Receiver<Arc<[Entry]>>) {
-        let mut entries_read = 0;
-        for read in recorded.into_iter().flatten() {
-            match read {
-                Ok(entry) => {
-                    // A long way is gone in pieces, also when it is interrupted.
-                    if self.entry(&entry).is_err() || (self.is_due() && self.checkpoint().is_err()) {
-                        return;
-                    }
-                    entries_read += 1;
-                }
-                Err(error) => self.damaged(error.to_string()),
-            }
-        }
+    /// The thread: first what the spool held at the start, then what comes. `durable` is the newest place in the spool.
+    pub(super) fn run(
+        mut self,
+        recorded: Option<SpoolReader>,
+        caught_up: oneshot::Sender<CaughtUp>,
+        mut entries: mpsc::Receiver<Arc<[Entry]>>,
+        durable: watch::Receiver<u64>,
+    ) {
+        let Ok(entries_read) = self.catch_up(recorded) else { return };
         self.announced = Announced::default();
         let damage = std::mem::take(&mut self.damage);
         let report = CaughtUp { live: self.live.clone(), streams: self.pipeline.streams(), entries: entries_read, damage };
         // The start may have been given up meanwhile.
         let _ = caught_up.send(report);
         while let Some(batch) = entries.blocking_recv() {
-            for entry in batch.iter() {
-                if self.entry(entry).is_err() {
-                    return;
-                }
+            if self.entries(&batch).is_err() {
+                return;
             }
-            self.measure();
+            self.measure(&batch, *durable.borrow());
             if self.is_due() && self.checkpoint().is_err() {
                 return;
             }
@@ -146,13 +146,49 @@ impl Detection {
         }
     }
 
+    /// What the spool held at the start; how many entries that were.
+    fn catch_up(&mut self, recorded: Option<SpoolReader>) -> Result<u64, Closed> {
+        let (mut count, mut waiting) = (0, Vec::with_capacity(MAX_AHEAD));
+        for read in recorded.into_iter().flatten() {
+            match read {
+                Ok(entry) => waiting.push(entry),
+                Err(error) => self.damaged(error.to_string()),
+            }
+            if waiting.len() >= MAX_AHEAD {
+                count += waiting.len() as u64;
+                self.entries(&waiting)?;
+                waiting.clear();
+                // A long way is gone in pieces, also when it is interrupted. But behind a checkpoint's record the ledger's earlier findings
+                // are taken for those of earlier entries: not while some of later ones are still to be computed again.
+                if self.announced.later.is_empty() && self.is_due() {
+                    self.checkpoint()?;
+                }
+            }
+        }
+        self.entries(&waiting)?;
+        Ok(count + waiting.len() as u64)
+    }
+
+    /// Entries in their order. What they give by themselves is computed ahead, up to the next revision, which changes that.
+    fn entries(&mut self, entries: &[Entry]) -> Result<(), Closed> {
+        let parts = entries.split_inclusive(|entry| matches!(entry.body, EntryBody::Revision(_))).flat_map(|part| part.chunks(MAX_AHEAD));
+        for part in parts {
+            let prepared = if part.len() < MIN_AHEAD { Vec::new() } else { self.pipeline.prepare(part) };
+            let mut prepared = prepared.into_iter();
+            for entry in part {
+                self.entry(entry, prepared.next().flatten())?;
+            }
+        }
+        Ok(())
+    }
+
     fn damaged(&mut self, what: String) {
         if self.damage.len() < MAX_DAMAGE {
             self.damage.push(what);
         }
     }
 
-    fn entry(&mut self, entry: &Entry) -> Result<(), Closed> {
+    fn entry(&mut self, entry: &Entry, prepared: Option<Prepared>) -> Result<(), Closed> {
         self.seq = entry.seq;
         if let EntryBody::Revision(revision) = &entry.body {
             let part = part(revision.kind);
@@ -164,7 +200,7 @@ impl Detection {
                 }
             }
         }
-        let found = self.pipeline.entry(entry);
+        let found = self.pipeline.prepared_entry(entry, prepared);
         let announced = entry.seq <= self.announced.until;
         if let Some(letter) = self.dead_letter(entry).filter(|_| !announced) {
             self.detected.blocking_send(Detected::Dead(Box::new(letter))).map_err(|_| Closed)?;
@@ -225,7 +261,13 @@ impl Detection {
         self.detected.blocking_send(Detected::Checkpoint { seq: self.seq, state: Box::new(state) }).map_err(|_| Closed)
     }
 
-    fn measure(&self) {
+    fn measure(&self, batch: &[Entry], durable: u64) {
+        metrics::counter!("opmas_detection_entries_total").increment(batch.len() as u64);
+        metrics::gauge!("opmas_detection_lag_entries").set(u32::try_from(durable.saturating_sub(self.seq)).unwrap_or(u32::MAX));
+        let arrival = batch.iter().rev().find_map(|entry| if let EntryBody::Record(record) = &entry.body { record.arrival } else { None });
+        if let Some(arrival) = arrival {
+            metrics::gauge!("opmas_detection_lag_seconds").set(clock::now().since(arrival).to_std().as_secs_f64());
+        }
         let counters = self.pipeline.counters();
         metrics::gauge!("opmas_correlation_groups").set(u32::try_from(self.pipeline.groups()).unwrap_or(u32::MAX));
         metrics::counter!("opmas_late_matches_total").absolute(counters.late_matches);

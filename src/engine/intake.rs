@@ -16,8 +16,8 @@ use crate::source::Batch;
 
 /// Batches that wait for the spool; beyond it sources wait.
 pub(super) const MAX_WAITING: usize = 64;
-/// Batches that are appended together.
-const MAX_GROUP: usize = 64;
+/// Batches that are appended together: what detection then takes as one piece.
+const MAX_GROUP: usize = 8;
 /// How long an append that the disk refused waits before it is tried again.
 const RETRY: Duration = Duration::from_millis(500);
 /// How long what is under way may take to be kept once opmas ends.
@@ -60,7 +60,7 @@ impl Streams {
 pub(super) async fn run(mut batches: mpsc::Receiver<Batch>, spool: SpoolHandle, streams: Streams, status: Status, stop: CancellationToken) {
     let mut waiting = Vec::with_capacity(MAX_GROUP);
     while batches.recv_many(&mut waiting, MAX_GROUP).await > 0 {
-        let mut bodies = Vec::new();
+        let mut bodies = Vec::with_capacity(waiting.iter().map(|batch| batch.records.len()).sum());
         let mut done = Vec::new();
         for batch in waiting.drain(..) {
             streams.seen(batch.records.iter().map(|record| &record.stream));
@@ -89,21 +89,23 @@ async fn give_up(stop: &CancellationToken) {
 
 /// Appends; a disk that refuses is waited for, and meanwhile nothing is acknowledged. Whether it may be acknowledged: it is on disk, or
 /// no disk would take it (sources bound their records far below that).
-pub(super) async fn append(spool: &SpoolHandle, bodies: Vec<EntryBody>, status: &Status) -> bool {
+pub(super) async fn append(spool: &SpoolHandle, mut bodies: Vec<EntryBody>, status: &Status) -> bool {
     loop {
-        match spool.append(bodies.clone()).await {
+        let count = bodies.len() as u64;
+        match spool.try_append(bodies).await {
             Ok(appended) => {
                 status.clear("spool");
                 metrics::counter!("opmas_records_duplicate_total").increment(appended.duplicates);
                 return true;
             }
-            Err(error) if error.is_temporary() => {
+            Err((error, back)) if error.is_temporary() => {
                 status.set("spool", Gravity::NotReady, format!("input is not accepted: {error}"));
                 tokio::time::sleep(RETRY).await;
+                bodies = back;
             }
-            Err(error) => {
+            Err((error, _)) => {
                 tracing::error!(%error, "input was refused by the spool and is lost");
-                metrics::counter!("opmas_records_refused_total").increment(bodies.len() as u64);
+                metrics::counter!("opmas_records_refused_total").increment(count);
                 return !matches!(error, AppendError::Stopped);
             }
         }

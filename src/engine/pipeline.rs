@@ -63,6 +63,18 @@ struct Pending {
     told: Vec<Told>,
 }
 
+/// The event of a record, and why it could not be used.
+type Read = (Event, Option<Refusal>);
+
+/// What a record gives by itself, under the rules that are set.
+#[derive(Debug)]
+pub(super) struct Prepared {
+    event: Event,
+    refusal: Option<Refusal>,
+    /// The detection rules that hold.
+    matched: Vec<usize>,
+}
+
 /// A [`Pending`] in a snapshot: rules by key.
 #[derive(Debug, Serialize, Deserialize)]
 struct PendingState {
@@ -157,8 +169,13 @@ impl Pipeline {
 
     /// One entry. A revision is the caller's: it calls [`Pipeline::set_rules`], [`Pipeline::set_extractors`] or [`Pipeline::set_inventory`].
     pub fn entry(&mut self, entry: &Entry) -> Vec<Found> {
+        self.prepared_entry(entry, None)
+    }
+
+    /// The same of an entry that may have been prepared, since the last revision.
+    pub(super) fn prepared_entry(&mut self, entry: &Entry, prepared: Option<Prepared>) -> Vec<Found> {
         self.refused.clear();
-        self.one(entry)
+        self.one(entry, prepared)
     }
 
     /// The records of the last call that could not be used, by their place, and why (M2). They move time on and do nothing else.
@@ -167,11 +184,17 @@ impl Pipeline {
         &self.refused
     }
 
-    fn one(&mut self, entry: &Entry) -> Vec<Found> {
+    fn one(&mut self, entry: &Entry, prepared: Option<Prepared>) -> Vec<Found> {
         match &entry.body {
             EntryBody::Record(record) => {
-                let (event, refused) = self.event(entry.seq, record);
-                let matched = if refused { Vec::new() } else { self.detector.matches(&event, self.settings.logsource) };
+                let Prepared { event, refusal, matched } = match prepared {
+                    Some(prepared) => prepared,
+                    None => {
+                        let (event, refusal) = event(&mut self.normaliser, &self.inventory, entry.seq, record);
+                        self.matched(event, refusal)
+                    }
+                };
+                self.refused.extend(refusal.map(|refusal| (entry.seq, refusal)));
                 self.take(event, matched, record.arrival)
             }
             EntryBody::Tick(tick) => {
@@ -183,51 +206,55 @@ impl Pipeline {
         }
     }
 
-    /// Several entries in their order, detection spread over the threads of the settings; the findings as [`Pipeline::entry`] gives them one by one.
+    /// Several entries in their order, spread over the threads of the settings; the findings as [`Pipeline::entry`] gives them one by one.
     pub fn entries(&mut self, entries: &[Entry]) -> Vec<Found> {
         self.refused.clear();
+        let prepared = self.prepare(entries);
+        let prepared = prepared.into_iter().chain(std::iter::repeat_with(|| None));
+        entries.iter().zip(prepared).flat_map(|(entry, prepared)| self.one(entry, prepared)).collect()
+    }
+
+    /// What records give by themselves: the same on any thread. None of it without threads, or for a few entries.
+    pub(super) fn prepare(&mut self, entries: &[Entry]) -> Vec<Option<Prepared>> {
         if self.settings.threads <= 1 || entries.len() < self.settings.threads {
-            return entries.iter().flat_map(|entry| self.one(entry)).collect();
+            return Vec::new();
         }
-        let events: Vec<Option<(Event, bool)>> = entries.iter().map(|entry| self.prepared(entry)).collect();
-        let matched = self.matched(&events);
-        let mut found = Vec::new();
-        for ((entry, event), matched) in entries.iter().zip(events).zip(matched) {
-            match (&entry.body, event) {
-                (EntryBody::Record(record), Some((event, _))) => found.extend(self.take(event, matched, record.arrival)),
-                _ => found.extend(self.one(entry)),
-            }
-        }
-        found
-    }
-
-    fn prepared(&mut self, entry: &Entry) -> Option<(Event, bool)> {
-        match &entry.body {
-            EntryBody::Record(record) => Some(self.event(entry.seq, record)),
-            EntryBody::Tick(_) | EntryBody::Revision(_) => None,
-        }
-    }
-
-    fn matched(&self, events: &[Option<(Event, bool)>]) -> Vec<Vec<usize>> {
-        let (detector, mode) = (&self.detector, self.settings.logsource);
-        let one = |event: &Option<(Event, bool)>| match event {
-            Some((event, false)) => detector.matches(event, mode),
-            Some((_, true)) | None => Vec::new(),
+        // Without an arrival the time of a record follows from those before it.
+        let mut read: Vec<Option<Read>> = entries.iter().map(|entry| self.read_in_order(entry)).collect();
+        let share = entries.len().div_ceil(self.settings.threads).max(1);
+        let this = &*self;
+        let each = |(entries, read): (&[Entry], &mut [Option<Read>])| -> Vec<Option<Prepared>> {
+            entries.iter().zip(read).map(|(entry, read)| this.prepare_one(entry, read.take())).collect()
         };
-        let share = events.len().div_ceil(self.settings.threads).max(1);
         std::thread::scope(|scope| {
-            let threads: Vec<_> = events.chunks(share).map(|chunk| (chunk, scope.spawn(move || chunk.iter().map(one).collect::<Vec<_>>()))).collect();
-            // A thread that died is made up for here: then the panic is this thread's.
-            threads.into_iter().flat_map(|(chunk, thread)| thread.join().unwrap_or_else(|_| chunk.iter().map(one).collect())).collect()
+            let mut shares = entries.chunks(share).zip(read.chunks_mut(share));
+            // One of the shares is this thread's. A panic of another one is this thread's as well.
+            let own = shares.next();
+            let others: Vec<_> = shares.map(|share| scope.spawn(move || each(share))).collect();
+            let mut all: Vec<Option<Prepared>> = own.map(each).unwrap_or_default();
+            for other in others {
+                all.extend(other.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
+            }
+            all
         })
     }
 
-    /// The event of a record, and whether it was refused.
-    fn event(&mut self, seq: u64, record: &Record) -> (Event, bool) {
-        let (event, refusal) = event(&mut self.normaliser, &self.inventory, seq, record);
-        let refused = refusal.is_some();
-        self.refused.extend(refusal.map(|refusal| (seq, refusal)));
-        (event, refused)
+    fn read_in_order(&mut self, entry: &Entry) -> Option<Read> {
+        match &entry.body {
+            EntryBody::Record(record) if record.arrival.is_none() => Some(event(&mut self.normaliser, &self.inventory, entry.seq, record)),
+            _ => None,
+        }
+    }
+
+    fn prepare_one(&self, entry: &Entry, read: Option<Read>) -> Option<Prepared> {
+        let EntryBody::Record(record) = &entry.body else { return None };
+        let (event, refusal) = read.unwrap_or_else(|| restamped(self.normaliser.look(entry.seq, record, &self.inventory), record));
+        Some(self.matched(event, refusal))
+    }
+
+    fn matched(&self, event: Event, refusal: Option<Refusal>) -> Prepared {
+        let matched = if refusal.is_some() { Vec::new() } else { self.detector.matches(&event, self.settings.logsource) };
+        Prepared { event, refusal, matched }
     }
 
     fn take(&mut self, mut event: Event, matched: Vec<usize>, arrival: Option<Time>) -> Vec<Found> {
@@ -345,8 +372,11 @@ impl Pipeline {
 }
 
 /// The event of a record; a stamp too far ahead of arrival is replaced by it (T3).
-pub(super) fn event(normaliser: &mut Normaliser, inventory: &Inventory, seq: u64, record: &Record) -> (Event, Option<Refusal>) {
-    let (mut event, refusal) = normaliser.read(seq, record, inventory);
+pub(super) fn event(normaliser: &mut Normaliser, inventory: &Inventory, seq: u64, record: &Record) -> Read {
+    restamped(normaliser.read(seq, record, inventory), record)
+}
+
+fn restamped((mut event, refusal): Read, record: &Record) -> Read {
     if let Some(arrival) = Timekeeper::restamped(&event, record.arrival) {
         restamp(&mut event, arrival);
         event.time_from_arrival = true;

@@ -35,8 +35,8 @@ use crate::source::{self, Batch, BindError, Bound, Context};
 
 /// Findings and checkpoints between the detection thread and the decider.
 const MAX_DETECTED: usize = 1_024;
-/// Batches of entries between the spool and the detection thread.
-const MAX_BATCHES: usize = 64;
+/// Batches of entries between the spool and the detection thread: what is in them is computed again after a crash.
+const MAX_BATCHES: usize = 16;
 /// Runs between the decider and the runs.
 const MAX_BEGUN: usize = 1_024;
 
@@ -93,7 +93,7 @@ pub async fn start(setup: Setup, status: Status) -> Result<Engine, StartError> {
     let dead = Dead::new(store.dead, status.clone(), acting.effects.ending());
     acting.tasks.push(tokio::spawn(dead.clone().watch(acting.stop.clone())));
     let decider = tokio::spawn(acting.decider(checkpoints, dead).run(detected));
-    let caught_up = catch_up(detection, recorded, entries).await?;
+    let caught_up = catch_up(detection, recorded, entries, spool.moved()).await?;
     acting.effects.record(caught_up.damage.iter().map(|error| note(format!("passed over while catching up: {error}"))).collect()).await;
     let settings = setup.settings.clone();
     let mut reloader = acting.reloader(setup, &caught_up, spool.clone());
@@ -118,10 +118,15 @@ fn bind(setup: &Setup, data: &DataDir) -> Result<Vec<Bound>, BindError> {
 }
 
 /// Starts the detection thread, and waits until it has caught up.
-async fn catch_up(detection: Detection, recorded: Option<SpoolReader>, entries: mpsc::Receiver<Arc<[Entry]>>) -> Result<CaughtUp, StartError> {
+async fn catch_up(
+    detection: Detection,
+    recorded: Option<SpoolReader>,
+    entries: mpsc::Receiver<Arc<[Entry]>>,
+    durable: watch::Receiver<u64>,
+) -> Result<CaughtUp, StartError> {
     let (tell, caught_up) = oneshot::channel();
     let thread = std::thread::Builder::new().name("detection".to_owned());
-    thread.spawn(move || detection.run(recorded, tell, entries)).map_err(StartError::io("start the detection thread"))?;
+    thread.spawn(move || detection.run(recorded, tell, entries, durable)).map_err(StartError::io("start the detection thread"))?;
     let caught_up = caught_up.await.map_err(|_| StartError::Internal("the detection thread ended while it caught up".to_owned()))?;
     tracing::info!(entries = caught_up.entries, "caught up with the spool");
     Ok(caught_up)

@@ -44,15 +44,23 @@ pub(super) trait Stage: Send + 'static {
     fn stage(&mut self, items: Vec<Self::Item>, seq: u64, group: &mut Group) -> Result<Self::Place, AppendError>;
     /// What was staged is durable. Called before the appends are answered.
     fn commit(&mut self, log: &Log);
+    /// What of an append that was staged can be given back to who made it, before [`Stage::rollback`]; asked in the order of staging.
+    fn give_back(&mut self, _place: &Self::Place) -> Vec<Self::Item> {
+        Vec::new()
+    }
     /// What was staged is not kept.
     fn rollback(&mut self);
     /// After the answers, good or bad: hands on what is durable, and tidies up, for which a full disk is the best reason.
     fn after(&mut self, log: &mut Log);
 }
 
+/// Why an append was not kept, and what of it can be tried again.
+type Refused<S> = (AppendError, Vec<<S as Stage>::Item>);
+type Reply<S> = oneshot::Sender<Result<<S as Stage>::Place, Refused<S>>>;
+
 struct Request<S: Stage> {
     items: Vec<S::Item>,
-    reply: oneshot::Sender<Result<S::Place, AppendError>>,
+    reply: Reply<S>,
 }
 
 /// The way to a writer thread. The thread ends when the last of them is dropped and all that waited is written.
@@ -86,9 +94,15 @@ impl<S: Stage> Appender<S> {
 
     /// Resolves once one sync covers all the items, or none of them was kept.
     pub(super) async fn append(&self, items: Vec<S::Item>) -> Result<S::Place, AppendError> {
+        self.try_append(items).await.map_err(|(error, _)| error)
+    }
+
+    /// The same, and gives back what the log's stage can give back.
+    pub(super) async fn try_append(&self, items: Vec<S::Item>) -> Result<S::Place, Refused<S>> {
         let (reply, answer) = oneshot::channel();
-        self.requests.send(Request { items, reply }).await.map_err(|_| AppendError::Stopped)?;
-        answer.await.unwrap_or(Err(AppendError::Stopped))
+        let stopped = || (AppendError::Stopped, Vec::new());
+        self.requests.send(Request { items, reply }).await.map_err(|_| stopped())?;
+        answer.await.unwrap_or_else(|_| Err(stopped()))
     }
 
     pub(super) fn health(&self) -> watch::Receiver<Health> {
@@ -104,7 +118,7 @@ impl<S: Stage> Appender<S> {
 }
 
 /// An append that is in the group, with what to answer when the group is durable.
-type Staged<S> = (oneshot::Sender<Result<<S as Stage>::Place, AppendError>>, <S as Stage>::Place);
+type Staged<S> = (Reply<S>, <S as Stage>::Place);
 
 struct Writer<'a, S> {
     log: Log,
@@ -118,7 +132,7 @@ impl<S: Stage> Writer<'_, S> {
             if let Err(error) = self.log.prepare(|| self.stage.carried()) {
                 self.failing(&error);
                 // An answer that nobody waits for is none.
-                let _ = first.reply.send(Err(error));
+                let _ = first.reply.send(Err((error, first.items)));
                 self.stage.after(&mut self.log);
                 continue;
             }
@@ -129,9 +143,11 @@ impl<S: Stage> Writer<'_, S> {
                     staged.into_iter().for_each(|(reply, place)| drop(reply.send(Ok(place))));
                 }
                 Err(error) => {
+                    let back = staged.into_iter().map(|(reply, place)| (reply, self.stage.give_back(&place)));
+                    let back: Vec<(Reply<S>, Vec<S::Item>)> = back.collect();
                     self.stage.rollback();
                     self.failing(&error);
-                    staged.into_iter().for_each(|(reply, _)| drop(reply.send(Err(error.clone()))));
+                    back.into_iter().for_each(|(reply, items)| drop(reply.send(Err((error.clone(), items)))));
                 }
             }
             self.stage.after(&mut self.log);
@@ -146,7 +162,8 @@ impl<S: Stage> Writer<'_, S> {
             let seq = group.next_seq(self.log.next_seq());
             match self.stage.stage(items, seq, &mut group) {
                 Ok(place) => staged.push((reply, place)),
-                Err(error) => drop(reply.send(Err(error))),
+                // Never for want of a disk: it would be refused again.
+                Err(error) => drop(reply.send(Err((error, Vec::new())))),
             }
             let room = staged.len() < MAX_GROUP && group.bytes() < MAX_GROUP_BYTES;
             request = if room { waiting.try_recv().ok() } else { None };

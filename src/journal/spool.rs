@@ -20,6 +20,8 @@ use crate::model::{Entry, EntryBody, NodeId, RecordId, Span, Time};
 
 /// How often retention is looked after while entries come.
 const TIDY_EVERY: Span = Span::secs(60);
+/// What an encoded record takes beside its line, mostly: so that it is allocated once.
+const AROUND_RAW: usize = 192;
 /// A segment is closed after this part of `keep`, so that a slow spool is dropped in pieces too.
 const SEGMENTS_PER_KEEP: i64 = 4;
 
@@ -176,6 +178,15 @@ impl SpoolHandle {
         self.appender.append(bodies).await
     }
 
+    /// As [`SpoolHandle::append`], and gives the entries back with an error that is temporary, without those that were known before. What
+    /// was delivered twice must not be appended from two places at a time: the one that is dropped as known is not given back.
+    ///
+    /// # Errors
+    /// As [`SpoolHandle::append`].
+    pub async fn try_append(&self, bodies: Vec<EntryBody>) -> Result<Appended, (AppendError, Vec<EntryBody>)> {
+        self.appender.try_append(bodies).await
+    }
+
     /// The newest kept place of a log as [`RecordId::File`] and [`RecordId::Broker`] name it: a source resumes there, and the record
     /// there is recognised and dropped. A log that counts from the beginning again must get another name.
     #[must_use]
@@ -278,6 +289,8 @@ impl Stage for SpoolStage {
 
     fn stage(&mut self, bodies: Vec<EntryBody>, first: u64, group: &mut Group) -> Result<Appended, AppendError> {
         let payloads = bodies.iter().map(encode).collect::<Result<Vec<_>, _>>()?;
+        group.frames.reserve(payloads.len());
+        self.staged.reserve(payloads.len());
         let (mut seq, mut duplicates) = (first, 0);
         for (body, payload) in bodies.into_iter().zip(payloads) {
             if self.is_known(&body, seq) {
@@ -302,6 +315,11 @@ impl Stage for SpoolStage {
         self.shared.moved.send_replace(log.next_seq() - 1);
     }
 
+    fn give_back(&mut self, place: &Appended) -> Vec<EntryBody> {
+        let count = self.staged.partition_point(|entry| entry.seq <= place.last);
+        self.staged.drain(..count).map(|entry| entry.body).collect()
+    }
+
     fn rollback(&mut self) {
         self.staged.clear();
         self.moved.clear();
@@ -319,7 +337,8 @@ impl Stage for SpoolStage {
 }
 
 fn encode(body: &EntryBody) -> Result<Vec<u8>, AppendError> {
-    let payload = postcard::to_stdvec(body).map_err(|error| AppendError::Encode(error.to_string()))?;
+    let raw = if let EntryBody::Record(record) = body { record.raw.len() } else { 0 };
+    let payload = postcard::to_extend(body, Vec::with_capacity(raw + AROUND_RAW)).map_err(|error| AppendError::Encode(error.to_string()))?;
     if payload.len() > MAX_PAYLOAD {
         return Err(AppendError::TooLarge { bytes: payload.len(), max: MAX_PAYLOAD });
     }

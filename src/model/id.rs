@@ -43,7 +43,8 @@ pub enum RecordId {
     },
     /// A message of a broker: the log that it stands in and its place there.
     Broker {
-        /// `kafka:TOPIC/PARTITION`, or `nats:STREAM` with when the stream was made, since one that is made anew counts from 1 again.
+        /// `kafka:TOPIC@ID/PARTITION` with the topic's id, or `nats:STREAM` with when the stream was made, since one that is made anew counts
+        /// from the beginning again.
         log: Arc<str>,
         /// Kafka's offset, JetStream's sequence.
         offset: u64,

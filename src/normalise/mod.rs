@@ -131,6 +131,14 @@ impl Normaliser {
     /// As [`Normaliser::normalise`], and why the record is no finding when it should be one (M2). The event then is no event for rules:
     /// it has nothing but its time and its text.
     pub fn read(&mut self, seq: u64, record: &Record, inventory: &Inventory) -> (Event, Option<Refusal>) {
+        let (event, refusal) = self.look(seq, record, inventory);
+        self.remember(record, event.time);
+        (event, refusal)
+    }
+
+    /// As [`Normaliser::read`], and remembers nothing: of a record that has its arrival there is nothing to remember.
+    #[must_use]
+    pub fn look(&self, seq: u64, record: &Record, inventory: &Inventory) -> (Event, Option<Refusal>) {
         let raw: Arc<str> = text_of(&record.raw).as_ref().into();
         let (mut read, refusal) = match record.payload {
             Payload::Log => (self.log(&raw, record), None),
@@ -140,7 +148,6 @@ impl Normaliser {
             },
         };
         let timed = read.timed;
-        self.remember(record, timed.time);
         read.fields.entry("timestamp").or_insert_with(|| Value::from(timed.time.to_string()));
         if let Some(stamp) = timed.unused.filter(|stamp| !stamp.is_empty()) {
             read.fields.entry("stamp").or_insert_with(|| Value::from(stamp));

@@ -216,6 +216,27 @@ fn o6_with_checkpoints_damaged_or_gone_the_findings_are_the_same() {
 }
 
 #[test]
+fn o6_a_kill_on_a_long_way_through_the_spool_doubles_nothing() {
+    let mut station = Station::new();
+    write_lines(&station.dir, 0, 140_000);
+    station.start();
+    station.read_all();
+    eventually(Duration::from_secs(120), "not all is found", || station.metric("opmas_findings_total") >= 4_200.0);
+    station.kill();
+    // All of it is computed again. The ledger has findings that are behind what is computed when it is killed.
+    files(&station, "state").iter().for_each(|file| fs::remove_file(file).unwrap());
+    station.spawn();
+    let is_one = |file: &PathBuf| file.extension().is_some_and(|extension| extension == "checkpoint");
+    eventually(Duration::from_secs(120), "it does not get on", || {
+        files(&station, "state").iter().any(is_one) || station.ready().is_some_and(|(code, _)| code == 200)
+    });
+    station.kill();
+    station.complete();
+    assert_eq!(station.findings(), undisturbed(&station.dir));
+    once(140_000, &station);
+}
+
+#[test]
 fn a_flipped_bit_in_the_spool_costs_what_it_hit_and_is_named() {
     let mut station = Station::new();
     write_lines(&station.dir, 0, 40_000);

@@ -184,9 +184,7 @@ impl Kafka {
                 (record.payload, record.headers) = (payload, headers.clone());
                 match producer.send(record) {
                     Ok(()) => break,
-                    Err((error, _)) if error.rdkafka_error_code() == Some(RDKafkaErrorCode::QueueFull) => {
-                        producer.poll(Duration::from_millis(50));
-                    }
+                    Err((error, _)) if error.rdkafka_error_code() == Some(RDKafkaErrorCode::QueueFull) => producer.poll(Duration::from_millis(50)),
                     Err((error, _)) => panic!("{error}"),
                 }
             }

@@ -43,6 +43,10 @@ impl Member<'_> {
 
     fn assigned(&mut self, places: &[Place]) {
         tracing::debug!(source = %self.outlet.source, partitions = places.len(), "Kafka: partitions come");
+        if places.is_empty() {
+            // Nothing comes, but the group waits for our answer all the same.
+            return self.say_failed("take partitions", self.client.incremental_assign(&TopicPartitionList::new()));
+        }
         let unresolved = self.begin(places, false);
         if !unresolved.is_empty() {
             // The group waits for our answer: they are ours, and paused until it is known where they begin.

@@ -129,6 +129,9 @@ async fn fill_up(folder: &Path, wanted: &str, make_room: impl FnOnce()) {
     for _ in 0..3 {
         handle.append(vec![record(None, &vec![b'y'; 200_000])]).await.unwrap_err();
     }
+    let (once, large) = (line("again", 7), record(None, &vec![b'y'; 200_000]));
+    let (_, back) = handle.try_append(vec![once.clone(), once.clone(), large.clone()]).await.unwrap_err();
+    assert_eq!(back, [once.clone(), large], "what was not kept is given back, and what came twice once");
     let report = verify_spool(&data);
     assert!(report.is_good() && report.notes.is_empty(), "cut back to what is whole: {report:?}");
     assert_eq!((report.last, handle.durable()), (Some(kept), kept));
@@ -138,12 +141,13 @@ async fn fill_up(folder: &Path, wanted: &str, make_room: impl FnOnce()) {
     let appended = handle.append(vec![pushed("after")]).await.unwrap();
     assert_eq!(appended.first, kept + 1, "no place was used up");
     assert_eq!(*handle.health().borrow(), Health::Good);
+    assert_eq!(handle.append(vec![once]).await.unwrap().duplicates, 0, "o4: it had not been kept");
     ledger.append(vec![note("after")]).await.unwrap();
     handle.close().await;
     ledger.close().await;
     drop(data);
     let (_, recovery) = start(&DataDir::open(folder).unwrap(), SpoolConfig::default());
-    assert_eq!((recovery.last, recovery.torn.len(), recovery.broken.len()), (kept + 1, 0, 0));
+    assert_eq!((recovery.last, recovery.torn.len(), recovery.broken.len()), (kept + 2, 0, 0));
 }
 
 /// How many entries were kept, and why the next one was not.
