@@ -7,7 +7,7 @@ use futures_util::StreamExt as _;
 use opmas::journal::{Content, LedgerReader};
 use opmas::model::Decided;
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
-use rdkafka::{ClientConfig, Message as _, Offset, TopicPartitionList};
+use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 
 use crate::kafka_server::Kafka;
 use crate::lines::{attacks, line};
