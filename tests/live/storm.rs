@@ -3,7 +3,7 @@
 
 use std::fs;
 use std::path::PathBuf;
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use opmas::model::{Decided, Time, Window};
@@ -179,11 +179,13 @@ fn o3_a_full_disk_under_load_stops_acknowledging_and_with_room_everything_arrive
 struct Image {
     file: PathBuf,
     at: PathBuf,
+    /// The loop device that is mounted.
+    device: String,
 }
 
 impl Image {
     fn new(folder: &std::path::Path) -> Image {
-        let image = Image { file: folder.join("image"), at: folder.join("disk") };
+        let mut image = Image { file: folder.join("image"), at: folder.join("disk"), device: String::new() };
         fs::create_dir(&image.at).unwrap();
         fs::File::create(&image.file).unwrap().set_len(128 << 20).unwrap();
         done(Command::new("mkfs.ext4").arg("-q").arg(&image.file));
@@ -191,8 +193,10 @@ impl Image {
         image
     }
 
-    fn mount(&self) {
-        done(Command::new("mount").args(["-o", "loop"]).args([&self.file, &self.at]));
+    fn mount(&mut self) {
+        let device = done(Command::new("losetup").args(["--find", "--show"]).arg(&self.file));
+        self.device = device.trim().to_owned();
+        done(Command::new("mount").arg(&self.device).arg(&self.at));
     }
 
     /// From now on it takes nothing, not even to files that are open.
@@ -201,8 +205,10 @@ impl Image {
     }
 
     /// Looked over and put back, as after an administrator's visit.
-    fn repair(&self) {
+    fn repair(&mut self) {
         done(Command::new("umount").arg(&self.at));
+        // Otherwise the next mount may find the one that failed.
+        done(Command::new("losetup").arg("-d").arg(&self.device));
         // 1: errors were corrected.
         let code = Command::new("e2fsck").arg("-fy").arg(&self.file).output().unwrap().status.code();
         assert!(matches!(code, Some(0 | 1)), "{code:?}");
@@ -210,21 +216,24 @@ impl Image {
     }
 }
 
-fn done(command: &mut Command) {
+/// What it prints.
+fn done(command: &mut Command) -> String {
     let output = command.output().unwrap();
     assert!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap()
 }
 
 impl Drop for Image {
     fn drop(&mut self) {
         let _ = Command::new("umount").arg("-l").arg(&self.at).status();
+        let _ = Command::new("losetup").arg("-d").arg(&self.device).stderr(Stdio::null()).status();
     }
 }
 
 #[test]
 fn o3_a_disk_that_becomes_read_only_under_load_stops_acknowledging_and_once_repaired_everything_arrives_once() {
     let folder = tempfile::tempdir().unwrap();
-    let image = Image::new(folder.path());
+    let mut image = Image::new(folder.path());
     let mut storm = Storm::new(Station::at(folder.path(), &image.at.join("data")));
     storm.station.start();
     let load = Load::start(&storm, STEADY);
