@@ -4,13 +4,13 @@
 //!             findings are recomputed: a pure function of the spool      │  effects are recorded: a state machine over the ledger
 //!                                                                        │
 //!  source ─► SPOOL ─► normalise ─────────► detect ─► correlate ─► LEDGER ─► triage ─┬─► playbook ─► action ─► executor ─► device
-//!  Record             Event                Match     Finding          │            └─► alert ─► channel
-//!             ▲                                └── findings feed later rules       ▲         │
-//!             └── acked when the spool is fsynced                     │            └─ Outcome ┘
+//!  Record     │ ▲     Event                Match     Finding       │             └─► alert ─► channel
+//!             │ └── acked when it is fsynced       └── findings     └─► publish        ▲         │
+//!             └─► publish (forwarded records)          feed later rules (findings)     └─ Outcome ┘
 //! ```
 //!
 //! Imports go downward only, in the order of the `mod` lines below; the doors (`journal`, `source`,
-//! `index`, `executor`, `alert`) never import each other. `tests/pure/layers.rs` holds this.
+//! `publish`, `index`, `executor`, `alert`) never import each other. `tests/pure/layers.rs` holds this.
 //!
 //! The pure stages take `(now, input)` and return values: no clock, no randomness, no tokio, no I/O.
 //! Only `engine` owns channels (all bounded) and long-lived tasks.
