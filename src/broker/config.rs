@@ -202,6 +202,7 @@ impl TryFrom<Written> for BrokerConfig {
                 Ok(BrokerConfig::Nats(NatsConfig { servers: written.servers, user: written.user, password, token, nkey, creds_file: written.creds_file, tls }))
             }
             Kind::Kafka => {
+                written.servers.iter().try_for_each(|server| kafka_server(server))?;
                 let protocol = written.protocol.unwrap_or_default();
                 let sasl = matches!(protocol, Protocol::SaslPlaintext | Protocol::SaslSsl);
                 if sasl != password.is_some() {
@@ -227,7 +228,26 @@ fn nats_server(server: &str) -> Result<(), String> {
     Ok(())
 }
 
+/// An address is shown in the log and in `/readyz`, so it must not hold a password.
+fn kafka_server(server: &str) -> Result<(), String> {
+    if server.contains('@') {
+        return Err("an address in `servers` holds a user; write `user` and `password_file` instead".to_owned());
+    }
+    let port = server.rsplit_once(':').and_then(|(host, port)| port.parse::<u16>().ok().filter(|port| *port > 0 && !host.is_empty() && !host.contains('/')));
+    port.map(drop).ok_or_else(|| format!("`{server}` is no address of a Kafka broker; write it as \"host:9092\""))
+}
+
 impl BrokerConfig {
+    /// One sentence for each secret that cannot be read.
+    #[must_use]
+    pub fn unreadable(&self) -> Vec<String> {
+        let secrets = match self {
+            BrokerConfig::Nats(nats) => vec![&nats.password, &nats.token, &nats.nkey],
+            BrokerConfig::Kafka(kafka) => vec![&kafka.password],
+        };
+        secrets.into_iter().flatten().filter_map(|secret| secret.read().err().map(|error| error.to_string())).collect()
+    }
+
     /// Makes the paths of files relative to `base`.
     pub fn resolve(&mut self, base: &Path) {
         let (tls, secrets, creds) = match self {

@@ -236,6 +236,9 @@ fn kafka(written: Written) -> Result<SourceConfig, String> {
         return Err("a source of type `kafka` needs topics: `logs`, `findings` or both".to_owned());
     }
     let group = written.group.unwrap_or_else(|| "opmas".to_owned());
+    if group.is_empty() {
+        return Err("`group` is empty; name the consumer group, or leave it out".to_owned());
+    }
     Ok(SourceConfig::Kafka(KafkaConfig { broker: written.broker, logs, findings, group, from: written.from.unwrap_or_default(), trusted: written.trusted }))
 }
 

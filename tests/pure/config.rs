@@ -124,3 +124,20 @@ fn wrong_settings_are_told_with_the_remedy() {
     fs::remove_file(site.path("opmas.toml")).unwrap();
     assert_eq!(site.check().0, 3);
 }
+
+#[test]
+fn brokers_whose_address_would_show_a_password_or_has_no_port_are_refused() {
+    let parsed = |servers: &str| {
+        let text = format!("[broker.k]\ntype = \"kafka\"\nservers = [\"{servers}\"]\n");
+        opmas::config::Settings::parse("opmas.toml", &text, std::path::Path::new("")).map(drop).map_err(|error| error.to_string())
+    };
+    assert!(parsed("kafka1.example.org:9092").is_ok());
+    assert!(parsed("[2001:db8::1]:9092").is_ok());
+    for wrong in ["kafka://u:S3cret@127.0.0.1:9092", "u:S3cret@127.0.0.1:9092"] {
+        let refusal = parsed(wrong).unwrap_err();
+        assert!(refusal.contains("password_file") && !refusal.contains("S3cret"), "{refusal}");
+    }
+    for wrong in ["kafka1", "kafka1:", ":9092", "kafka1:0", "kafka://kafka1:9092"] {
+        assert!(parsed(wrong).unwrap_err().contains("host:9092"), "{wrong}");
+    }
+}

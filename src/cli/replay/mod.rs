@@ -82,6 +82,9 @@ pub(super) fn run(config: Option<&Path>, arguments: &Arguments) -> Done {
     if arguments.recorded && arguments.spool.is_none() {
         return Err(Failure::new(Exit::Usage, "--recorded is about a spool: write --spool, too"));
     }
+    if arguments.from.zip(arguments.to).is_some_and(|(from, to)| from >= to) {
+        return Err(Failure::new(Exit::Usage, "--from is not before --to: nothing lies between them"));
+    }
     let setup = setup(config, arguments.strict)?;
     let mut output = Output { lines: io::BufWriter::new(io::stdout().lock()), line: Vec::new() };
     let played = match &arguments.spool {
