@@ -99,6 +99,19 @@ enum Draft {
     Parsed(Box<Parsed>, Vec<usize>),
 }
 
+/// A set of rules, ready for [`Pipeline::set_rules`].
+#[derive(Debug)]
+pub struct Compiled {
+    rules: Arc<RuleSet>,
+    detector: Detector,
+}
+
+impl From<Arc<RuleSet>> for Compiled {
+    fn from(rules: Arc<RuleSet>) -> Compiled {
+        Compiled { detector: Detector::new(&rules), rules }
+    }
+}
+
 /// From entry to findings, with all state that findings depend on.
 #[derive(Debug)]
 pub struct Pipeline {
@@ -257,7 +270,8 @@ impl Pipeline {
         };
         let known = ADDED.map(|name| parsed.fields.contains_key(name));
         let (event, refused) = self.event(seq, record, parsed);
-        let mut added = ADDED.iter().zip(known).filter(|(name, known)| !known || **name == "timestamp").filter_map(|(name, _)| Some((name, event.fields.get(*name)?)));
+        let mut added =
+            ADDED.iter().zip(known).filter(|(name, known)| !known || **name == "timestamp").filter_map(|(name, _)| Some((name, event.fields.get(*name)?)));
         if !refused && added.any(|(name, value)| !self.detector.is_inert(name, value, room)) {
             matched = self.detector.matches_with(&event, self.settings.logsource, room);
         }
@@ -347,19 +361,19 @@ impl Pipeline {
         self.correlator.finish(&mut self.timekeeper)
     }
 
-    /// Other rules from here on. Windows of rules that are equal as far as windows go are kept (C13).
+    /// Other rules from here on; those before, as freeing them takes a while. Windows of rules that are equal as far as windows go are kept (C13).
     ///
     /// # Errors
     /// As [`Pipeline::new`]; then the rules before stay.
-    pub fn set_rules(&mut self, rules: Arc<RuleSet>) -> Result<(), Vec<Diagnostic>> {
+    pub fn set_rules(&mut self, rules: impl Into<Compiled>) -> Result<Compiled, Vec<Diagnostic>> {
+        let Compiled { rules, detector } = rules.into();
         let mut correlator = Correlator::new(&rules, self.settings.limits)?;
         correlator.restore(self.correlator.state());
         let pending = self.pending_state();
-        self.detector = Detector::new(&rules);
-        self.rules = rules;
+        let before = Compiled { rules: std::mem::replace(&mut self.rules, rules), detector: std::mem::replace(&mut self.detector, detector) };
         self.correlator = correlator;
         self.restore_pending(pending);
-        Ok(())
+        Ok(before)
     }
 
     /// Other extractors from here on.

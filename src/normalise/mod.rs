@@ -230,12 +230,16 @@ impl Normaliser {
         if record.payload != Payload::Log || raw.first() != Some(&b'{') || !tape.read(std::str::from_utf8(raw).ok()?) || tape.has_spaced_keys() {
             return None;
         }
-        let text = |name| tape.root().get(name).and_then(View::text);
-        if text("product").is_some_and(finding::is_product) {
-            return None;
+        let mut glance = Glance { stamp: json::event_time(tape.root(), &self.options.extra_time_fields), host: None, has_timestamp: false };
+        for (key, _, value) in tape.root().entries() {
+            match key {
+                "host" => glance.host = value.text().map(Box::from),
+                "timestamp" => glance.has_timestamp = true,
+                "product" if value.text().is_some_and(finding::is_product) => return None,
+                _ => {}
+            }
         }
-        let stamp = json::event_time(tape.root(), &self.options.extra_time_fields);
-        Some(Glance { stamp, host: text("host").map(Box::from), has_timestamp: tape.root().get("timestamp").is_some() })
+        Some(glance)
     }
 
     /// The time of a record, and whether it is its own, as [`Normaliser::place`] gives it.
@@ -250,7 +254,13 @@ impl Normaliser {
         self.remember(record, time);
     }
 
-    /// What an object says of its log source.
+    /// What an object says of its log source in so many words.
+    #[must_use]
+    pub fn said(object: View<'_>) -> Said<'_> {
+        windows::said(object)
+    }
+
+    /// What is known of an object's log source.
     #[must_use]
     pub fn logsource(object: View<'_>) -> Said<'_> {
         windows::logsource(object)
