@@ -91,12 +91,12 @@ impl Snapshot {
     }
 }
 
-/// What a record says by itself, before its time and its place are known.
+/// What a record says by itself, before its time and its place are known; with the time that the rules took for its own where they mind it.
 enum Draft {
     /// No rule holds for it, and only its time counts.
-    Quiet(Glance),
+    Quiet(Glance, Option<Time>),
     /// With the rules that hold for its fields as they are so far.
-    Parsed(Box<Parsed>, Vec<usize>),
+    Parsed(Box<Parsed>, Vec<usize>, Option<Time>),
 }
 
 /// A set of rules, ready for [`Pipeline::set_rules`].
@@ -245,52 +245,68 @@ impl Pipeline {
     /// Reads a record and looks for the rules that hold for what it says by itself. Most records are as [`Draft::Quiet`]: for those no
     /// event is made.
     fn draft(&self, record: &Record, room: &mut Room) -> Draft {
-        let mode = self.settings.logsource;
-        if let Some(glance) = self.normaliser.glance(record, &mut room.tape).filter(|glance| self.is_whole(record, glance)) {
-            let matched = self.detector.matches_tape(mode, room);
-            return if matched.is_empty() { Draft::Quiet(glance) } else { Draft::Parsed(Box::new(self.normaliser.parse(record)), matched) };
+        let (detector, mode) = (&self.detector, self.settings.logsource);
+        if let Some(glance) = self.normaliser.glance(record, &mut room.tape) {
+            let (time, _) = self.normaliser.time_of(record, &glance);
+            if Timekeeper::restamped(time, record.arrival).is_none() && !self.is_joined(record, &glance) {
+                let seen = (detector.minds_time() && !glance.has_timestamp).then_some(time);
+                let matched = detector.matches_tape(seen, mode, room);
+                return if matched.is_empty() { Draft::Quiet(glance, seen) } else { Draft::Parsed(Box::new(self.normaliser.parse(record)), matched, seen) };
+            }
         }
-        let parsed = self.normaliser.parse(record);
-        let matched = if parsed.refusal.is_some() { Vec::new() } else { self.detector.matches_fields(&parsed.fields, &parsed.logsource, mode, room) };
-        Draft::Parsed(Box::new(parsed), matched)
+        let parsed = Box::new(self.normaliser.parse(record));
+        if parsed.refusal.is_some() {
+            return Draft::Parsed(parsed, Vec::new(), None);
+        }
+        let seen = (detector.minds_time() && !parsed.fields.contains_key("timestamp")).then(|| self.normaliser.time_of_parsed(record, &parsed));
+        let matched = detector.matches_fields(&parsed.fields, seen, &parsed.logsource, mode, room);
+        Draft::Parsed(parsed, matched, seen)
     }
 
-    /// Whether its time and its place give the record nothing that a rule would see.
-    fn is_whole(&self, record: &Record, glance: &Glance) -> bool {
-        let timed = glance.has_timestamp || !self.detector.minds_time();
-        let joined = !self.inventory.devices.is_empty() && self.inventory.by_host_or_peer(glance.host.as_deref(), record.peer).is_some();
-        timed && !joined && Timekeeper::restamped(self.normaliser.time_of(record, glance).0, record.arrival).is_none()
+    /// Whether the inventory has something to add.
+    fn is_joined(&self, record: &Record, glance: &Glance) -> bool {
+        !self.inventory.devices.is_empty() && self.inventory.by_host_or_peer(glance.host.as_deref(), record.peer).is_some()
     }
 
     /// Gives a draft its time and its place.
     fn complete(&mut self, seq: u64, record: &Record, draft: Draft, room: &mut Room) -> Vec<Found> {
-        let (parsed, mut matched) = match draft {
-            Draft::Quiet(glance) => return self.quiet(seq, record, &glance),
-            Draft::Parsed(parsed, matched) => (*parsed, matched),
+        let (parsed, mut matched, seen) = match draft {
+            Draft::Quiet(glance, seen) => match self.quiet(record, seq, &glance, seen) {
+                Some(found) => return found,
+                None => (Box::new(self.normaliser.parse(record)), Vec::new(), seen),
+            },
+            Draft::Parsed(parsed, matched, seen) => (parsed, matched, seen),
         };
-        let known = ADDED.map(|name| parsed.fields.contains_key(name));
-        let (event, refused) = self.event(seq, record, parsed);
-        let mut added =
-            ADDED.iter().zip(known).filter(|(name, known)| !known || **name == "timestamp").filter_map(|(name, _)| Some((name, event.fields.get(*name)?)));
-        if !refused && added.any(|(name, value)| !self.detector.is_inert(name, value, room)) {
+        let had = ADDED.map(|name| parsed.fields.contains_key(name));
+        let (event, refused) = self.event(seq, record, *parsed);
+        if !refused && self.is_changed(&event, had, seen, room) {
             matched = self.detector.matches_with(&event, self.settings.logsource, room);
         }
         self.take(event, matched, record.arrival)
     }
 
-    /// A record that no rule holds for: its time is judged, and makes due what it makes due.
-    fn quiet(&mut self, seq: u64, record: &Record, glance: &Glance) -> Vec<Found> {
+    /// Whether an event got something that may change which rules hold for it.
+    fn is_changed(&self, event: &Event, had: [bool; ADDED.len()], seen: Option<Time>, room: &mut Room) -> bool {
+        ADDED.iter().zip(had).any(|(name, had)| {
+            let is_time = *name == "timestamp";
+            // Its own `timestamp` is another when arrival has taken its place.
+            let kept = if is_time && !had { seen == Some(event.time) } else { had && !(is_time && event.time_from_arrival) };
+            !kept && event.fields.get(*name).is_some_and(|value| !self.detector.is_inert(name, value, room))
+        })
+    }
+
+    /// A record that no rule holds for: its time is judged, and makes due what it makes due. `None`, with nothing done, when an event is to be
+    /// made of it after all: rules have seen another time, or it has to wait.
+    fn quiet(&mut self, record: &Record, seq: u64, glance: &Glance, seen: Option<Time>) -> Option<Vec<Found>> {
         let said = self.normaliser.time_of(record, glance);
-        let (time, judgement) = self.judge(&record.stream, seq, said, record.arrival);
-        if judgement.pending {
-            let parsed = self.normaliser.parse(record);
-            let (event, _) = self.event(seq, record, parsed);
-            return self.judged(event, Vec::new(), record.arrival, (time, judgement));
+        if seen.is_some_and(|seen| seen != said.0) || !self.timekeeper.is_believed(&record.stream, said.0, record.arrival) {
+            return None;
         }
         self.normaliser.pass(record, said.0);
+        let (time, judgement) = self.judge(&record.stream, seq, said, record.arrival);
         let mut found = self.earlier(&judgement);
         found.extend(self.believe(&record.stream, time, glance.host.as_deref(), record.arrival.is_some()));
-        found
+        Some(found)
     }
 
     /// The event of what was read, and whether it was refused.
@@ -310,12 +326,8 @@ impl Pipeline {
         (time, self.timekeeper.judge_inherited(stream, seq, time))
     }
 
-    fn take(&mut self, event: Event, matched: Vec<usize>, arrival: Option<Time>) -> Vec<Found> {
-        let judged = self.judge(&event.stream, event.seq, (event.time, !event.time_from_arrival), arrival);
-        self.judged(event, matched, arrival, judged)
-    }
-
-    fn judged(&mut self, mut event: Event, matched: Vec<usize>, arrival: Option<Time>, (time, judgement): (Time, Judgement)) -> Vec<Found> {
+    fn take(&mut self, mut event: Event, matched: Vec<usize>, arrival: Option<Time>) -> Vec<Found> {
+        let (time, judgement) = self.judge(&event.stream, event.seq, (event.time, !event.time_from_arrival), arrival);
         restamp(&mut event, time);
         let event = Arc::new(event);
         let mut found = self.correlator.detections(&event, &matched);
