@@ -19,6 +19,7 @@ mod decide;
 mod deliveries;
 mod detection;
 mod devices;
+mod draft;
 mod effects;
 mod handle;
 mod hands;

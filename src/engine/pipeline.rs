@@ -7,6 +7,8 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+pub use super::ahead::Compiled;
+use super::draft::{Draft, Drafter};
 use crate::correlate::{self, Correlator, Counters, Fired, Judgement, Limits, State, Timekeeper, Told, WireEvent};
 use crate::detect::{Detector, LogsourceMode, Room};
 use crate::diag::Diagnostic;
@@ -88,27 +90,6 @@ impl Snapshot {
         let mut bytes = MAGIC.to_vec();
         bytes.extend_from_slice(&VERSION.to_be_bytes());
         Ok(postcard::to_extend(self, bytes)?)
-    }
-}
-
-/// What a record says by itself, before its time and its place are known; with the time that the rules took for its own where they mind it.
-enum Draft {
-    /// No rule holds for it, and only its time counts.
-    Quiet(Glance, Option<Time>),
-    /// With the rules that hold for its fields as they are so far.
-    Parsed(Box<Parsed>, Vec<usize>, Option<Time>),
-}
-
-/// A set of rules, ready for [`Pipeline::set_rules`].
-#[derive(Debug)]
-pub struct Compiled {
-    rules: Arc<RuleSet>,
-    detector: Detector,
-}
-
-impl From<Arc<RuleSet>> for Compiled {
-    fn from(rules: Arc<RuleSet>) -> Compiled {
-        Compiled { detector: Detector::new(&rules), rules }
     }
 }
 
@@ -196,7 +177,7 @@ impl Pipeline {
         match &entry.body {
             EntryBody::Record(record) => {
                 let mut rooms = std::mem::take(&mut self.rooms);
-                let found = rooms.first_mut().map(|room| self.complete(entry.seq, record, self.draft(record, room), room));
+                let found = rooms.first_mut().map(|room| self.complete(entry.seq, record, self.drafter().draft(record, room), room));
                 self.rooms = rooms;
                 found.unwrap_or_default()
             }
@@ -216,7 +197,7 @@ impl Pipeline {
             return entries.iter().flat_map(|entry| self.one(entry)).collect();
         }
         let mut rooms = std::mem::take(&mut self.rooms);
-        let drafts = self.drafts(entries, &mut rooms);
+        let drafts = self.drafter().spread(entries, &mut rooms);
         let mut found = Vec::new();
         for (entry, draft) in entries.iter().zip(drafts) {
             match (&entry.body, draft, rooms.first_mut()) {
@@ -228,44 +209,9 @@ impl Pipeline {
         found
     }
 
-    fn drafts(&self, entries: &[Entry], rooms: &mut [Room]) -> Vec<Option<Draft>> {
-        let one = |entry: &Entry, room: &mut Room| match &entry.body {
-            EntryBody::Record(record) => Some(self.draft(record, room)),
-            EntryBody::Tick(_) | EntryBody::Revision(_) => None,
-        };
-        let each = |share: &[Entry], room: &mut Room| share.iter().map(|entry| one(entry, room)).collect::<Vec<_>>();
-        let shares = entries.chunks(entries.len().div_ceil(rooms.len()).max(1));
-        std::thread::scope(|scope| {
-            let threads: Vec<_> = shares.zip(rooms).map(|(share, room)| (share, scope.spawn(move || each(share, room)))).collect();
-            // A thread that died is made up for here: then the panic is this thread's.
-            threads.into_iter().flat_map(|(share, thread)| thread.join().unwrap_or_else(|_| each(share, &mut Room::default()))).collect()
-        })
-    }
-
-    /// Reads a record and looks for the rules that hold for what it says by itself. Most records are as [`Draft::Quiet`]: for those no
-    /// event is made.
-    fn draft(&self, record: &Record, room: &mut Room) -> Draft {
-        let (detector, mode) = (&self.detector, self.settings.logsource);
-        if let Some(glance) = self.normaliser.glance(record, &mut room.tape) {
-            let (time, _) = self.normaliser.time_of(record, &glance);
-            if Timekeeper::restamped(time, record.arrival).is_none() && !self.is_joined(record, &glance) {
-                let seen = (detector.minds_time() && !glance.has_timestamp).then_some(time);
-                let matched = detector.matches_tape(seen, mode, room);
-                return if matched.is_empty() { Draft::Quiet(glance, seen) } else { Draft::Parsed(Box::new(self.normaliser.parse(record)), matched, seen) };
-            }
-        }
-        let parsed = Box::new(self.normaliser.parse(record));
-        if parsed.refusal.is_some() {
-            return Draft::Parsed(parsed, Vec::new(), None);
-        }
-        let seen = (detector.minds_time() && !parsed.fields.contains_key("timestamp")).then(|| self.normaliser.time_of_parsed(record, &parsed));
-        let matched = detector.matches_fields(&parsed.fields, seen, &parsed.logsource, mode, room);
-        Draft::Parsed(parsed, matched, seen)
-    }
-
-    /// Whether the inventory has something to add.
-    fn is_joined(&self, record: &Record, glance: &Glance) -> bool {
-        !self.inventory.devices.is_empty() && self.inventory.by_host_or_peer(glance.host.as_deref(), record.peer).is_some()
+    fn drafter(&self) -> Drafter<'_> {
+        let Pipeline { normaliser, detector, inventory, settings, .. } = self;
+        Drafter { normaliser, detector, inventory, mode: settings.logsource }
     }
 
     /// Gives a draft its time and its place.
@@ -278,21 +224,12 @@ impl Pipeline {
             Draft::Parsed(parsed, matched, seen) => (parsed, matched, seen),
         };
         let had = ADDED.map(|name| parsed.fields.contains_key(name));
-        let (event, refused) = self.event(seq, record, *parsed);
-        if !refused && self.is_changed(&event, had, seen, room) {
+        let (event, refusal) = placed(&mut self.normaliser, &self.inventory, seq, record, *parsed);
+        if refusal.is_none() && self.drafter().is_changed(&event, had, seen, room) {
             matched = self.detector.matches_with(&event, self.settings.logsource, room);
         }
+        self.refused.extend(refusal.map(|refusal| (seq, refusal)));
         self.take(event, matched, record.arrival)
-    }
-
-    /// Whether an event got something that may change which rules hold for it.
-    fn is_changed(&self, event: &Event, had: [bool; ADDED.len()], seen: Option<Time>, room: &mut Room) -> bool {
-        ADDED.iter().zip(had).any(|(name, had)| {
-            let is_time = *name == "timestamp";
-            // Its own `timestamp` is another when arrival has taken its place.
-            let kept = if is_time && !had { seen == Some(event.time) } else { had && !(is_time && event.time_from_arrival) };
-            !kept && event.fields.get(*name).is_some_and(|value| !self.detector.is_inert(name, value, room))
-        })
     }
 
     /// A record that no rule holds for: its time is judged, and makes due what it makes due. `None`, with nothing done, when an event is to be
@@ -307,14 +244,6 @@ impl Pipeline {
         let mut found = self.earlier(&judgement);
         found.extend(self.believe(&record.stream, time, glance.host.as_deref(), record.arrival.is_some()));
         Some(found)
-    }
-
-    /// The event of what was read, and whether it was refused.
-    fn event(&mut self, seq: u64, record: &Record, parsed: Parsed) -> (Event, bool) {
-        let (event, refusal) = placed(&mut self.normaliser, &self.inventory, seq, record, parsed);
-        let refused = refusal.is_some();
-        self.refused.extend(refusal.map(|refusal| (seq, refusal)));
-        (event, refused)
     }
 
     /// A record's time in the order of the system, and what it is worth. `own`: whether it was read from the record itself.
