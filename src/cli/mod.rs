@@ -25,6 +25,7 @@ mod playbook;
 mod recording;
 mod replay;
 mod rows;
+mod rule;
 mod run;
 mod schema;
 mod service;
@@ -56,6 +57,9 @@ enum Command {
     Eval(eval::Arguments),
     /// Show which part of a rule holds for the events on standard input, and which does not.
     Explain(explain::Arguments),
+    /// List rules and their fields, and say what is wrong with them.
+    #[command(subcommand)]
+    Rule(rule::Command),
     /// Run recordings through the whole configuration: what is found, and what would be done and told; nothing is.
     Replay(replay::Arguments),
     /// Turn log lines from standard input into events, one JSON object a line.
@@ -158,6 +162,7 @@ pub fn main() -> ExitCode {
         Command::Check => check::run(config),
         Command::Eval(arguments) => eval::run(&arguments),
         Command::Explain(arguments) => explain::run(&arguments),
+        Command::Rule(command) => rule::run(config, &command),
         Command::Replay(arguments) => replay::run(config, &arguments),
         Command::Normalise(arguments) => normalise::run(&arguments),
         Command::Finding(command) => finding::run(config, &command),

@@ -128,8 +128,8 @@ impl Reloader {
     }
 
     async fn read(&self, before: Content) -> Result<Content, String> {
-        let paths = self.paths.clone();
-        let read = tokio::task::spawn_blocking(move || Content::read(&paths, &before)).await;
+        let (paths, sigma) = (self.paths.clone(), self.settings.sigma.clone());
+        let read = tokio::task::spawn_blocking(move || Content::read(&paths, &sigma, &before)).await;
         read.map_err(|error| error.to_string())?.map_err(|error| format!("the configuration cannot be read, and stays as it was: {error}"))
     }
 

@@ -160,10 +160,10 @@ fn together(a: &str, b: &str) -> bool {
 fn may(a: &str, b: &str) -> bool {
     match a {
         "exists" => false,
-        "re" => matches!(b, "i" | "m" | "s" | "all" | "neq"),
+        "re" => matches!(b, "i" | "m" | "s" | "all" | "neq" | "expand"),
         "cidr" => matches!(b, "all" | "neq" | "expand"),
         "fieldref" => matches!(b, "all" | "neq" | "cased"),
-        "expand" => b != "re" && b != "exists" && b != "fieldref",
+        "expand" => b != "exists" && b != "fieldref",
         a if PARTS.contains(&a) => matches!(b, "all" | "neq") || COMPARES.contains(&b),
         a if COMPARES.contains(&a) => matches!(b, "all" | "expand") || PARTS.contains(&b),
         a if KINDS.contains(&a) => matches!(b, "all" | "neq" | "cased" | "expand") || REWRITES.contains(&b),

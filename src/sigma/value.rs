@@ -1,5 +1,6 @@
 //! Values with their modifiers to tests.
 
+use std::borrow::Cow;
 use std::net::IpAddr;
 use std::str::FromStr;
 use std::sync::Arc;
@@ -8,15 +9,46 @@ use ipnet::IpNet;
 
 use super::ast::{Comparison, Pattern, Piece, Test, TimePart};
 use super::modifier::{Kind, Modifiers};
+use super::processing::Unfilled;
 use super::read::{self, Sink};
 use super::text;
-use super::yaml::{Node, Text};
+use super::yaml::{Node, Style, Text};
+
+/// Most values of one field with their placeholders written out.
+const MAX_EXPANDED: usize = 10_000;
 
 /// The tests of a field's values; with `keyword`, of values that are looked for anywhere in an event.
 /// `None` when the sink was told what is wrong.
 pub(super) fn tests(values: &[&Node], modifiers: &Modifiers, keyword: bool, sink: &mut Sink) -> Option<Vec<Test>> {
-    let found: Vec<Option<Test>> = values.iter().map(|node| test(node, modifiers, keyword, sink)).collect();
+    let mut found = Vec::new();
+    for node in values {
+        for node in &filled(node, modifiers, sink)?[..] {
+            found.push(test(node, modifiers, keyword, sink));
+        }
+        if modifiers.expand && found.len() > MAX_EXPANDED {
+            sink.error(node.place(), format!("with its placeholders this field has more than {MAX_EXPANDED} values"), "give fewer");
+            return None;
+        }
+    }
     found.into_iter().collect()
+}
+
+/// The value, or with `expand` those that it stands for.
+fn filled<'a>(node: &'a Node, modifiers: &Modifiers, sink: &mut Sink) -> Option<Cow<'a, [Node]>> {
+    let Node::Text(value) = node else { return Some(Cow::Borrowed(std::slice::from_ref(node))) };
+    if !modifiers.expand {
+        return Some(Cow::Borrowed(std::slice::from_ref(node)));
+    }
+    match sink.fills.texts(&value.text) {
+        Ok(texts) if texts.first().is_some_and(|text| **text == *value.text) => Some(Cow::Borrowed(std::slice::from_ref(node))),
+        Ok(texts) => {
+            Some(texts.into_iter().map(|text| Node::Text(Text { text: text.into(), style: Style::Quoted, one_line: false, ..value.clone() })).collect())
+        }
+        Err(Unfilled(offset, message, help)) => {
+            sink.error(value.place_of(offset), message, help);
+            None
+        }
+    }
 }
 
 fn test(node: &Node, modifiers: &Modifiers, keyword: bool, sink: &mut Sink) -> Option<Test> {
@@ -24,10 +56,6 @@ fn test(node: &Node, modifiers: &Modifiers, keyword: bool, sink: &mut Sink) -> O
         sink.error(node.place(), format!("a value cannot be {}", node.kind()), "write text, a number, true, false or null");
         return None;
     };
-    if let Some(name) = modifiers.expand.then(|| placeholder(&value.text)).flatten() {
-        sink.error(value.place, format!("nothing is known to put in the place of `%{name}%`"), "write its values out as a list, and leave `expand` away");
-        return None;
-    }
     if value.is_null() {
         return null(value, modifiers, keyword, sink);
     }
@@ -43,14 +71,6 @@ fn test(node: &Node, modifiers: &Modifiers, keyword: bool, sink: &mut Sink) -> O
         Kind::Whole if !keyword && !modifiers.windash && modifiers.encodings.is_empty() => Some(whole(value, modifiers.cased)),
         Kind::Whole | Kind::Contains | Kind::StartsWith | Kind::EndsWith => written(value, modifiers, keyword, sink),
     }
-}
-
-/// The first placeholder of a text: `%name%`.
-fn placeholder(text: &str) -> Option<&str> {
-    let mut parts = text.split('%').skip(1);
-    let is_name = |name: &&str| !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-');
-    let last = text.matches('%').count().saturating_sub(1);
-    parts.by_ref().take(last).find(is_name)
 }
 
 fn null(value: &Text, modifiers: &Modifiers, keyword: bool, sink: &mut Sink) -> Option<Test> {
