@@ -10,7 +10,7 @@ use serde_json::{Map, Number, Value};
 
 use super::normalise::BUFFER;
 use super::recording::Recording;
-use super::{Done, Exit, Failure};
+use super::{Done, Exit, Failure, unwritten};
 use crate::config;
 use crate::correlate;
 use crate::detect::LogsourceMode;
@@ -116,9 +116,7 @@ pub(super) fn run(arguments: &Arguments) -> Done {
     })?;
     match evaluate(BufReader::with_capacity(BUFFER, io::stdin().lock()), &mut io::stdout().lock(), &mut pipeline) {
         Ok(()) => Ok(Exit::Done),
-        // The reader has seen enough (`| head`).
-        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(Exit::Done),
-        Err(error) => Err(Failure::new(Exit::Unreachable, format!("reading standard input or writing standard output failed: {error}"))),
+        Err(error) => unwritten(&error),
     }
 }
 

@@ -8,7 +8,8 @@ use serde::Serialize;
 
 use super::eval::Pipelines;
 use super::{Done, Exit, Failure, rows};
-use crate::config::{self, Found};
+use crate::api::control;
+use crate::config::{self, Found, Setup};
 use crate::correlate;
 use crate::diag::Diagnostic;
 use crate::model::{LogSource, Severity};
@@ -19,8 +20,8 @@ use crate::sigma::{self, Body, Loaded, Rule, RuleSet, Weight};
 pub(super) enum Command {
     /// Say what is wrong with rules by the specification, by SigmaHQ's conventions, and where they may not do what was meant.
     Lint(Arguments),
-    /// List rules.
-    List(Arguments),
+    /// List rules, and what each does in the running opmas.
+    List(List),
     /// List the fields that rules ask for, those that most rules ask for first.
     Fields(Arguments),
 }
@@ -38,10 +39,21 @@ pub(super) struct Arguments {
     json: bool,
 }
 
+/// Arguments of `opmas rule list`.
+#[derive(clap::Args)]
+pub(super) struct List {
+    /// Those that are live in the running opmas: how often and when they matched, what they cost alone on an event, what is wrong with their file.
+    #[arg(long, conflicts_with_all = ["rules", "named"])]
+    running: bool,
+    #[command(flatten)]
+    which: Arguments,
+}
+
 pub(super) fn run(config: Option<&Path>, command: &Command) -> Done {
     match command {
         Command::Lint(arguments) => lint(config, arguments),
-        Command::List(arguments) => list(config, arguments),
+        Command::List(List { running: true, which }) => running(config, which.json),
+        Command::List(List { which, .. }) => list(config, which),
         Command::Fields(arguments) => fields(config, arguments),
     }
 }
@@ -146,6 +158,22 @@ fn list(config: Option<&Path>, arguments: &Arguments) -> Done {
     let found: Vec<Row> = set.rules.iter().enumerate().map(|(index, rule)| row(&set, index, rule)).collect();
     rows::list(&found, false, arguments.json, ["RULE", "KIND", "LEVEL", "FILE", "TITLE"], |row| {
         [row.rule, row.kind, row.level.unwrap_or("-"), row.file, row.title].map(str::to_owned)
+    })
+}
+
+fn running(config: Option<&Path>, json: bool) -> Done {
+    let data = Setup::settings(config).map_err(|error| Failure::new(Exit::Invalid, error))?.1.data_dir;
+    let unreachable = |why: String| Failure::new(Exit::Unreachable, why);
+    let found = match control::ask(&data, &control::Request::Rules) {
+        Ok(Some(control::Answer::Rules { rules })) => rules,
+        Ok(None) => return Err(unreachable(format!("no opmas runs on {}; leave --running away to list the rules on disk", data.display()))),
+        Ok(Some(_)) => return Err(unreachable("the running opmas is of another version".to_owned())),
+        Err(error) => return Err(unreachable(format!("the running opmas does not answer: {error}"))),
+    };
+    rows::list(&found, false, json, ["RULE", "MATCHES", "LAST", "COST", "ERROR"], |row| {
+        let last = row.last_match.map_or_else(|| "-".to_owned(), |time| time.to_string());
+        let cost = row.cost.map_or_else(|| "-".to_owned(), |cost| format!("{cost:.2} µs"));
+        [row.rule.to_string(), row.matches.to_string(), last, cost, row.error.clone().unwrap_or_default()]
     })
 }
 

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use super::tally::Tally;
 use crate::correlate::{self, Correlator, Counters, Fired, Limits, State, Timekeeper, Told, WireEvent};
 use crate::detect::{Detector, LogsourceMode, Room};
 use crate::diag::Diagnostic;
@@ -106,6 +107,8 @@ pub struct Pipeline {
     /// By `seq`: of the last call.
     refused: Vec<(u64, Refusal)>,
     settings: Settings,
+    /// Of a running opmas.
+    tally: Option<Tally>,
 }
 
 impl Pipeline {
@@ -118,7 +121,13 @@ impl Pipeline {
         let detector = Detector::new(&rules);
         let timekeeper = Timekeeper::new(settings.lateness);
         let (pending, refused, room) = (BTreeMap::new(), Vec::new(), Room::default());
-        Ok(Pipeline { rules, inventory, normaliser, timekeeper, detector, room, correlator, pending, refused, settings })
+        Ok(Pipeline { rules, inventory, normaliser, timekeeper, detector, room, correlator, pending, refused, settings, tally: None })
+    }
+
+    /// With what each rule does counted.
+    #[must_use]
+    pub fn counted(self, tally: Tally) -> Pipeline {
+        Pipeline { tally: Some(tally), ..self }
     }
 
     /// The rules that decide.
@@ -245,6 +254,9 @@ impl Pipeline {
             self.timekeeper.judge(&event.stream, event.seq, event.time, arrival)
         };
         let event = Arc::new(event);
+        if let Some(tally) = &self.tally {
+            tally.event(&self.rules, &event, &matched);
+        }
         let mut found = self.correlator.detections(&event, &matched);
         for (seq, _) in &judgement.believed {
             if let Some(earlier) = self.pending.remove(seq) {

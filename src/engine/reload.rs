@@ -214,6 +214,7 @@ fn tell(content: &Content, before: &Content, status: &Status) {
 
 /// Shows what is wrong with files in status and metrics.
 pub(super) fn show(content: &Content, status: &Status) {
+    status.tally().refused(content.refused(Part::Rules));
     for part in Part::ALL {
         let refused = content.refused(part);
         let files: HashSet<_> = refused.iter().map(|wrong| &wrong.file).collect();

@@ -64,18 +64,22 @@ fn test(node: &Node, modifiers: &Modifiers, keyword: bool, sink: &mut Sink) -> O
     }
     match modifiers.kind {
         Kind::Exists => exists(node, keyword, sink),
-        Kind::Regex => regex(value, &modifiers.flags, sink),
+        Kind::Regex => regex(value, modifiers, sink),
         Kind::Cidr => cidr(value, sink),
-        Kind::FieldRef => field_ref(value, modifiers.cased, keyword, sink),
+        Kind::FieldRef => field_ref(value, modifiers, keyword, sink),
         Kind::Compare(comparison) => read::number(node, "the value to compare with", sink).map(|number| Test::Compare(comparison, number)),
-        Kind::Whole if !keyword && !modifiers.windash && modifiers.encodings.is_empty() => Some(whole(value, modifiers.cased)),
-        Kind::Whole | Kind::Contains | Kind::StartsWith | Kind::EndsWith => written(value, modifiers, keyword, sink),
+        Kind::Whole if !keyword && as_it_is(modifiers) => Some(whole(value, modifiers.cased)),
+        Kind::Whole => written(value, modifiers, keyword, sink),
     }
 }
 
+/// Whether the value is not rewritten.
+fn as_it_is(modifiers: &Modifiers) -> bool {
+    modifiers.open == (false, false) && !modifiers.windash && modifiers.encodings.is_empty()
+}
+
 fn null(value: &Text, modifiers: &Modifiers, keyword: bool, sink: &mut Sink) -> Option<Test> {
-    let plain = modifiers.kind == Kind::Whole && modifiers.part.is_none() && !modifiers.windash && modifiers.encodings.is_empty();
-    if keyword || !plain {
+    if keyword || modifiers.kind != Kind::Whole || modifiers.part.is_some() || !as_it_is(modifiers) {
         let what = if keyword { "a keyword cannot be null" } else { "null cannot be modified" };
         sink.error(value.place, what, "write a value, or `''` for empty text");
         return None;
@@ -103,8 +107,14 @@ fn time_part(node: &Node, part: TimePart, modifiers: &Modifiers, keyword: bool, 
     read::number(node, "the value to compare with", sink).map(|number| Test::Part(part, comparison, number))
 }
 
-fn regex(value: &Text, flags: &str, sink: &mut Sink) -> Option<Test> {
-    let source = if flags.is_empty() { value.text.to_string() } else { format!("(?{flags}){}", value.text) };
+fn regex(value: &Text, modifiers: &Modifiers, sink: &mut Sink) -> Option<Test> {
+    let bound = match modifiers.open {
+        // Without any it is found anywhere as well.
+        (false, false) | (true, true) => value.text.to_string(),
+        (false, true) => format!("\\A(?:{})", value.text),
+        (true, false) => format!("(?:{})\\z", value.text),
+    };
+    let source = if modifiers.flags.is_empty() { bound } else { format!("(?{}){bound}", modifiers.flags) };
     match Pattern::new(&source) {
         Ok(pattern) => Some(Test::Regex(pattern)),
         Err(regex::Error::CompiledTooBig(_)) => {
@@ -130,12 +140,12 @@ fn cidr(value: &Text, sink: &mut Sink) -> Option<Test> {
     net.map(Test::Cidr)
 }
 
-fn field_ref(value: &Text, cased: bool, keyword: bool, sink: &mut Sink) -> Option<Test> {
+fn field_ref(value: &Text, modifiers: &Modifiers, keyword: bool, sink: &mut Sink) -> Option<Test> {
     if keyword {
         sink.error(value.place, "`fieldref` needs a field", "write the field in front of it");
         return None;
     }
-    Some(Test::FieldRef { field: Arc::clone(&value.text), cased })
+    Some(Test::FieldRef { field: Arc::clone(&value.text), cased: modifiers.cased, open: modifiers.open })
 }
 
 fn whole(value: &Text, cased: bool) -> Test {
@@ -161,13 +171,7 @@ fn written(value: &Text, modifiers: &Modifiers, keyword: bool, sink: &mut Sink) 
             return None;
         }
     };
-    let ends = match modifiers.kind {
-        Kind::Whole if keyword => (true, true),
-        Kind::Contains => (true, true),
-        Kind::StartsWith => (false, true),
-        Kind::EndsWith => (true, false),
-        _ => (false, false),
-    };
+    let ends = if keyword && modifiers.open == (false, false) { (true, true) } else { modifiers.open };
     writings.iter_mut().for_each(|pattern| open(pattern, ends));
     let mut tests: Vec<Test> = writings.into_iter().map(|pattern| Test::Text { pattern, cased: modifiers.cased }).collect();
     if tests.len() == 1 { tests.pop() } else { Some(Test::AnyOf(tests)) }

@@ -185,7 +185,7 @@ impl Work<'_> {
 
     fn references(&mut self, test: &Test) -> Vec<Test> {
         match test {
-            Test::FieldRef { field, cased } => self.names(field).into_iter().map(|field| Test::FieldRef { field, cased: *cased }).collect(),
+            Test::FieldRef { field, cased, open } => self.names(field).into_iter().map(|field| Test::FieldRef { field, cased: *cased, open: *open }).collect(),
             other => vec![other.clone()],
         }
     }
