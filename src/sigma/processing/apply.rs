@@ -197,11 +197,13 @@ impl Work<'_> {
             OfItem::Null { all } => values(*all, &|test| *test == Test::Null),
             OfItem::Applied(id) => self.was_applied(&item.field, id),
         };
-        let of_field = |condition: &OfField| {
-            let referred = |test: &Test| matches!(test, Test::FieldRef { field, .. } if self.is_field(condition, field));
-            self.is_field(condition, &item.field) || item.tests.iter().any(referred)
-        };
-        self.step.items.hold(of_item) && self.step.fields.hold(of_field)
+        // What is renamed of it then, its field or those that it refers to, each decides for itself.
+        let referred = |test: &Test| matches!(test, Test::FieldRef { field, .. } if self.are_met(field));
+        self.step.items.hold(of_item) && (self.are_met(&item.field) || item.tests.iter().any(referred))
+    }
+
+    fn are_met(&self, field: &str) -> bool {
+        self.step.fields.hold(|condition| self.is_field(condition, field))
     }
 
     fn was_applied(&self, field: &str, id: &Arc<str>) -> bool {
@@ -219,7 +221,7 @@ impl Work<'_> {
     /// The fields that a field becomes: itself when the step does not mean it.
     fn names(&mut self, field: &Arc<str>) -> Vec<Arc<str>> {
         let own = || vec![Arc::clone(field)];
-        if !self.step.fields.hold(|condition| self.is_field(condition, field)) {
+        if !self.are_met(field) {
             return own();
         }
         let found = match &self.step.change {
