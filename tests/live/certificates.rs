@@ -12,8 +12,10 @@ pub struct Certificates {
     /// Its key.
     pub key: PathBuf,
     /// A client's certificate and key in one file, of the authority.
+    #[allow(dead_code, reason = "the benchmarks have no clients with certificates")]
     pub client: PathBuf,
     /// A client's, of itself.
+    #[allow(dead_code, reason = "as above")]
     pub stranger: PathBuf,
 }
 

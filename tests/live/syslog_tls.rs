@@ -16,7 +16,7 @@ use crate::station::Station;
 /// What openssl sends with these options: whether the server took the connection to its end.
 fn send(port: u16, options: &[&str], text: &str) -> bool {
     let mut client = Command::new("openssl");
-    client.args(["s_client", "-connect", &format!("127.0.0.1:{port}"), "-verify_return_error", "-no_ign_eof", "-quiet"]);
+    client.args(["s_client", "-connect", &format!("127.0.0.1:{port}"), "-verify_return_error", "-quiet", "-no_ign_eof"]);
     let mut client = client.args(options).stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
     let sent = client.stdin.take().unwrap().write_all(text.as_bytes());
     client.wait().unwrap().success() && sent.is_ok()
