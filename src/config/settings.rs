@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::HttpConfig;
+use super::{HttpConfig, SigmaConfig};
 use crate::action::{Ceilings, GuardConfig, Posture};
 use crate::broker::BrokerConfig;
 use crate::diag::{self, Diagnostic, Place};
@@ -58,6 +58,9 @@ pub struct Settings {
     /// How leases are looked after.
     #[serde(default)]
     pub lease: LeaseConfig,
+    /// What applies to the rules.
+    #[serde(default)]
+    pub sigma: SigmaConfig,
 }
 
 /// `[lease]`
@@ -135,6 +138,7 @@ impl Settings {
         if settings.ledger.publish_head < MIN_PUBLISH_HEAD {
             return Err(least("publish_head", "\"1s\""));
         }
+        settings.sigma.check(file, text)?;
         settings.way_out().map_err(|(table, Unfit { key, text: what, help })| {
             Diagnostic::new(file, Place::of_key_in(text, &table, key), format!("[{table}] {what}")).help(help)
         })?;

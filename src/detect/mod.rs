@@ -16,7 +16,7 @@ use self::network::{Network, Scratch};
 use serde_json::{Map, Value};
 
 pub use self::explain::explain;
-pub use self::scan::Scan;
+pub use self::scan::{Ready, Scan};
 use crate::model::{Event, LogSource};
 use crate::normalise::Tape;
 use crate::sigma::RuleSet;

@@ -37,6 +37,7 @@ mod retain;
 mod runs;
 mod start;
 mod status;
+mod tally;
 mod worker;
 
 pub use handle::Engine;
@@ -45,3 +46,4 @@ pub use pipeline::{Found, Pipeline};
 pub use progress::{Progress, Unit};
 pub use start::{StartError, start};
 pub use status::{Gravity, Reason, Status};
+pub use tally::{RuleState, Tally};

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use super::tally::Tally;
 use crate::correlate::{self, Correlator, Counters, Fired, Judgement, Limits, State, Timekeeper, Told, WireEvent};
 use crate::detect::{Detector, LogsourceMode, Room};
 use crate::diag::Diagnostic;
@@ -128,6 +129,8 @@ pub struct Pipeline {
     /// By `seq`: of the last call.
     refused: Vec<(u64, Refusal)>,
     settings: Settings,
+    /// Of a running opmas.
+    tally: Option<Tally>,
 }
 
 impl Pipeline {
@@ -141,7 +144,13 @@ impl Pipeline {
         let timekeeper = Timekeeper::new(settings.lateness);
         let rooms = std::iter::repeat_with(Room::default).take(settings.threads.max(1)).collect();
         let (pending, refused) = (BTreeMap::new(), Vec::new());
-        Ok(Pipeline { rules, inventory, normaliser, timekeeper, detector, rooms, correlator, pending, refused, settings })
+        Ok(Pipeline { rules, inventory, normaliser, timekeeper, detector, rooms, correlator, pending, refused, settings, tally: None })
+    }
+
+    /// With what each rule does counted.
+    #[must_use]
+    pub fn counted(self, tally: Tally) -> Pipeline {
+        Pipeline { tally: Some(tally), ..self }
     }
 
     /// The rules that decide.
@@ -318,6 +327,9 @@ impl Pipeline {
     fn judged(&mut self, mut event: Event, matched: Vec<usize>, arrival: Option<Time>, (time, judgement): (Time, Judgement)) -> Vec<Found> {
         restamp(&mut event, time);
         let event = Arc::new(event);
+        if let Some(tally) = &self.tally {
+            tally.event(&self.rules, &event, &matched);
+        }
         let mut found = self.correlator.detections(&event, &matched);
         found.extend(self.earlier(&judgement));
         if judgement.pending {

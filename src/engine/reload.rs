@@ -131,8 +131,8 @@ impl Reloader {
     }
 
     async fn read(&self, before: Content) -> Result<Content, String> {
-        let paths = self.paths.clone();
-        let read = tokio::task::spawn_blocking(move || Content::read(&paths, &before)).await;
+        let (paths, sigma) = (self.paths.clone(), self.settings.sigma.clone());
+        let read = tokio::task::spawn_blocking(move || Content::read(&paths, &sigma, &before)).await;
         read.map_err(|error| error.to_string())?.map_err(|error| format!("the configuration cannot be read, and stays as it was: {error}"))
     }
 
@@ -220,6 +220,7 @@ fn tell(content: &Content, before: &Content, status: &Status) {
 
 /// Shows what is wrong with files in status and metrics.
 pub(super) fn show(content: &Content, status: &Status) {
+    status.tally().refused(content.refused(Part::Rules));
     for part in Part::ALL {
         let refused = content.refused(part);
         let files: HashSet<_> = refused.iter().map(|wrong| &wrong.file).collect();
