@@ -141,6 +141,7 @@ fn evaluate<R: Read>(mut input: BufReader<R>, output: &mut impl Write, pipeline:
     }
     write(output, pipeline.entries(&batch), pipeline)?;
     write(output, pipeline.finish(), pipeline)?;
+    pipeline.learning().iter().for_each(|rule| eprintln!("opmas: still in its warm-up, it only learns which values there are: {rule}"));
     output.flush()
 }
 

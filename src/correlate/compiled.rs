@@ -6,14 +6,16 @@ use serde_json::Value;
 
 use super::measure::{Datum, number};
 use super::shape::shape;
-use super::test::{Measured, Test, Timing, slots as bits};
+use super::test::{Measured, Refused, Test, Timing, slots as bits};
 use super::value::{Overlay, canonical, field, is_host_field};
 use crate::diag::{Diagnostic, Place};
 use crate::model::{Event, Span, Time};
-use crate::sigma::{Body, Correlation, Refire, Rule, RuleSet};
+use crate::sigma::{Body, Correlation, Opmas, Refire, Rule, RuleSet};
 
 /// References of one temporal correlation: they are bits of a word.
 pub const MAX_REFERENCES: usize = 64;
+/// How long a group of `new_value` learns before it speaks, unless the rule says otherwise or its timespan is shorter (C14).
+pub const WARMUP: Span = Span::secs(86_400);
 /// The highest threshold of a count: a group keeps so many entries where a rule asks for it.
 pub const MAX_THRESHOLD: f64 = 1_000_000.0;
 
@@ -39,6 +41,8 @@ pub(super) struct Compiled {
     pub refire: Refire,
     pub cooldown: Option<Span>,
     pub min_events: u64,
+    /// How long a group learns before it speaks (C14).
+    pub warmup: Span,
     /// The rules that it refers to, each once: a slot is a place in this list.
     pub slots: Vec<usize>,
     pub group_by: Vec<Arc<str>>,
@@ -73,6 +77,7 @@ impl Compiled {
         let owner = set.rules.get(rule);
         let test = Test::new(correlation, &places).map_err(|(message, help)| refusal(owner, message, help))?;
         let opmas = owner.map(|r| r.opmas.clone()).unwrap_or_default();
+        fits(&opmas, &test).map_err(|(message, help)| refusal(owner, message, help))?;
         let named = |slot: &usize, alias: &str| aliased(correlation, references, *slot, alias);
         let by_slot = |names: &[Arc<str>]| -> Vec<Vec<Arc<str>>> {
             slots.iter().map(|slot| names.iter().map(|name| named(slot, name).unwrap_or_else(|| Arc::clone(name))).collect()).collect()
@@ -96,6 +101,7 @@ impl Compiled {
             refire: opmas.refire.unwrap_or(if opmas.cooldown.is_some() { Refire::Every } else { Refire::Edge }),
             cooldown: opmas.cooldown,
             min_events: opmas.min_events.unwrap_or(1),
+            warmup: opmas.warmup.unwrap_or(WARMUP.min(correlation.timespan)),
             group_by: correlation.group_by.clone(),
             hosts: hosts.collect(),
             aliases: others.map(|alias| (Arc::clone(alias), slots.iter().map(|slot| named(slot, alias)).collect())).collect(),
@@ -142,7 +148,11 @@ impl Compiled {
 
     /// The value of an entry that came by `slot` (C10); `Err` for one that is no number where numbers are asked for.
     pub(super) fn value(&self, slot: usize, event: &Event, overlay: Option<&Overlay>) -> Result<Option<Datum>, NotANumber> {
-        let Test::Compare(measured, _) = &self.test else { return Ok(None) };
+        let measured = match &self.test {
+            Test::Compare(measured, _) => *measured,
+            Test::New => Measured::Distinct,
+            _ => return Ok(None),
+        };
         let names = self.values.get(slot).map_or(&[][..], Vec::as_slice);
         let Some(found) = names.iter().map(|name| lookup(event, overlay, name)).collect::<Option<Vec<_>>>() else { return Ok(None) };
         match (measured, found.as_slice()) {
@@ -205,6 +215,16 @@ fn aliased(correlation: &Correlation, references: &[usize], rule: usize, alias: 
     let by_rule = correlation.aliases.get(alias)?;
     let mut names = correlation.rules.iter().zip(references).filter(|(_, index)| **index == rule).map(|((name, _), _)| name);
     names.find_map(|name| by_rule.get(name)).cloned()
+}
+
+/// Attributes that say nothing about a rule of this kind are refused.
+fn fits(opmas: &Opmas, test: &Test) -> Result<(), Refused> {
+    let new = matches!(test, Test::New);
+    match (new, opmas.warmup, opmas.min_events) {
+        (false, Some(_), _) => Err(("`warmup` is for `new_value` alone".to_owned(), "leave it away")),
+        (true, _, Some(_)) => Err(("`min_events` says nothing about `new_value`".to_owned(), "leave it away, or count its findings with an event_count")),
+        _ => Ok(()),
+    }
 }
 
 /// A value that is no number.

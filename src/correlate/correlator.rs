@@ -122,6 +122,13 @@ impl Correlator {
         self.total
     }
 
+    /// Rules of the set in whose youngest group the warm-up is not over at this time, and when it is (C14).
+    #[must_use]
+    pub fn learning(&self, now: Time) -> Vec<(usize, Time)> {
+        let until = self.rules.iter().zip(&self.groups).filter_map(|(rule, groups)| Some((rule.rule, groups.learns?.plus(rule.warmup))));
+        until.filter(|(_, until)| *until > now).collect()
+    }
+
     /// Whether no group is kept.
     #[must_use]
     pub fn is_empty(&self) -> bool {

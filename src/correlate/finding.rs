@@ -147,6 +147,10 @@ fn what(fired: &Fired, correlation: &Correlation, set: &RuleSet) -> String {
         CorrelationType::Temporal => titles.join(" and "),
         CorrelationType::TemporalOrdered => titles.join(", then "),
         CorrelationType::Missing => format!("no more {any}"),
+        CorrelationType::NewValue => {
+            let values: Vec<String> = correlation.field.iter().filter_map(|name| Some(format!("{name} {}", plain(fired.field(name)?)))).collect();
+            format!("{} was not seen before in {any}", values.join(", "))
+        }
     }
 }
 

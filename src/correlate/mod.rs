@@ -3,7 +3,7 @@
 //! ```text
 //! Event ─ Timekeeper (believed? how far is time?) ─ Correlator ─┬─ Compiled: one correlation, ready to run
 //!                                                               ├─ Groups ─ Group: armed, announced, cooldown
-//!                                                               │              ├─ Entries, Totals, Tally: windows
+//!                                                               │              ├─ Entries, Totals, Tally: windows; Known: values
 //!                                                               │              └─ Timer: what is decided later
 //!                                                               └─ Fired ─ finding()
 //! ```
@@ -15,6 +15,7 @@ mod fired;
 mod group;
 mod groups;
 mod hosts;
+mod known;
 mod load;
 mod measure;
 mod place;

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::correlator::{Correlator, Counters};
 use super::group::Group;
+use super::known::Known;
 use super::measure::Datum;
 use super::place::Place;
 use super::test::Timing;
@@ -44,6 +45,7 @@ struct GroupState {
     waits_for: Option<Arc<str>>,
     tally: Tally,
     settled: Option<Place>,
+    known: Option<Box<Known>>,
     stream: Arc<str>,
 }
 
@@ -123,7 +125,7 @@ impl Correlator {
 
 fn write_group(text: &Arc<str>, group: &Group, table: &mut Table) -> GroupState {
     // A timer follows from the rest.
-    let Group { entries, armed, announced, fired, pruned, clock, waits_for, tally, settled, timer: _, stream } = group;
+    let Group { entries, armed, announced, fired, pruned, clock, waits_for, tally, settled, timer: _, known, stream } = group;
     GroupState {
         text: Arc::clone(text),
         entries: entries.iter().map(|entry| write_entry(entry, table)).collect(),
@@ -135,6 +137,7 @@ fn write_group(text: &Arc<str>, group: &Group, table: &mut Table) -> GroupState 
         waits_for: waits_for.clone(),
         tally: tally.clone(),
         settled: *settled,
+        known: known.clone(),
         stream: Arc::clone(stream),
     }
 }
@@ -159,10 +162,10 @@ fn write_entry(entry: &Entry, table: &mut Table) -> EntryState {
 }
 
 fn read_group(state: GroupState, events: &[Arc<Event>]) -> Group {
-    let GroupState { entries: list, armed, announced, fired, pruned, clock, waits_for, tally, settled, stream, .. } = state;
+    let GroupState { entries: list, armed, announced, fired, pruned, clock, waits_for, tally, settled, known, stream, .. } = state;
     let mut entries = Entries::default();
     list.into_iter().filter_map(|entry| read_entry(entry, events)).for_each(|entry| entries.restore(entry));
-    Group { entries, armed, announced, fired, pruned, clock, waits_for, tally, settled, timer: None, stream }
+    Group { entries, armed, announced, fired, pruned, clock, waits_for, tally, settled, timer: None, known, stream }
 }
 
 fn read_entry(state: EntryState, events: &[Arc<Event>]) -> Option<Entry> {

@@ -284,7 +284,7 @@ pub(super) fn holds(rule: &Compiled, tally: &Tally, entry: &Entry, totals: &Tota
         }
         Test::Rules(condition) => (met(condition, totals.present(), totals.present()), None),
         Test::Ordered(order) => (tally.completes(order, entry, entry.place.time.minus(rule.span)), None),
-        Test::Missing => (false, None),
+        Test::Missing | Test::New => (false, None),
     };
     (test && totals.count >= rule.min_events, value)
 }

@@ -139,6 +139,13 @@ impl Pipeline {
         self.correlator.len()
     }
 
+    /// Rules in their warm-up, which only learn, and until when (C14): a sentence for each.
+    #[must_use]
+    pub fn learning(&self) -> Vec<String> {
+        let named = |(rule, until): (usize, Time)| self.rules.rules.get(rule).map(|rule| format!("{} until {}", rule.title, until.brief()));
+        self.correlator.learning(self.watermark()).into_iter().filter_map(named).collect()
+    }
+
     /// The streams that the watermark knows, for those that look for idle ones.
     #[must_use]
     pub fn streams(&self) -> Vec<Arc<str>> {
