@@ -25,7 +25,6 @@ mod snapshot;
 mod test;
 mod timekeeper;
 mod timer;
-mod value;
 mod window;
 mod wire;
 
@@ -38,6 +37,5 @@ pub use load::load;
 pub use place::Place;
 pub use snapshot::State;
 pub use timekeeper::{Judgement, LATENESS, MAX_PENDING, MAX_SKEW, MAX_STREAMS, Timekeeper};
-pub use value::{Overlay, canonical, field, is_host_field, mac_digits};
 pub use window::{EVIDENCE_FIRST, EVIDENCE_LAST};
 pub use wire::WireEvent;

@@ -12,9 +12,9 @@ use super::measure::Datum;
 use super::place::Place;
 use super::test::Timing;
 use super::timer::Timers;
-use super::value::Overlay;
 use super::window::{Entries, Entry, Tally};
 use super::wire::{WireEvent, WireValue};
+use crate::entity::{Overlay, View};
 use crate::model::{Event, Time, Trust};
 
 /// Everything that a [`Correlator`] remembers. Each event is written once, however many groups hold it.
@@ -24,6 +24,7 @@ pub struct State {
     rules: Vec<RuleState>,
     counters: Counters,
     freed: Time,
+    view: View,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -94,7 +95,7 @@ impl Correlator {
             groups: groups.iter().map(|(text, group)| write_group(text, group, &mut table)).collect(),
         });
         let rules = rules.collect();
-        State { events: table.events, rules, counters: self.counters, freed: self.freed }
+        State { events: table.events, rules, counters: self.counters, freed: self.freed, view: self.view.clone() }
     }
 
     /// Goes on from what another one remembered. The windows of rules that are equal as far as windows go are kept, others are empty (C13).
@@ -120,6 +121,7 @@ impl Correlator {
         self.total = self.groups.iter().map(super::groups::Groups::len).sum();
         self.counters = state.counters;
         self.freed = state.freed;
+        self.view = state.view;
     }
 }
 

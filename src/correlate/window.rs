@@ -10,7 +10,7 @@ use super::measure::Datum;
 use super::place::Place;
 use super::slide::Totals;
 use super::test::{Test, Verdict, met};
-use super::value::Overlay;
+use crate::entity::Overlay;
 use crate::model::{Event, Time, Trust};
 
 /// How many of a window's first events a finding shows.

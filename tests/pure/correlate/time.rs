@@ -251,6 +251,35 @@ fn c14_attributes_that_say_nothing_are_refused() {
 }
 
 #[test]
+fn c15_what_is_learned_survives_a_checkpoint_and_other_rules() {
+    let rules = |span: &str| {
+        let who = "title: w\nname: w\nlogsource: {category: test}\ndetection: {s: {k: w}, condition: s}\nopmas: {entities: {who: ip}}\n";
+        rule_set(&[&format!(
+            "{who}---\ntitle: one\ncorrelation: {{type: event_count, rules: [w], group-by: [entity.who], timespan: {span}, condition: {{gte: 1}}}}\n"
+        )])
+    };
+    let mut first = pipeline(&rules("5s"), Settings::default());
+    first.entry(&sent(0, 0.0, r#""action":"dhcp_ack","client_ip":"10.0.0.5","mac":"aa:bb:cc:00:11:22""#));
+    let mut second = pipeline(&rules("5s"), Settings::default());
+    second.restore(&first.snapshot().encode().unwrap()).unwrap();
+    second.set_rules(Arc::new(rules("6s"))).unwrap();
+    let found = second.entry(&sent(1, 1.0, r#""k":"w","ip":"10.0.0.5""#));
+    assert_eq!(found.iter().map(|found| line(found, second.rules())).collect::<Vec<_>>(), ["one x=1 t=1 entity.who=aa:bb:cc:00:11:22 value=1"]);
+}
+
+#[test]
+fn c15_roles_that_no_rule_names_are_refused() {
+    for (name, expected) in [
+        ("entity.source", "`entity.source`: the rule `a` names no entity `source`"),
+        ("entity.source.colour", "`entity.source.colour`: `colour` is nothing that is known of an entity"),
+    ] {
+        let text = format!("{PRELUDE}---\ntitle: t\ncorrelation: {{type: event_count, rules: [a], group-by: [{name}], timespan: 1h, condition: {{gte: 2}}}}\n");
+        let loaded = correlate::load(&[SourceFile { name: "r.yml".into(), text: text.into() }]);
+        assert_eq!(loaded.diagnostics.iter().map(|d| &*d.message).collect::<Vec<_>>(), [expected]);
+    }
+}
+
+#[test]
 fn a_damaged_snapshot_is_refused_and_changes_nothing() {
     let rules = rule_set(&[&format!("{PRELUDE}{THREE}")]);
     let mut first = pipeline(&rules, Settings::default());
