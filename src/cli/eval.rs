@@ -170,6 +170,7 @@ fn evaluate<R: Read>(mut input: BufReader<R>, output: &mut impl Write, pipeline:
     }
     write(output, pipeline.entries(batch.get(..filled).unwrap_or_default()), pipeline)?;
     write(output, pipeline.finish(), pipeline)?;
+    pipeline.learning().iter().for_each(|rule| eprintln!("opmas: still in its warm-up, it only learns which values there are: {rule}"));
     output.flush()
 }
 

@@ -262,6 +262,10 @@ impl Detection {
             metrics::gauge!("opmas_detection_lag_seconds").set(clock::now().since(arrival).to_std().as_secs_f64());
         }
         self.status.tally().publish();
+        match self.pipeline.learning() {
+            rules if rules.is_empty() => self.status.clear("warm-up"),
+            rules => self.status.set("warm-up", Gravity::Notice, format!("these rules only learn which values there are: {}", rules.join(", "))),
+        }
         let counters = self.pipeline.counters();
         metrics::gauge!("opmas_correlation_groups").set(u32::try_from(self.pipeline.groups()).unwrap_or(u32::MAX));
         metrics::counter!("opmas_late_matches_total").absolute(counters.late_matches);

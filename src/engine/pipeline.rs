@@ -18,7 +18,7 @@ use crate::sigma::RuleSet;
 /// What begins every snapshot (stable).
 const MAGIC: &[u8] = b"opmas-state";
 /// The version of what follows the magic; raised with every change of a serialised type.
-const VERSION: u16 = 2;
+const VERSION: u16 = 3;
 
 /// A finding in the order of firing; silent rules (C11) give none.
 pub type Found = Fired;
@@ -169,6 +169,13 @@ impl Pipeline {
     #[must_use]
     pub fn groups(&self) -> usize {
         self.correlator.len()
+    }
+
+    /// Rules in their warm-up, which only learn, and until when (C14): a sentence for each.
+    #[must_use]
+    pub fn learning(&self) -> Vec<String> {
+        let named = |(rule, until): (usize, Time)| self.rules.rules.get(rule).map(|rule| format!("{} until {}", rule.title, until.brief()));
+        self.correlator.learning(self.watermark()).into_iter().filter_map(named).collect()
     }
 
     /// The streams that the watermark knows, for those that look for idle ones.

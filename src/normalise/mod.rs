@@ -11,6 +11,7 @@ mod canon;
 mod extract;
 mod finding;
 mod json;
+mod offset;
 mod place;
 mod rfc5424;
 mod stamp;
@@ -26,9 +27,11 @@ use jiff::tz::TimeZone;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use crate::model::{Event, Inventory, LogSource, NodeId, Payload, Record, RecordId, Time};
+use crate::model::{Event, Inventory, LogSource, NodeId, Payload, Record, RecordId, Span, Time};
 pub use extract::Extractors;
 pub use finding::{Refusal, check_finding};
+use offset::Clocks;
+pub use offset::MAX_CLOCKS;
 use place::Streams;
 use stamp::Stamp;
 pub use tape::{Kind, Tape, View, hash};
@@ -39,7 +42,7 @@ pub use windows::Said;
 pub const CUT_MARK: &str = " [cut: the line is too long]";
 
 /// The fields that an event may get beside its own, by its time and by the inventory.
-pub const ADDED: [&str; 5] = ["timestamp", "stamp", "host", "device", "site"];
+pub const ADDED: [&str; 6] = ["timestamp", "stamp", "clock_offset", "host", "device", "site"];
 
 /// What a recording's stamps mean, and where a structured event's time stands.
 #[derive(Clone, Debug)]
@@ -92,6 +95,7 @@ pub struct Normaliser {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct State {
     streams: Streams,
+    clocks: Clocks,
 }
 
 /// What a record says by itself, whatever came before it.
@@ -126,6 +130,8 @@ struct Timed<'a> {
     time: Time,
     own: bool,
     unused: Option<&'a str>,
+    /// The instant that a live stamp without a zone would name in UTC.
+    local: Option<Time>,
 }
 
 impl Normaliser {
@@ -152,7 +158,8 @@ impl Normaliser {
     }
 
     /// The event of one record: always exactly one, whatever its bytes. `seq` is its place in the spool (in a recording
-    /// the 0-based line). Live (`record.arrival` is some) a stamp without a zone is kept as `stamp` and arrival is the time.
+    /// the 0-based line). Live (`record.arrival` is some) a stamp without a zone is kept as `stamp`; the time is arrival until its host's clock is
+    /// known (T2).
     pub fn normalise(&mut self, seq: u64, record: &Record, inventory: &Inventory) -> Event {
         self.read(seq, record, inventory).0
     }
@@ -188,6 +195,7 @@ impl Normaliser {
     pub fn place(&mut self, seq: u64, record: &Record, parsed: Parsed, inventory: &Inventory) -> (Event, Option<Refusal>) {
         let Parsed { mut fields, logsource, refusal, stamp, finding, raw } = parsed;
         let timed = self.time(stamp.as_ref().map(|(stamp, text)| (*stamp, &**text)), record);
+        let timed = self.learned(timed, record, &mut fields);
         self.remember(record, timed.time);
         fields.entry("timestamp").or_insert_with(|| Value::from(timed.time.to_string()));
         if let Some(stamp) = timed.unused.filter(|stamp| !stamp.is_empty()) {
@@ -230,7 +238,12 @@ impl Normaliser {
         if record.payload != Payload::Log || raw.first() != Some(&b'{') || !tape.read(std::str::from_utf8(raw).ok()?) || tape.has_spaced_keys() {
             return None;
         }
-        let mut glance = Glance { stamp: json::event_time(tape.root(), &self.options.extra_time_fields), host: None, has_timestamp: false };
+        let stamp = json::event_time(tape.root(), &self.options.extra_time_fields);
+        // Whose clock is learned is read as a whole.
+        if record.arrival.is_some() && stamp.is_some_and(|stamp| !matches!(stamp, Stamp::Instant(_))) {
+            return None;
+        }
+        let mut glance = Glance { stamp, host: None, has_timestamp: false };
         for (key, _, value) in tape.root().entries() {
             match key {
                 "host" => glance.host = value.text().map(Box::from),
@@ -308,12 +321,26 @@ impl Normaliser {
             let preceding = self.state.streams.preceding(&record.stream);
             let own = stamp.and_then(|(stamp, _)| place::time_of(stamp, &self.options.timezone, preceding, self.options.now));
             let time = own.or(preceding.map(|line| line.time)).unwrap_or(self.options.now);
-            return Timed { time, own: own.is_some(), unused: text.filter(|_| own.is_none()) };
+            return Timed { time, own: own.is_some(), unused: text.filter(|_| own.is_none()), local: None };
         };
         match stamp {
-            Some((Stamp::Instant(time), _)) => Timed { time, own: true, unused: None },
-            _ => Timed { time: arrival, own: false, unused: text },
+            Some((Stamp::Instant(time), _)) => Timed { time, own: true, unused: None, local: None },
+            stamp => {
+                let local = stamp.and_then(|(stamp, _)| place::time_of(stamp, &TimeZone::UTC, None, arrival));
+                Timed { time: arrival, own: false, unused: text, local }
+            }
         }
+    }
+
+    /// The time of a live line whose host's clock is known (T2).
+    fn learned<'a>(&mut self, timed: Timed<'a>, record: &Record, fields: &mut Map<String, Value>) -> Timed<'a> {
+        let Some((stamp, arrival)) = timed.local.zip(record.arrival) else { return timed };
+        // A sender's next connection is another stream, but its clock is the same.
+        let way = record.peer.map_or_else(|| record.stream.to_string(), |peer| format!("{} {peer}", record.source));
+        let host = fields.get("host").and_then(Value::as_str).unwrap_or_default();
+        let Some(known) = self.state.clocks.hear(&way, host, stamp, arrival) else { return timed };
+        fields.entry("clock_offset").or_insert_with(|| Value::from(Span(known.offset.0.saturating_add(500_000_000)).as_secs()));
+        Timed { time: known.time, own: true, ..timed }
     }
 
     fn remember(&mut self, record: &Record, time: Time) {
