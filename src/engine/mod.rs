@@ -21,6 +21,7 @@ mod devices;
 mod effects;
 mod handle;
 mod hands;
+mod health;
 mod index;
 mod intake;
 mod leases;
