@@ -22,6 +22,7 @@ mod devices;
 mod effects;
 mod handle;
 mod hands;
+mod health;
 mod index;
 mod intake;
 mod leases;
