@@ -49,7 +49,7 @@ where
     let metrics = recorder().map_err(|error| invalid(&error))?;
     let status = Status::default();
     name_what_is_left_out(&setup)?;
-    let (listen, data_dir) = (setup.settings.http.listen, setup.settings.data_dir.clone());
+    let (listen, data_dir, health) = (setup.settings.http.listen, setup.settings.data_dir.clone(), setup.settings.health.every.to_std());
     let token = setup.token().map_err(|error| invalid(&error))?.map(|token| Pages::digest(token.expose()));
     let (doors, to_doors) = watch::channel(Vec::new());
     let ingest = Ingest::new(&setup.source_tokens().map_err(|error| invalid(&error))?, to_doors, status.clone());
@@ -71,6 +71,10 @@ where
     };
     doors.send_replace(engine.doors());
     let _ = started.set(Arc::downgrade(&engine));
+    if !health.is_zero() {
+        let metrics = metrics.clone();
+        engine.observe(health, move || metrics.render());
+    }
     let socket = control::bind(&data_dir).map_err(|error| invalid(&format!("cannot make {}: {error}", control::path(&data_dir).display())))?;
     let control = tokio::spawn(control::serve(socket, Arc::new(Control { engine: engine.clone() }), stop.clone()));
     let beside = tokio::spawn(ready(engine.clone()));

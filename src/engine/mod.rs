@@ -10,6 +10,7 @@
 //!
 //! Torn down from left to right: each part ends when the one before it has, so that nothing accepted is left behind.
 
+mod ahead;
 mod bounds;
 mod bundle;
 mod checkpoint;
@@ -21,6 +22,7 @@ mod devices;
 mod effects;
 mod handle;
 mod hands;
+mod health;
 mod index;
 mod intake;
 mod leases;
