@@ -8,6 +8,7 @@ mod correlate;
 mod detect;
 mod eval;
 mod finding;
+mod fuzz;
 mod guide;
 mod index;
 mod ingest;
