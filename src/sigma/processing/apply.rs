@@ -43,12 +43,8 @@ fn meant(step: &Step, set: &RuleSet, trail: &Trail) -> Vec<bool> {
 
 /// The detections of a log source, and the correlations over any of them.
 fn of_source(source: &LogSource, set: &RuleSet) -> Vec<bool> {
-    let parts = |source: &LogSource| [source.product.clone(), source.category.clone(), source.service.clone()];
-    let same = |wanted: &Option<Arc<str>>, own: &Option<Arc<str>>| {
-        wanted.as_ref().is_none_or(|wanted| own.as_ref().is_some_and(|own| own.eq_ignore_ascii_case(wanted)))
-    };
     let of = |rule: &Rule| match &rule.body {
-        Body::Detection(detection) => parts(source).iter().zip(&parts(&detection.logsource)).all(|(wanted, own)| same(wanted, own)),
+        Body::Detection(detection) => source.covers(&detection.logsource),
         Body::Correlation(_) => false,
     };
     let mut found: Vec<bool> = set.rules.iter().map(of).collect();
