@@ -12,6 +12,7 @@ mod extract;
 mod finding;
 mod json;
 mod place;
+mod process;
 mod rfc5424;
 mod stamp;
 mod syslog;
@@ -30,6 +31,7 @@ use crate::model::{Event, Inventory, LogSource, NodeId, Payload, Record, RecordI
 pub use extract::Extractors;
 pub use finding::{Refusal, check_finding};
 use place::Streams;
+use process::{Process, Processes};
 use stamp::Stamp;
 pub use tape::{Kind, Tape, View, hash};
 pub use windows::Said;
@@ -89,6 +91,7 @@ pub struct Normaliser {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct State {
     streams: Streams,
+    processes: Processes,
 }
 
 /// What a record says.
@@ -174,7 +177,7 @@ impl Normaliser {
         (event, refusal)
     }
 
-    fn log<'a>(&self, raw: &'a str, record: &Record) -> Read<'a> {
+    fn log<'a>(&mut self, raw: &'a str, record: &Record) -> Read<'a> {
         let object = if raw.starts_with('{') { serde_json::from_str::<Map<String, Value>>(raw).ok() } else { None };
         match object {
             Some(object) => self.structured(object, record),
@@ -221,20 +224,23 @@ impl Normaliser {
         time
     }
 
-    fn log_line<'a>(&self, raw: &'a str, record: &Record) -> Read<'a> {
+    fn log_line<'a>(&mut self, raw: &'a str, record: &Record) -> Read<'a> {
         let (text, cut) = match raw.strip_suffix(CUT_MARK) {
             Some(text) => (text, true),
             None => (raw, false),
         };
-        let extractors = &self.extractors;
-        let line = syslog::parse(text, &|name| extractors.knows(name));
+        let line = syslog::parse(text, &|name| self.extractors.knows(name));
         let timed = self.time(line.stamp, record);
         let mut fields = header_fields(&line);
         let mut logsource = LogSource::default();
         if cut {
             fields.insert("truncated".to_owned(), Value::from(true));
         } else if let Some(program) = line.tagged.program {
-            logsource = extractors.apply(program, line.tagged.message, &mut fields);
+            let applied = self.extractors.apply(program, line.tagged.message, &mut fields);
+            if let Some(pid) = line.tagged.pid {
+                self.state.processes.join(&Process { record, host: line.host, program, pid, time: timed.time }, &applied, &mut fields);
+            }
+            logsource = applied.logsource;
         }
         Read { fields, logsource, timed, finding: false }
     }

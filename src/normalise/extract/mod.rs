@@ -21,6 +21,16 @@ pub struct Extractors {
     by_program: BTreeMap<Arc<str>, Vec<usize>>,
 }
 
+/// What a message was typed as, beside its fields.
+#[derive(Default)]
+pub(super) struct Applied<'a> {
+    pub(super) logsource: LogSource,
+    /// Fields that later lines of the same process may need.
+    pub(super) remember: &'a [Arc<str>],
+    /// Fields that this line takes from what its process said before.
+    pub(super) recall: &'a [Arc<str>],
+}
+
 impl Extractors {
     /// Loads extractor files. Every pattern is tried on its own examples; a file with anything wrong in it is left out
     /// whole, and the diagnostics say what and where.
@@ -55,22 +65,27 @@ impl Extractors {
         self.by_program.contains_key(program)
     }
 
-    /// Types a message: adds `action` and the fields of the first pattern that matches, and says what log source the line
-    /// is of. A program whose extractor names a log source has it also when no pattern matches.
-    pub(super) fn apply(&self, program: &str, message: &str, fields: &mut Map<String, Value>) -> LogSource {
-        let mut source = LogSource::default();
-        let files = self.by_program.get(program).into_iter().flatten().filter_map(|index| self.files.get(*index));
-        for file in files {
-            if source == LogSource::default() {
-                source = file.logsource.clone();
+    /// Types a message: adds `domain`, `action` and the fields of the first pattern that matches, and says what log source the line
+    /// is of. A program whose extractor names a log source has it also when no pattern matches, and its domain if it has but one file.
+    pub(super) fn apply(&self, program: &str, message: &str, fields: &mut Map<String, Value>) -> Applied<'_> {
+        let indices = self.by_program.get(program).map_or(&[][..], Vec::as_slice);
+        let mut applied = Applied::default();
+        for file in indices.iter().filter_map(|index| self.files.get(*index)) {
+            if applied.logsource == LogSource::default() {
+                applied.logsource = file.logsource.clone();
             }
-            if let Some((pattern, read)) = file.find(message) {
+            let found = file.find(message);
+            if let Some(domain) = file.domain.as_deref().filter(|_| found.is_some() || indices.len() == 1) {
+                fields.insert("domain".to_owned(), Value::from(domain));
+            }
+            if let Some((pattern, read)) = found {
                 fields.insert("action".to_owned(), Value::from(&*pattern.action));
                 fields.extend(read);
-                return pattern.logsource.clone().unwrap_or_else(|| file.logsource.clone());
+                let logsource = pattern.logsource.clone().unwrap_or_else(|| file.logsource.clone());
+                return Applied { logsource, remember: &pattern.remember, recall: &pattern.recall };
             }
         }
-        source
+        applied
     }
 
     fn add(&mut self, program: Program) {

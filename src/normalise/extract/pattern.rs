@@ -21,6 +21,10 @@ pub(super) struct Pattern {
     pub(super) name: Arc<str>,
     pub(super) action: Arc<str>,
     pub(super) logsource: Option<LogSource>,
+    /// Fields that later lines of the same process may need.
+    pub(super) remember: Vec<Arc<str>>,
+    /// Fields that this line takes from what its process said before.
+    pub(super) recall: Vec<Arc<str>>,
     head: String,
     regex: Regex,
     fields: Vec<(Option<Arc<str>>, Kind)>,
@@ -40,7 +44,8 @@ impl Pattern {
     ) -> Result<Pattern, regex::Error> {
         let regex = compile(&format!(r"\A(?:{})\z", template.regex()))?;
         let fields = template.fields().map(|(name, kind)| (name.map(Arc::from), kind)).collect();
-        Ok(Pattern { name: name.into(), action: action.into(), logsource, head: template.head().to_owned(), regex, fields, pairs, set })
+        let (remember, recall) = (Vec::new(), Vec::new());
+        Ok(Pattern { name: name.into(), action: action.into(), logsource, remember, recall, head: template.head().to_owned(), regex, fields, pairs, set })
     }
 
     /// The fields of a message; `None` when it is not of this wording, or a value is not of its type.
@@ -83,6 +88,7 @@ fn compile(text: &str) -> Result<Regex, regex::Error> {
 pub(super) struct Program {
     pub(super) programs: Vec<Arc<str>>,
     pub(super) logsource: LogSource,
+    pub(super) domain: Option<Arc<str>>,
     /// What may stand before the wording: its first byte, and the whole.
     skip: Option<(u8, Regex)>,
     patterns: Vec<Pattern>,
@@ -90,8 +96,8 @@ pub(super) struct Program {
 
 impl Program {
     /// Puts a file's patterns together.
-    pub(super) fn new(programs: Vec<Arc<str>>, logsource: LogSource, patterns: Vec<Pattern>) -> Program {
-        Program { programs, logsource, skip: None, patterns }
+    pub(super) fn new(programs: Vec<Arc<str>>, logsource: LogSource, domain: Option<Arc<str>>, patterns: Vec<Pattern>) -> Program {
+        Program { programs, logsource, domain, skip: None, patterns }
     }
 
     /// Leaves out what may stand before every wording. The error says what is wrong with it.
