@@ -19,10 +19,9 @@ use super::handle::addresses;
 use super::hands::Hands;
 use super::intake;
 use super::status::{Gravity, Status};
-use crate::action::Posture;
 use crate::config::{Content, Part, Paths, Settings, Watcher};
 use crate::journal::{Revisions, SpoolHandle};
-use crate::model::{EntryBody, RevisionKind};
+use crate::model::{EntryBody, Posture, RevisionKind};
 
 /// So long nothing must have changed before it is read: a file is seldom written in one go.
 const QUIET: Duration = Duration::from_millis(200);
@@ -41,7 +40,6 @@ pub(super) struct Reloader {
     pub(super) paths: Paths,
     /// `opmas.toml` as it was when opmas started.
     pub(super) text: Arc<str>,
-    pub(super) settings: Settings,
     pub(super) content: watch::Sender<Arc<Content>>,
     /// The revisions that the spool has.
     pub(super) live: Live,
@@ -161,7 +159,7 @@ impl Reloader {
         self.verified.send_replace(Arc::new(addresses(&content.inventory)));
         let before = self.content.borrow().clone();
         let others = before.catalogue != content.catalogue || before.inventory != content.inventory;
-        let needed = self.settings.posture != Posture::Observe && !content.inventory.devices.is_empty();
+        let needed = self.effects.posture() != Posture::Observe && !content.inventory.devices.is_empty();
         // It reads its own files when it starts.
         if others && (needed || self.hands.are_there()) {
             self.hands.start().await;

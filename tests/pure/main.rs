@@ -9,6 +9,7 @@ mod detect;
 mod eval;
 mod finding;
 mod guide;
+mod hand;
 mod index;
 mod ingest;
 mod journal;
