@@ -81,7 +81,7 @@ fn policy(request: &Request<'_>) -> [Limit; 4] {
         Trust::Verified => Mode::Auto,
     };
     [
-        limit(posture_most, format!("posture is {}", posture.word()), "posture = \"armed\" in opmas.toml".to_owned()),
+        limit(posture_most, format!("posture is {}", posture.word()), "posture = \"armed\" in opmas.toml, or opmas posture,".to_owned()),
         limit(mode, format!("the mode of {playbook} is {}", mode.word()), format!("mode = \"auto\" in {playbook}.rhai")),
         limit(ceiling, format!("the ceiling of {action} is {}", ceiling.word()), format!("{action} = \"auto\" under [actions] in opmas.toml")),
         limit(

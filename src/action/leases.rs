@@ -137,8 +137,11 @@ impl Leases {
             // `done` may have put the next look off further.
             LeaseChange::Reasserted => lease.at_ease(lease.next.max(at.plus(self.verify_every))),
             LeaseChange::Lost => lease.want = Want::Reassert,
-            LeaseChange::Extended => (lease.until, lease.want, lease.next) = (*until, Want::Reassert, *at),
-            LeaseChange::Revoked => (lease.until, lease.end_next) = (*until, Time::MIN),
+            LeaseChange::Extended | LeaseChange::Revoked => {
+                // What was in the way before is tried anew.
+                (lease.until, lease.end_next, lease.next) = (*until, Time::MIN, *at);
+                (lease.want, lease.trouble, lease.failures) = (Want::Reassert, None, 0);
+            }
             LeaseChange::Ended => {}
         }
         Ok(())

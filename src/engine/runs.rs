@@ -96,7 +96,10 @@ pub(super) async fn drive(runner: Arc<Runner>, mut run: Run, wanted: watch::Rece
                 let reason = run.step(&key).map(|step| step.step.reason.clone()).unwrap_or_default();
                 vec![ended(&run, &key, state, &reason)]
             }
-            (None, NextMove::Hold { reason, .. }) => vec![moved(&run, RunState::Waiting, reason)],
+            (None, NextMove::Hold { reason, .. }) => {
+                let reason = format!("{reason}, then opmas playbook resume {id}, or cancel {id}", id = run.id());
+                vec![moved(&run, RunState::Waiting, reason)]
+            }
         };
         if !runner.record(&mut run, records).await {
             return run;
