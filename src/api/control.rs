@@ -14,7 +14,7 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::Part;
-use crate::engine::{Engine, LeaseOrder, NotDone, Order, PostureState, Reason, Wanted, Wish};
+use crate::engine::{Engine, LeaseOrder, NotDone, Order, PostureState, Reason, RuleState, Wanted, Wish};
 use crate::executor::Reply;
 use crate::index::{self, Query, Rows};
 use crate::model::Posture;
@@ -41,6 +41,8 @@ pub enum Request {
     },
     /// Read `devices.toml` anew.
     InventoryReload,
+    /// What each rule does.
+    Rules,
     /// What was decided.
     Query {
         /// What of it.
@@ -98,6 +100,11 @@ pub enum Answer {
     Inventory {
         /// Their number.
         devices: usize,
+    },
+    /// Each rule that is live.
+    Rules {
+        /// By key.
+        rules: Vec<RuleState>,
     },
     /// Rows of the index.
     Rows {
@@ -229,6 +236,7 @@ impl Control {
         match request {
             Request::Status => self.status(),
             Request::DeviceCheck { device } => Answer::Device { reply: Box::new(self.engine.check_device(&device).await) },
+            Request::Rules => Answer::Rules { rules: self.engine.status().tally().rules() },
             Request::Query { query } => match self.engine.query(query).await {
                 Ok(found) => Answer::Rows { found: Box::new(found) },
                 Err(why) => Answer::Failed { why },

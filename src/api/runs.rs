@@ -2,7 +2,7 @@
 //!
 //! The bearer token says who answers: one of `[api.token.NAME]`. The body may be `{"because": "…"}`.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock, Weak};
 
 use axum::body::Bytes;
 use axum::extract::{DefaultBodyLimit, Path, State};
@@ -12,10 +12,9 @@ use axum::routing::post;
 use axum::{Json, Router};
 use serde::Deserialize;
 use serde_json::json;
-use tokio::sync::watch;
 
 use super::http::{Pages, Token, unauthorised, whose};
-use crate::engine::{Hand, NotDone, Order, Wish};
+use crate::engine::{Engine, NotDone, Order, Wish};
 use crate::secret::Secret;
 
 /// Longest body, in bytes.
@@ -25,15 +24,15 @@ const MAX_BODY: usize = 4 << 10;
 #[derive(Clone)]
 pub struct Runs {
     tokens: Arc<[Token]>,
-    /// The way to the runs, once opmas has started.
-    hand: watch::Receiver<Option<Hand>>,
+    /// The running system, once it is there.
+    engine: Arc<OnceLock<Weak<Engine>>>,
 }
 
 impl Runs {
-    /// With the tokens by their names; `hand` may come later.
+    /// With the tokens by their names; the system may come later.
     #[must_use]
-    pub fn new(tokens: &[(Arc<str>, Secret)], hand: watch::Receiver<Option<Hand>>) -> Runs {
-        Runs { tokens: tokens.iter().map(|(name, token)| (name.clone(), Pages::digest(token.expose()))).collect(), hand }
+    pub fn new(tokens: &[(Arc<str>, Secret)], engine: Arc<OnceLock<Weak<Engine>>>) -> Runs {
+        Runs { tokens: tokens.iter().map(|(name, token)| (name.clone(), Pages::digest(token.expose()))).collect(), engine }
     }
 }
 
@@ -67,7 +66,7 @@ async fn answer(State(runs): State<Runs>, Path((id, word)): Path<(String, String
         Ok(body) => body.because,
         Err(error) => return failed(StatusCode::BAD_REQUEST, &format!("the body is {{\"because\": \"…\"}} or empty: {error}")),
     };
-    let Some(hand) = runs.hand.borrow().clone() else { return failed(StatusCode::SERVICE_UNAVAILABLE, "opmas is starting") };
+    let Some(hand) = runs.engine.get().and_then(Weak::upgrade).map(|engine| engine.hand()) else { return failed(StatusCode::SERVICE_UNAVAILABLE, "opmas is starting") };
     match hand.order(Order { of: id, wish, by: format!("token {name}").into(), because }).await {
         Ok(run) => Json(json!({ "run": run, "answer": word })).into_response(),
         Err(NotDone::Unknown(why)) => failed(StatusCode::NOT_FOUND, &why),

@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 use super::effects::{Effects, lock};
 use super::hand::{Hand, NotDone};
 use super::hands::Hands;
+use super::health::Observer;
 use super::leases::{self, LeaseOrder};
 use super::posture::{self, PostureState, Wanted};
 use super::reload;
@@ -82,6 +83,13 @@ impl Engine {
     #[must_use]
     pub fn input(&self) -> mpsc::Sender<Batch> {
         self.batches.clone()
+    }
+
+    /// Has opmas write every so often into its own spool how it is (docs/fields.md), until it stops. `metrics` gives them in Prometheus'
+    /// text form.
+    pub fn observe(&self, every: Duration, metrics: impl Fn() -> String + Send + Sync + 'static) {
+        let observer = Observer { metrics: Box::new(metrics), status: self.status.clone(), spool: self.spool.clone() };
+        tokio::spawn(observer.run(every, self.stop.ticks.clone()));
     }
 
     /// The ways in for what comes by HTTP.

@@ -10,6 +10,7 @@
 //!
 //! Torn down from left to right: each part ends when the one before it has, so that nothing accepted is left behind.
 
+mod ahead;
 mod bounds;
 mod bundle;
 mod checkpoint;
@@ -22,6 +23,7 @@ mod effects;
 mod hand;
 mod handle;
 mod hands;
+mod health;
 mod index;
 mod intake;
 mod leases;
@@ -39,6 +41,7 @@ mod retain;
 mod runs;
 mod start;
 mod status;
+mod tally;
 mod worker;
 
 pub use hand::{Hand, NotDone, Order, Wish};
@@ -50,3 +53,4 @@ pub use posture::{PostureState, Wanted};
 pub use progress::{Progress, Unit};
 pub use start::{StartError, start};
 pub use status::{Gravity, Reason, Status};
+pub use tally::{RuleState, Tally};

@@ -195,9 +195,11 @@ impl Acting {
         Reloader {
             paths: setup.paths,
             text: setup.text,
+            settings: setup.settings,
             content: self.content.clone(),
             live: caught_up.live.clone(),
             revisions: self.revisions.clone(),
+            ahead: caught_up.ahead.clone(),
             spool,
             effects: self.effects.clone(),
             hands: self.hands.clone(),

@@ -96,14 +96,6 @@ impl Template {
         Ok(())
     }
 
-    /// The characters that every message of the pattern begins with.
-    pub(super) fn head(&self) -> &str {
-        match self.parts.first() {
-            Some(Part::Fixed(text)) => text,
-            _ => "",
-        }
-    }
-
     /// The regular expression for the whole template, one group a field, without anchors.
     pub(super) fn regex(&self) -> String {
         let piece = |part: &Part| match part {
