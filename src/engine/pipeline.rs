@@ -284,11 +284,11 @@ impl Pipeline {
             Draft::Quiet(glance) => return self.quiet(seq, record, &glance),
             Draft::Parsed(parsed, matched) => (*parsed, matched),
         };
-        let known = ADDED.map(|name| parsed.fields.contains_key(name));
+        let (known, recalls) = (ADDED.map(|name| parsed.fields.contains_key(name)), parsed.recalls());
         let (event, refused) = self.event(seq, record, parsed);
         let mut added =
             ADDED.iter().zip(known).filter(|(name, known)| !known || **name == "timestamp").filter_map(|(name, _)| Some((name, event.fields.get(*name)?)));
-        if !refused && added.any(|(name, value)| !self.detector.is_inert(name, value, room)) {
+        if !refused && (recalls || added.any(|(name, value)| !self.detector.is_inert(name, value, room))) {
             matched = self.detector.matches_with(&event, self.settings.logsource, room);
         }
         self.take(event, matched, record.arrival)
