@@ -66,7 +66,9 @@ async fn answer(State(runs): State<Runs>, Path((id, word)): Path<(String, String
         Ok(body) => body.because,
         Err(error) => return failed(StatusCode::BAD_REQUEST, &format!("the body is {{\"because\": \"…\"}} or empty: {error}")),
     };
-    let Some(hand) = runs.engine.get().and_then(Weak::upgrade).map(|engine| engine.hand()) else { return failed(StatusCode::SERVICE_UNAVAILABLE, "opmas is starting") };
+    let Some(hand) = runs.engine.get().and_then(Weak::upgrade).map(|engine| engine.hand()) else {
+        return failed(StatusCode::SERVICE_UNAVAILABLE, "opmas is starting");
+    };
     match hand.order(Order { of: id, wish, by: format!("token {name}").into(), because }).await {
         Ok(run) => Json(json!({ "run": run, "answer": word })).into_response(),
         Err(NotDone::Unknown(why)) => failed(StatusCode::NOT_FOUND, &why),

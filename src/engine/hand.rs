@@ -87,16 +87,25 @@ impl Hand {
     }
 }
 
+/// A reason as it is kept: bounded, on one line.
+pub(super) fn reason(because: &str) -> String {
+    because.chars().filter(|c| !c.is_control()).take(MAX_BECAUSE).collect()
+}
+
+/// `denied by root: not today`
+pub(super) fn said(verb: &str, by: &str, because: &str) -> String {
+    let because = reason(because);
+    if because.is_empty() { format!("{verb} by {by}") } else { format!("{verb} by {by}: {because}") }
+}
+
 impl Order {
-    /// `denied by root: not today`
     pub(super) fn said(&self, verb: &str) -> String {
-        let because: String = self.because.chars().filter(|c| !c.is_control()).take(MAX_BECAUSE).collect();
-        if because.is_empty() { format!("{verb} by {}", self.by) } else { format!("{verb} by {}: {because}", self.by) }
+        said(verb, &self.by, &self.because)
     }
 
     fn answered(&self, run: &Run, approved: bool) -> Option<Decided> {
         let plan = run.asked()?.to_approve().collect();
-        let (by, because) = (self.by.clone(), self.because.chars().take(MAX_BECAUSE).collect());
+        let (by, because) = (self.by.clone(), reason(&self.because));
         Some(Decided::Answered { run: run.id().clone(), playbook: run.playbook().clone(), approved, by, because, plan, at: clock::now() })
     }
 }
@@ -264,7 +273,7 @@ impl Desk {
         }
         let at = clock::now();
         let id = FindingId::new(&["run by hand", &finding.id.0, &playbook.name, &at.to_string()]).0;
-        let by_hand = ByHand { by: order.by.clone(), because: order.because.chars().take(MAX_BECAUSE).collect(), finding: finding.clone() };
+        let by_hand = ByHand { by: order.by.clone(), because: reason(&order.because), finding: finding.clone() };
         let begun = Decided::Run {
             run: id.get(..16).unwrap_or(&id).into(),
             playbook: playbook.name.clone(),

@@ -10,7 +10,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::effects::{Effects, lock};
-use super::hand::NotDone;
+use super::hand::{NotDone, said};
 use super::hands::Hands;
 use super::status::{Gravity, Status};
 use crate::action::{Guard, GuardConfig, Lease, LeaseId, LeaseOp, LeaseWork};
@@ -144,14 +144,13 @@ fn changes(effects: &Effects, order: &LeaseOrder, by: &str) -> Result<(Vec<crate
         _ if order.lease.is_some() => return Err(NotDone::Unknown("several effects have a name that begins so; give more of it".to_owned())),
         _ => {}
     }
-    let because = if order.because.is_empty() { String::new() } else { format!(": {}", order.because) };
     let change = |lease: &&Lease| match order.longer {
-        None => Ok(lease.changed(LeaseChange::Revoked, now, now, &format!("ended by {by}{because}"))),
+        None => Ok(lease.changed(LeaseChange::Revoked, now, now, &said("ended", by, &order.because))),
         Some(longer) => {
             let until = lease.until.max(now).plus(longer);
             match leases.longest(&lease.id.action) {
                 Some(longest) if until.since(now) > longest => Err(NotDone::NotNow(format!("{} holds {longest} at most", lease.id.action))),
-                _ => Ok(lease.changed(LeaseChange::Extended, until, now, &format!("extended by {by}{because}"))),
+                _ => Ok(lease.changed(LeaseChange::Extended, until, now, &said("extended", by, &order.because))),
             }
         }
     };

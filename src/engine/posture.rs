@@ -9,6 +9,7 @@ use tokio_util::sync::CancellationToken;
 use super::bounds;
 use super::decide::Detected;
 use super::effects::Effects;
+use super::hand::{reason, said};
 use super::status::{Gravity, Status};
 use crate::clock;
 use crate::model::{Decided, POSTURE_CHANGED, Posture, SetPosture, Severity, Span, Time};
@@ -89,7 +90,7 @@ pub(super) async fn change(effects: &Effects, wanted: Wanted, by: &Arc<str>) -> 
         }
     }
     let set = wanted.posture.map(|posture| SetPosture { posture, until: wanted.lasts.map(|lasts| at.plus(lasts)) });
-    if effects.record(vec![Decided::Posture { set, by: by.clone(), because: wanted.because, at }]).await {
+    if effects.record(vec![Decided::Posture { set, by: by.clone(), because: reason(&wanted.because), at }]).await {
         Ok(effects.posture.borrow().clone())
     } else {
         Err("it cannot be recorded, and stays as it was".to_owned())
@@ -150,8 +151,7 @@ fn sentence(standing: &PostureState, last: &Changed) -> String {
         Some(SetPosture { posture, until: Some(until) }) => format!("{} until {}", posture.word(), until.brief()),
         Some(SetPosture { posture, until: None }) => posture.word().to_owned(),
     };
-    let because = if last.because.is_empty() { String::new() } else { format!(": {}", last.because) };
-    format!("the posture is {what}, by {}{because}; configured is {}", last.by, standing.configured.word())
+    format!("{}; configured is {}", said(&format!("the posture is {what},"), &last.by, &last.because), standing.configured.word())
 }
 
 fn finding(standing: &PostureState, last: &Changed) -> crate::model::Finding {

@@ -272,6 +272,12 @@ fn what_is_not_carried_out_is_answered_or_held() {
 /// A script and the run together, the engine's part played with every verdict, crashing (forgetting all but the ledger) after each record.
 #[test]
 fn a_run_that_is_rebuilt_from_the_ledger_after_every_record_takes_each_step_once() {
+    for (verdict, asks) in [(Verdict::Auto, 0), (Verdict::Approve, 1)] {
+        rebuilt_after_every_record(verdict, asks);
+    }
+}
+
+fn rebuilt_after_every_record(verdict: Verdict, asks: usize) {
     let script = r#"if finding.device.block_ip("203.0.113.9").ok { device("attic").collect_log(); } device("barn").collect_log();"#;
     let mut ledger = vec![begin()];
     let mut carried_out = Vec::new();
@@ -280,7 +286,7 @@ fn a_run_that_is_rebuilt_from_the_ledger_after_every_record_takes_each_step_once
         ledger[1..].iter().for_each(|record| run.apply(record).unwrap());
         let record = match run.next() {
             NextMove::Evaluate => match evaluate(&Evaluate { history: run.history(), ..request(script) }).progress {
-                Progress::Ready(calls) => intent(&calls[0].key, Verdict::Auto).with(&calls[0]),
+                Progress::Ready(calls) => intent(&calls[0].key, verdict).with(&calls[0]),
                 Progress::Done => moved(RunState::Done),
                 other => panic!("{other:?}"),
             },
@@ -289,13 +295,24 @@ fn a_run_that_is_rebuilt_from_the_ledger_after_every_record_takes_each_step_once
                 attempt(&key, n)
             }
             NextMove::Settle { key, .. } => end(&key, OutcomeState::Enforced),
+            NextMove::Ask { .. } if run.asked().is_none() => {
+                let planned = evaluate(&Evaluate { history: run.history(), plan: true, ..request(script) }).planned;
+                let of = |call: &Call| match intent(&call.key, verdict).with(call) {
+                    Decided::Intent { step, .. } => *step,
+                    other => panic!("{other:?}"),
+                };
+                asked(&planned.iter().map(of).collect::<Vec<_>>())
+            }
+            NextMove::Ask { .. } => moved(RunState::Waiting),
+            NextMove::Wait if run.asked().is_some() => answered(true, &run.asked().unwrap().plan),
+            NextMove::Wait => moved(RunState::Running),
             NextMove::Finished => break,
             other => panic!("{other:?}"),
         };
         ledger.push(record);
     }
     assert_eq!(carried_out.iter().map(|key| &key[..2]).collect::<Vec<_>>(), ["1-", "2-", "3-"]);
-    assert_eq!(ledger.len(), 1 + 3 * 3 + 1);
+    assert_eq!(ledger.len(), 1 + 3 * 3 + 1 + 4 * asks, "one answer covers the plan");
 }
 
 trait WithCall {
