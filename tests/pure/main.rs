@@ -10,6 +10,7 @@ mod eval;
 mod finding;
 mod fuzz;
 mod guide;
+mod hand;
 mod index;
 mod ingest;
 mod journal;
