@@ -16,7 +16,7 @@ use self::network::{Network, Scratch};
 use serde_json::{Map, Value};
 
 pub use self::explain::explain;
-pub use self::scan::Scan;
+pub use self::scan::{Ready, Scan};
 use crate::model::{Event, LogSource, Time};
 use crate::normalise::Tape;
 use crate::sigma::RuleSet;
@@ -99,7 +99,13 @@ impl Detector {
     /// Whether one more value, in a field of this name, can change nothing for any rule.
     #[must_use]
     pub fn is_inert(&self, field: &str, value: &Value, room: &mut Room) -> bool {
-        (field == "timestamp" && self.times_are_inert) || value.as_str().is_some_and(|text| self.network.is_inert(field, text, &mut room.scratch))
+        match value {
+            Value::String(_) if field == "timestamp" && self.times_are_inert => true,
+            Value::String(text) => self.network.is_inert(field, text, &mut room.scratch),
+            // Keywords look at texts alone.
+            Value::Number(_) | Value::Bool(_) | Value::Null => self.network.is_unnamed(field),
+            Value::Array(_) | Value::Object(_) => false,
+        }
     }
 
     /// Whether a field `timestamp` can change anything for some rule: one names it, or looks through all strings for what a time may hold.

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 pub use super::ahead::Compiled;
 use super::draft::{Draft, Drafter};
+use super::tally::Tally;
 use crate::correlate::{self, Correlator, Counters, Fired, Judgement, Limits, State, Timekeeper, Told, WireEvent};
 use crate::detect::{Detector, LogsourceMode, Room};
 use crate::diag::Diagnostic;
@@ -19,7 +20,7 @@ use crate::sigma::RuleSet;
 /// What begins every snapshot (stable).
 const MAGIC: &[u8] = b"opmas-state";
 /// The version of what follows the magic; raised with every change of a serialised type.
-const VERSION: u16 = 2;
+const VERSION: u16 = 3;
 
 /// A finding in the order of firing; silent rules (C11) give none.
 pub type Found = Fired;
@@ -109,6 +110,8 @@ pub struct Pipeline {
     /// By `seq`: of the last call.
     refused: Vec<(u64, Refusal)>,
     settings: Settings,
+    /// Of a running opmas.
+    tally: Option<Tally>,
 }
 
 impl Pipeline {
@@ -122,7 +125,13 @@ impl Pipeline {
         let timekeeper = Timekeeper::new(settings.lateness);
         let rooms = std::iter::repeat_with(Room::default).take(settings.threads.max(1)).collect();
         let (pending, refused) = (BTreeMap::new(), Vec::new());
-        Ok(Pipeline { rules, inventory, normaliser, timekeeper, detector, rooms, correlator, pending, refused, settings })
+        Ok(Pipeline { rules, inventory, normaliser, timekeeper, detector, rooms, correlator, pending, refused, settings, tally: None })
+    }
+
+    /// With what each rule does counted.
+    #[must_use]
+    pub fn counted(self, tally: Tally) -> Pipeline {
+        Pipeline { tally: Some(tally), ..self }
     }
 
     /// The rules that decide.
@@ -141,6 +150,13 @@ impl Pipeline {
     #[must_use]
     pub fn groups(&self) -> usize {
         self.correlator.len()
+    }
+
+    /// Rules in their warm-up, which only learn, and until when (C14): a sentence for each.
+    #[must_use]
+    pub fn learning(&self) -> Vec<String> {
+        let named = |(rule, until): (usize, Time)| self.rules.rules.get(rule).map(|rule| format!("{} until {}", rule.title, until.brief()));
+        self.correlator.learning(self.watermark()).into_iter().filter_map(named).collect()
     }
 
     /// The streams that the watermark knows, for those that look for idle ones.
@@ -223,9 +239,9 @@ impl Pipeline {
             },
             Draft::Parsed(parsed, matched, seen) => (parsed, matched, seen),
         };
-        let had = ADDED.map(|name| parsed.fields.contains_key(name));
+        let (had, recalls) = (ADDED.map(|name| parsed.fields.contains_key(name)), parsed.recalls());
         let (event, refusal) = placed(&mut self.normaliser, &self.inventory, seq, record, *parsed);
-        if refusal.is_none() && self.drafter().is_changed(&event, had, seen, room) {
+        if refusal.is_none() && (recalls || self.drafter().is_changed(&event, had, seen, room)) {
             matched = self.detector.matches_with(&event, self.settings.logsource, room);
         }
         self.refused.extend(refusal.map(|refusal| (seq, refusal)));
@@ -259,6 +275,9 @@ impl Pipeline {
         let (time, judgement) = self.judge(&event.stream, event.seq, (event.time, !event.time_from_arrival), arrival);
         restamp(&mut event, time);
         let event = Arc::new(event);
+        if let Some(tally) = &self.tally {
+            tally.event(&self.rules, &event, &matched);
+        }
         let mut found = self.correlator.detections(&event, &matched);
         found.extend(self.earlier(&judgement));
         if judgement.pending {

@@ -11,7 +11,9 @@ mod canon;
 mod extract;
 mod finding;
 mod json;
+mod offset;
 mod place;
+mod process;
 mod rfc5424;
 mod stamp;
 mod syslog;
@@ -26,10 +28,13 @@ use jiff::tz::TimeZone;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use crate::model::{Event, Inventory, LogSource, NodeId, Payload, Record, RecordId, Time};
+use crate::model::{Event, Inventory, LogSource, NodeId, Payload, Record, RecordId, Span, Time};
 pub use extract::Extractors;
 pub use finding::{Refusal, check_finding};
+use offset::Clocks;
+pub use offset::MAX_CLOCKS;
 use place::Streams;
+use process::{Process, Processes};
 use stamp::Stamp;
 pub use tape::{Kind, Tape, View, hash};
 pub use windows::Said;
@@ -39,7 +44,7 @@ pub use windows::Said;
 pub const CUT_MARK: &str = " [cut: the line is too long]";
 
 /// The fields that an event may get beside its own, by its time and by the inventory.
-pub const ADDED: [&str; 5] = ["timestamp", "stamp", "host", "device", "site"];
+pub const ADDED: [&str; 6] = ["timestamp", "stamp", "clock_offset", "host", "device", "site"];
 
 /// What a recording's stamps mean, and where a structured event's time stands.
 #[derive(Clone, Debug)]
@@ -92,6 +97,8 @@ pub struct Normaliser {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct State {
     streams: Streams,
+    clocks: Clocks,
+    processes: Processes,
 }
 
 /// What a record says by itself, whatever came before it.
@@ -107,7 +114,17 @@ pub struct Parsed {
     stamp: Option<(Stamp, Box<str>)>,
     /// Whether it is a finding: then it says itself which device it is about.
     finding: bool,
+    /// What it tells later lines of its process, or asks earlier ones.
+    process: Option<Box<Process>>,
     raw: Arc<str>,
+}
+
+impl Parsed {
+    /// Whether lines before it may give it fields.
+    #[must_use]
+    pub fn recalls(&self) -> bool {
+        self.process.as_ref().is_some_and(|process| process.recalls())
+    }
 }
 
 /// What has to be known of an event that no rule holds for.
@@ -126,6 +143,8 @@ struct Timed<'a> {
     time: Time,
     own: bool,
     unused: Option<&'a str>,
+    /// The instant that a live stamp without a zone would name in UTC.
+    local: Option<Time>,
 }
 
 impl Normaliser {
@@ -152,7 +171,8 @@ impl Normaliser {
     }
 
     /// The event of one record: always exactly one, whatever its bytes. `seq` is its place in the spool (in a recording
-    /// the 0-based line). Live (`record.arrival` is some) a stamp without a zone is kept as `stamp` and arrival is the time.
+    /// the 0-based line). Live (`record.arrival` is some) a stamp without a zone is kept as `stamp`; the time is arrival until its host's clock is
+    /// known (T2).
     pub fn normalise(&mut self, seq: u64, record: &Record, inventory: &Inventory) -> Event {
         self.read(seq, record, inventory).0
     }
@@ -178,17 +198,22 @@ impl Normaliser {
                 Ok(object) => Parsed { logsource: finding::logsource(), finding: true, ..self.structured(object, raw) },
                 Err(refusal) => {
                     let fields = Map::from_iter([("message".to_owned(), Value::from(&*raw))]);
-                    Parsed { fields, logsource: finding::refused(), refusal: Some(refusal), stamp: None, finding: false, raw }
+                    Parsed { fields, logsource: finding::refused(), refusal: Some(refusal), stamp: None, finding: false, process: None, raw }
                 }
             },
         }
     }
 
-    /// Gives what was read its time and its place: in a recording the lines before it count. It adds fields of [`ADDED`] alone.
+    /// Gives what was read its time and its place: in a recording the lines before it count. It adds fields of
+    /// [`ADDED`] alone, and those that [`Parsed::recalls`] speaks of.
     pub fn place(&mut self, seq: u64, record: &Record, parsed: Parsed, inventory: &Inventory) -> (Event, Option<Refusal>) {
-        let Parsed { mut fields, logsource, refusal, stamp, finding, raw } = parsed;
+        let Parsed { mut fields, logsource, refusal, stamp, finding, process, raw } = parsed;
         let timed = self.time(stamp.as_ref().map(|(stamp, text)| (*stamp, &**text)), record);
+        let timed = self.learned(timed, record, &mut fields);
         self.remember(record, timed.time);
+        if let Some(process) = process {
+            self.state.processes.join(&process, record, timed.time, &mut fields);
+        }
         fields.entry("timestamp").or_insert_with(|| Value::from(timed.time.to_string()));
         if let Some(stamp) = timed.unused.filter(|stamp| !stamp.is_empty()) {
             fields.entry("stamp").or_insert_with(|| Value::from(stamp));
@@ -219,7 +244,7 @@ impl Normaliser {
         let stamp = json::event_time(tape.root(), &self.options.extra_time_fields).map(|stamp| (stamp, "".into()));
         let logsource = windows::logsource(tape.root()).into();
         let finding = finding::claim(&mut fields, &logsource);
-        Parsed { fields, logsource, refusal: None, stamp, finding, raw }
+        Parsed { fields, logsource, refusal: None, stamp, finding, process: None, raw }
     }
 
     /// Puts a record onto the tape that is a plain JSON object, no finding, and without keys that rules write otherwise.
@@ -230,7 +255,12 @@ impl Normaliser {
         if record.payload != Payload::Log || raw.first() != Some(&b'{') || !tape.read(std::str::from_utf8(raw).ok()?) || tape.has_spaced_keys() {
             return None;
         }
-        let mut glance = Glance { stamp: json::event_time(tape.root(), &self.options.extra_time_fields), host: None, has_timestamp: false };
+        let stamp = json::event_time(tape.root(), &self.options.extra_time_fields);
+        // Whose clock is learned is read as a whole.
+        if record.arrival.is_some() && stamp.is_some_and(|stamp| !matches!(stamp, Stamp::Instant(_))) {
+            return None;
+        }
+        let mut glance = Glance { stamp, host: None, has_timestamp: false };
         for (key, _, value) in tape.root().entries() {
             match key {
                 "host" => glance.host = value.text().map(Box::from),
@@ -298,14 +328,16 @@ impl Normaliser {
         let extractors = &self.extractors;
         let line = syslog::parse(text, &|name| extractors.knows(name));
         let mut fields = header_fields(&line);
-        let mut logsource = LogSource::default();
+        let (mut logsource, mut process) = (LogSource::default(), None);
         if cut {
             fields.insert("truncated".to_owned(), Value::from(true));
         } else if let Some(program) = line.tagged.program {
-            logsource = extractors.apply(program, line.tagged.message, &mut fields);
+            let applied = extractors.apply(program, line.tagged.message, &mut fields);
+            process = line.tagged.pid.and_then(|pid| Process::of(&applied, line.host, program, pid)).map(Box::new);
+            logsource = applied.logsource;
         }
         let stamp = line.stamp.map(|(stamp, text)| (stamp, text.into()));
-        Parsed { fields, logsource, refusal: None, stamp, finding: false, raw }
+        Parsed { fields, logsource, refusal: None, stamp, finding: false, process, raw }
     }
 
     fn time<'a>(&self, stamp: Option<(Stamp, &'a str)>, record: &Record) -> Timed<'a> {
@@ -314,12 +346,26 @@ impl Normaliser {
             let preceding = self.state.streams.preceding(&record.stream);
             let own = stamp.and_then(|(stamp, _)| place::time_of(stamp, &self.options.timezone, preceding, self.options.now));
             let time = own.or(preceding.map(|line| line.time)).unwrap_or(self.options.now);
-            return Timed { time, own: own.is_some(), unused: text.filter(|_| own.is_none()) };
+            return Timed { time, own: own.is_some(), unused: text.filter(|_| own.is_none()), local: None };
         };
         match stamp {
-            Some((Stamp::Instant(time), _)) => Timed { time, own: true, unused: None },
-            _ => Timed { time: arrival, own: false, unused: text },
+            Some((Stamp::Instant(time), _)) => Timed { time, own: true, unused: None, local: None },
+            stamp => {
+                let local = stamp.and_then(|(stamp, _)| place::time_of(stamp, &TimeZone::UTC, None, arrival));
+                Timed { time: arrival, own: false, unused: text, local }
+            }
         }
+    }
+
+    /// The time of a live line whose host's clock is known (T2).
+    fn learned<'a>(&mut self, timed: Timed<'a>, record: &Record, fields: &mut Map<String, Value>) -> Timed<'a> {
+        let Some((stamp, arrival)) = timed.local.zip(record.arrival) else { return timed };
+        // A sender's next connection is another stream, but its clock is the same.
+        let way = record.peer.map_or_else(|| record.stream.to_string(), |peer| format!("{} {peer}", record.source));
+        let host = fields.get("host").and_then(Value::as_str).unwrap_or_default();
+        let Some(known) = self.state.clocks.hear(&way, host, stamp, arrival) else { return timed };
+        fields.entry("clock_offset").or_insert_with(|| Value::from(Span(known.offset.0.saturating_add(500_000_000)).as_secs()));
+        Timed { time: known.time, own: true, ..timed }
     }
 
     fn remember(&mut self, record: &Record, time: Time) {
