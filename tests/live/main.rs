@@ -12,6 +12,7 @@ mod ingest;
 mod kafka;
 mod kafka_server;
 mod load;
+mod logins;
 mod mail;
 mod nats;
 mod nats_server;
