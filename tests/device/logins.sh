@@ -54,6 +54,5 @@ echo right | run 4001 sudo -S -p '' id
 printf 'wrong\nwrong\nwrong\n' | run 4001 sudo -k -S -p '' id
 echo right | run 4002 sudo -S -p '' id
 echo right | run 4002 sudo -S -p '' /bin/true '; USER=nobody ; COMMAND=x'
-echo right | run 4001 script -qec "sudo -S -p '' id" /dev/null
 kill "$(cat "$dir/sshd.pid")"
 while [ -e "$dir/sshd.pid" ]; do sleep 0.1; done
