@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::eval::load_rules;
+use super::eval::{Pipelines, load_rules};
 use super::recording::Recording;
 use super::{Done, Exit, Failure, print};
 use crate::config;
@@ -20,12 +20,14 @@ pub(super) struct Arguments {
     #[arg(value_name = "PATH", default_value = "rules")]
     path: PathBuf,
     #[command(flatten)]
+    pipelines: Pipelines,
+    #[command(flatten)]
     recording: Recording,
 }
 
 pub(super) fn run(arguments: &Arguments) -> Done {
     let (path, folder) = (&arguments.path, folder(&arguments.path));
-    let rules = Arc::new(load_rules(folder, false)?);
+    let rules = Arc::new(load_rules(folder, &arguments.pipelines, false)?);
     let normaliser = arguments.recording.normaliser_for(folder)?;
     let files = config::tree(path, |name| name.ends_with(CASES_SUFFIX));
     let files = files.map_err(|error| Failure::new(Exit::Invalid, format!("cannot read the cases in {}: {error}", path.display())))?;

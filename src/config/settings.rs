@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::HttpConfig;
+use super::{HttpConfig, SigmaConfig};
 use crate::action::{Ceilings, GuardConfig, Posture};
 use crate::broker::BrokerConfig;
 use crate::diag::{self, Diagnostic, Place};
@@ -58,6 +58,26 @@ pub struct Settings {
     /// How leases are looked after.
     #[serde(default)]
     pub lease: LeaseConfig,
+    /// What applies to the rules.
+    #[serde(default)]
+    pub sigma: SigmaConfig,
+    /// How opmas looks at itself.
+    #[serde(default)]
+    pub health: HealthConfig,
+}
+
+/// `[health]`
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct HealthConfig {
+    /// How often opmas writes how it is into its own spool, for rules; default 60 s, `"0s"` for never.
+    pub every: Span,
+}
+
+impl Default for HealthConfig {
+    fn default() -> HealthConfig {
+        HealthConfig { every: Span::secs(60) }
+    }
 }
 
 /// `[lease]`
@@ -76,6 +96,8 @@ impl Default for LeaseConfig {
 
 /// Shortest `[lease] verify_every`: each time asks every device that has one.
 const MIN_VERIFY: Span = Span::secs(1);
+/// Shortest `[health] every`: each time is some entries of the spool.
+const MIN_HEALTH: Span = Span::secs(1);
 /// Least `[spool] keep_bytes`: with less, what came just now is dropped.
 const MIN_KEEP_BYTES: u64 = 1 << 20;
 
@@ -129,12 +151,16 @@ impl Settings {
         if settings.lease.verify_every < MIN_VERIFY {
             return Err(least("verify_every", "\"1s\""));
         }
+        if settings.health.every != Span::secs(0) && settings.health.every < MIN_HEALTH {
+            return Err(least("every", "\"1s\""));
+        }
         if settings.spool.keep_bytes < MIN_KEEP_BYTES || settings.dead.keep_bytes < MIN_KEEP_BYTES {
             return Err(least("keep_bytes", "1048576"));
         }
         if settings.ledger.publish_head < MIN_PUBLISH_HEAD {
             return Err(least("publish_head", "\"1s\""));
         }
+        settings.sigma.check(file, text)?;
         settings.way_out().map_err(|(table, Unfit { key, text: what, help })| {
             Diagnostic::new(file, Place::of_key_in(text, &table, key), format!("[{table}] {what}")).help(help)
         })?;
@@ -168,7 +194,12 @@ impl Settings {
             match source {
                 SourceConfig::File(file) => file.path = base.join(&file.path),
                 SourceConfig::Http(http) => http.token_file = base.join(&http.token_file),
-                SourceConfig::Syslog(_) | SourceConfig::Kafka(_) | SourceConfig::Nats(_) | SourceConfig::Stdin => {}
+                SourceConfig::Syslog(syslog) => {
+                    for file in syslog.tls.iter_mut().flat_map(|tls| [Some(&mut tls.cert_file), Some(&mut tls.key_file), tls.ca_file.as_mut()]).flatten() {
+                        *file = base.join(&*file);
+                    }
+                }
+                SourceConfig::Kafka(_) | SourceConfig::Nats(_) | SourceConfig::Stdin => {}
             }
         }
         self.broker.values_mut().for_each(|broker| broker.resolve(base));

@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::effects::{Effects, lock};
 use super::hands::Hands;
+use super::health::Observer;
 use super::reload;
 use super::status::Status;
 use crate::config::Content;
@@ -78,6 +79,13 @@ impl Engine {
     #[must_use]
     pub fn input(&self) -> mpsc::Sender<Batch> {
         self.batches.clone()
+    }
+
+    /// Has opmas write every so often into its own spool how it is (docs/fields.md), until it stops. `metrics` gives them in Prometheus'
+    /// text form.
+    pub fn observe(&self, every: Duration, metrics: impl Fn() -> String + Send + Sync + 'static) {
+        let observer = Observer { metrics: Box::new(metrics), status: self.status.clone(), spool: self.spool.clone() };
+        tokio::spawn(observer.run(every, self.stop.ticks.clone()));
     }
 
     /// The ways in for what comes by HTTP.

@@ -17,20 +17,34 @@ const MAX_PROCESSES: usize = 64;
 /// A process number may be another process's by then; dropbear gives a client five minutes to log in.
 const MAX_AGE: Span = Span::secs(600);
 
-/// Which process a line is of.
-pub(super) struct Process<'a> {
-    pub(super) record: &'a Record,
-    pub(super) host: Option<&'a str>,
-    pub(super) program: &'a str,
-    pub(super) pid: u64,
-    pub(super) time: Time,
+/// Which process a line is of, and what it tells or asks.
+#[derive(Clone, Debug)]
+pub(super) struct Process {
+    host: String,
+    program: Arc<str>,
+    pid: u64,
+    /// Fields that later lines of the process may need.
+    remember: Vec<Arc<str>>,
+    /// Fields that this line takes from what the process said before.
+    recall: Vec<Arc<str>>,
 }
 
-impl Process<'_> {
+impl Process {
+    /// `None` for a line that neither tells nor asks anything.
+    pub(super) fn of(applied: &Applied<'_>, host: Option<&str>, program: &str, pid: u64) -> Option<Process> {
+        let (remember, recall) = (applied.remember.to_vec(), applied.recall.to_vec());
+        let speaks = !remember.is_empty() || !recall.is_empty();
+        speaks.then(|| Process { host: host.unwrap_or_default().to_lowercase(), program: program.into(), pid, remember, recall })
+    }
+
+    pub(super) fn recalls(&self) -> bool {
+        !self.recall.is_empty()
+    }
+
     /// Stream, sender and host name, so that nobody speaks for another's host.
-    fn place(&self) -> String {
-        let peer = self.record.peer.map(|peer| peer.to_string()).unwrap_or_default();
-        format!("{} {peer} {}", self.record.stream, self.host.unwrap_or_default().to_lowercase())
+    fn place(&self, record: &Record) -> String {
+        let peer = record.peer.map(|peer| peer.to_string()).unwrap_or_default();
+        format!("{} {peer} {}", record.stream, self.host)
     }
 }
 
@@ -57,31 +71,31 @@ struct Said {
 }
 
 impl Said {
-    fn is_of(&self, process: &Process<'_>) -> bool {
-        self.pid == process.pid && *self.program == *process.program
+    fn is_of(&self, process: &Process) -> bool {
+        self.pid == process.pid && self.program == process.program
     }
 }
 
 impl Processes {
     /// Remembers what the line's pattern says, and adds what it asks for, where the process said it before.
-    pub(super) fn join(&mut self, process: &Process<'_>, applied: &Applied<'_>, fields: &mut Map<String, Value>) {
-        if !applied.remember.is_empty() {
-            let values = applied.remember.iter().filter_map(|name| Some((Arc::clone(name), fields.get(&**name)?.to_string()))).collect();
-            self.remember(process, values);
-        }
-        if !applied.recall.is_empty()
-            && let Some(said) = self.hosts.get(&process.place()).and_then(|host| host.processes.iter().find(|said| said.is_of(process)))
-            && process.time.since(said.time) <= MAX_AGE
+    pub(super) fn join(&mut self, process: &Process, record: &Record, time: Time, fields: &mut Map<String, Value>) {
+        let place = process.place(record);
+        if process.recalls()
+            && let Some(said) = self.hosts.get(&place).and_then(|host| host.processes.iter().find(|said| said.is_of(process)))
+            && time.since(said.time) <= MAX_AGE
         {
-            let asked = said.fields.iter().filter(|(name, _)| applied.recall.contains(name));
+            let asked = said.fields.iter().filter(|(name, _)| process.recall.contains(name));
             for (name, value) in asked {
                 fields.entry(&**name).or_insert_with(|| serde_json::from_str(value).unwrap_or_default());
             }
         }
+        if !process.remember.is_empty() {
+            let values = process.remember.iter().filter_map(|name| Some((Arc::clone(name), fields.get(&**name)?.to_string()))).collect();
+            self.remember(place, process, time, values);
+        }
     }
 
-    fn remember(&mut self, process: &Process<'_>, fields: Vec<(Arc<str>, String)>) {
-        let place = process.place();
+    fn remember(&mut self, place: String, process: &Process, time: Time, fields: Vec<(Arc<str>, String)>) {
         if self.hosts.len() >= MAX_HOSTS
             && !self.hosts.contains_key(&place)
             && let Some(oldest) = self.hosts.iter().min_by_key(|(_, host)| host.used).map(|(place, _)| place.clone())
@@ -95,6 +109,6 @@ impl Processes {
         if host.processes.len() >= MAX_PROCESSES {
             host.processes.pop_front();
         }
-        host.processes.push_back(Said { program: process.program.into(), pid: process.pid, time: process.time, fields });
+        host.processes.push_back(Said { program: Arc::clone(&process.program), pid: process.pid, time, fields });
     }
 }

@@ -4,7 +4,7 @@
 //! text ─ yaml (tree with places) ─ collection ─ params ─ document ─┬─ detection: modifier, value, text, condition
 //!                                                     ├─ correlation, opmas
 //!                                                     └─ filter
-//! all files ─ resolve (references, filters, cycles, silence) ─ RuleSet
+//! all files ─ resolve (references, filters, cycles, silence) ─ processing (pipelines) ─ RuleSet
 //! ```
 //!
 //! The parser is ours: a place for everything, closed tables with the nearest known key. The file is what is accepted or refused (C13).
@@ -16,9 +16,11 @@ mod condition;
 mod correlation;
 mod detection;
 mod document;
+mod lint;
 mod modifier;
 mod opmas;
 mod params;
+mod processing;
 mod read;
 mod resolve;
 mod ruleset;
@@ -30,4 +32,6 @@ pub use ast::{
     Body, Comparison, Condition, Correlation, CorrelationType, DASHES, Detection, Item, Opmas, Pattern, Piece, Refire, Rule, Search, Test, TimePart,
 };
 pub use cases::{Case, cases};
+pub use lint::{Weight, fields, lint};
+pub use processing::manifest;
 pub use ruleset::{CASES_SUFFIX, Loaded, MAX_FILE_BYTES, RuleSet, load};
