@@ -22,7 +22,7 @@ fn opmas(arguments: &[&str], input: &str) -> Output {
         .unwrap();
     let (mut stdin, input) = (child.stdin.take().unwrap(), input.to_owned());
     // Whoever reads no input has closed it.
-    let writer = std::thread::spawn(move || drop(stdin.write_all(input.as_bytes())));
+    let writer = std::thread::spawn(move || stdin.write_all(input.as_bytes()).is_ok());
     let output = child.wait_with_output().unwrap();
     writer.join().unwrap();
     output
