@@ -7,6 +7,8 @@ use std::sync::OnceLock;
 
 use clap::{Parser, Subcommand};
 
+use crate::engine::Wish;
+
 // In the place of the standard ones, which panic where standard output is closed or full.
 macro_rules! println {
     ($($text:tt)*) => { $crate::cli::say(format_args!("{}\n", format_args!($($text)*))) };
@@ -26,11 +28,13 @@ mod device;
 mod eval;
 mod explain;
 mod finding;
+mod hand;
 mod init;
 mod lease;
 mod man;
 mod normalise;
 mod playbook;
+mod posture;
 mod recording;
 mod replay;
 mod rows;
@@ -79,10 +83,16 @@ enum Command {
     /// List and show what was found, and what was done about it.
     #[command(subcommand)]
     Finding(finding::Command),
-    /// List playbooks, and their runs with steps and outcomes.
+    /// List playbooks, and their runs with steps and outcomes; run, pause, resume and cancel them.
     #[command(subcommand)]
     Playbook(playbook::Command),
-    /// List what holds on devices.
+    /// Have a run carry out the plan that it waits with.
+    Approve(hand::OneRun),
+    /// End a run that waits for an approval; nothing of its plan is carried out.
+    Deny(hand::OneRun),
+    /// Show or change how far the system may go now.
+    Posture(posture::Arguments),
+    /// List, end and extend what holds on devices.
     #[command(subcommand)]
     Lease(lease::Command),
     /// List what was told and is not over.
@@ -198,6 +208,9 @@ pub fn main() -> ExitCode {
         Command::Normalise(arguments) => normalise::run(&arguments),
         Command::Finding(command) => finding::run(config, &command),
         Command::Playbook(command) => playbook::run(config, &command),
+        Command::Approve(one) => hand::order(config, &one, Wish::Approve, "goes on as approved"),
+        Command::Deny(one) => hand::order(config, &one, Wish::Deny, "is denied and has ended"),
+        Command::Posture(arguments) => posture::run(config, &arguments),
         Command::Lease(command) => lease::run(config, &command),
         Command::Alert(command) => alert::run(config, &command),
         Command::Delivery(command) => delivery::run(config, &command),
