@@ -13,6 +13,7 @@ mod kafka;
 mod kafka_server;
 mod load;
 mod mail;
+mod names;
 mod nats;
 mod nats_server;
 mod pagerduty;
