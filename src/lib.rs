@@ -3,7 +3,7 @@
 //! ```text
 //!             findings are recomputed: a pure function of the spool      │  effects are recorded: a state machine over the ledger
 //!                                                                        │
-//!  source ─► SPOOL ─► normalise ─────────► detect ─► correlate ─► LEDGER ─► triage ─┬─► playbook ─► action ─► executor ─► device
+//!  source ─► SPOOL ─► normalise ─► entity ► detect ─► correlate ─► LEDGER ─► triage ─┬─► playbook ─► action ─► executor ─► device
 //!  Record     │ ▲     Event                Match     Finding       │             └─► alert ─► channel
 //!             │ └── acked when it is fsynced       └── findings     └─► publish        ▲         │
 //!             └─► publish (forwarded records)          feed later rules (findings)     └─ Outcome ┘
@@ -39,6 +39,8 @@ pub mod action;
 pub mod correlate;
 /// Event to matches: all detection rules.
 pub mod detect;
+/// Who an event is about: what values are, and which MAC, address, name and access point belong together.
+pub mod entity;
 /// Record to event: syslog forms, logread, JSON, extractors, event time.
 pub mod normalise;
 /// Finding and past outcomes to ready steps: Rhai, replayed over its own history.

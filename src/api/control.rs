@@ -14,7 +14,7 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::Part;
-use crate::engine::{Engine, Reason};
+use crate::engine::{Engine, Reason, RuleState};
 use crate::executor::Reply;
 use crate::index::{self, Query};
 
@@ -40,6 +40,8 @@ pub enum Request {
     },
     /// Read `devices.toml` anew.
     InventoryReload,
+    /// What each rule does.
+    Rules,
     /// What was decided.
     Query {
         /// What of it.
@@ -69,6 +71,11 @@ pub enum Answer {
     Inventory {
         /// Their number.
         devices: usize,
+    },
+    /// Each rule that is live.
+    Rules {
+        /// By key.
+        rules: Vec<RuleState>,
     },
     /// Rows of the index.
     Rows {
@@ -158,6 +165,7 @@ impl Control {
         match request {
             Request::Status => self.status(),
             Request::DeviceCheck { device } => Answer::Device { reply: Box::new(self.engine.check_device(&device).await) },
+            Request::Rules => Answer::Rules { rules: self.engine.status().tally().rules() },
             Request::Query { query } => match self.engine.query(query).await {
                 Ok(found) => Answer::Rows { found: Box::new(found) },
                 Err(why) => Answer::Failed { why },

@@ -1,15 +1,16 @@
-//! `/healthz` (the process lives), `/readyz` (it does its job, or why not), `/metrics` (Prometheus text format 0.0.4); beside them
+//! `/healthz` (the process lives), `/readyz` (it does its job, or why not), `/metrics` (Prometheus text format 0.0.4),
+//! `POST /-/reload` (read the configuration folder anew); beside them
 //! what comes in by HTTP, with tokens of its own.
 
 use std::io;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock, Weak};
 
 use axum::extract::{Request, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
+use axum::routing::{get, post};
 use axum::{Json, Router};
 use metrics_exporter_prometheus::PrometheusHandle;
 use serde_json::json;
@@ -17,7 +18,7 @@ use sha2::{Digest, Sha256};
 use tokio::net::TcpListener;
 
 use super::ingest::{self, Ingest};
-use crate::engine::{Gravity, Status};
+use crate::engine::{Engine, Gravity, Status};
 
 /// What the pages are made from.
 #[derive(Clone)]
@@ -28,6 +29,8 @@ pub struct Pages {
     pub metrics: PrometheusHandle,
     /// SHA-256 of the bearer token, when one is asked for.
     pub token: Option<Arc<[u8; 32]>>,
+    /// Once it runs.
+    pub engine: Arc<OnceLock<Weak<Engine>>>,
 }
 
 impl Pages {
@@ -58,6 +61,7 @@ pub async fn serve(listener: TcpListener, pages: Pages, ingest: Ingest, stop: im
         .route("/healthz", get(|| async { "ok\n" }))
         .route("/readyz", get(readyz))
         .route("/metrics", get(metrics))
+        .route("/-/reload", post(reload))
         .layer(middleware::from_fn_with_state(pages.clone(), authorise))
         .with_state(pages)
         .merge(ingest::router(ingest))
@@ -94,6 +98,23 @@ async fn readyz(State(pages): State<Pages>) -> Response {
         Some(Gravity::Notice) | None => (StatusCode::OK, "ready"),
     };
     (code, Json(json!({ "status": word, "reasons": pages.status.reasons() }))).into_response()
+}
+
+/// Has the configuration folder read at once, as SIGHUP does; answers with what is live then: 200, and every file that was refused.
+async fn reload(State(pages): State<Pages>) -> Response {
+    let Some(engine) = pages.engine.get().and_then(Weak::upgrade) else {
+        return (StatusCode::SERVICE_UNAVAILABLE, Json(json!({ "error": "opmas is starting or ending" }))).into_response();
+    };
+    match engine.reload().await {
+        Ok(content) => {
+            let refused: Vec<_> = content.diagnostics().map(ToString::to_string).collect();
+            let (playbooks, channels) = (content.playbooks.iter().count(), content.channels.iter().count());
+            let live =
+                json!({ "rules": content.rules, "playbooks": playbooks, "channels": channels, "devices": content.inventory.devices.len(), "refused": refused });
+            Json(live).into_response()
+        }
+        Err(why) => (StatusCode::INTERNAL_SERVER_ERROR, Json(json!({ "error": why }))).into_response(),
+    }
 }
 
 async fn metrics(State(pages): State<Pages>) -> Response {

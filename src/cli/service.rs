@@ -1,7 +1,7 @@
 //! The running system around the engine: logs, metrics, HTTP, the control socket, signals. The same for `run` and `demo`.
 
 use std::io::{self, IsTerminal};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
@@ -53,7 +53,8 @@ where
     let token = setup.token().map_err(|error| invalid(&error))?.map(|token| Pages::digest(token.expose()));
     let (doors, to_doors) = watch::channel(Vec::new());
     let ingest = Ingest::new(&setup.source_tokens().map_err(|error| invalid(&error))?, to_doors, status.clone());
-    let pages = Pages { status: status.clone(), metrics: metrics.clone(), token };
+    let started = Arc::new(OnceLock::new());
+    let pages = Pages { status: status.clone(), metrics: metrics.clone(), token, engine: started.clone() };
     let listener = http::bind(listen).await.map_err(|error| invalid(&error))?;
     // From here on it no longer ends the process.
     let hangup = signal(SignalKind::hangup()).map_err(|error| invalid(&error))?;
@@ -69,6 +70,7 @@ where
         () = ended.wait() => return Ok(Exit::Done),
     };
     doors.send_replace(engine.doors());
+    let _ = started.set(Arc::downgrade(&engine));
     if !health.is_zero() {
         let metrics = metrics.clone();
         engine.observe(health, move || metrics.render());

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::HttpConfig;
+use super::{HttpConfig, SigmaConfig};
 use crate::action::{Ceilings, GuardConfig, Posture};
 use crate::broker::BrokerConfig;
 use crate::diag::{self, Diagnostic, Place};
@@ -58,6 +58,9 @@ pub struct Settings {
     /// How leases are looked after.
     #[serde(default)]
     pub lease: LeaseConfig,
+    /// What applies to the rules.
+    #[serde(default)]
+    pub sigma: SigmaConfig,
     /// How opmas looks at itself.
     #[serde(default)]
     pub health: HealthConfig,
@@ -157,6 +160,7 @@ impl Settings {
         if settings.ledger.publish_head < MIN_PUBLISH_HEAD {
             return Err(least("publish_head", "\"1s\""));
         }
+        settings.sigma.check(file, text)?;
         settings.way_out().map_err(|(table, Unfit { key, text: what, help })| {
             Diagnostic::new(file, Place::of_key_in(text, &table, key), format!("[{table}] {what}")).help(help)
         })?;
@@ -190,7 +194,12 @@ impl Settings {
             match source {
                 SourceConfig::File(file) => file.path = base.join(&file.path),
                 SourceConfig::Http(http) => http.token_file = base.join(&http.token_file),
-                SourceConfig::Syslog(_) | SourceConfig::Kafka(_) | SourceConfig::Nats(_) | SourceConfig::Stdin => {}
+                SourceConfig::Syslog(syslog) => {
+                    for file in syslog.tls.iter_mut().flat_map(|tls| [Some(&mut tls.cert_file), Some(&mut tls.key_file), tls.ca_file.as_mut()]).flatten() {
+                        *file = base.join(&*file);
+                    }
+                }
+                SourceConfig::Kafka(_) | SourceConfig::Nats(_) | SourceConfig::Stdin => {}
             }
         }
         self.broker.values_mut().for_each(|broker| broker.resolve(base));

@@ -166,7 +166,7 @@ impl Setup {
     pub fn from_text(paths: Paths, text: &str) -> Result<Setup, Invalid> {
         let file = paths.file.display().to_string();
         let settings = Settings::parse(&file, text, &paths.base)?;
-        let content = Content::read(&paths, &Content::default())?;
+        let content = Content::read(&paths, &settings.sigma, &Content::default())?;
         if let Some(wrong) = settings.actions.check(&content.catalogue, &file, text).into_iter().next() {
             return Err(wrong.into());
         }

@@ -6,14 +6,16 @@ use serde_json::Value;
 
 use super::measure::{Datum, number};
 use super::shape::shape;
-use super::test::{Measured, Test, Timing, slots as bits};
-use super::value::{Overlay, canonical, field, is_host_field};
+use super::test::{Measured, Refused, Test, Timing, slots as bits};
 use crate::diag::{Diagnostic, Place};
+use crate::entity::{Ask, Overlay, View, canonical, colons, field, is_host_field, mac_digits};
 use crate::model::{Event, Span, Time};
-use crate::sigma::{Body, Correlation, Refire, Rule, RuleSet};
+use crate::sigma::{Body, Correlation, Opmas, Refire, Rule, RuleSet};
 
 /// References of one temporal correlation: they are bits of a word.
 pub const MAX_REFERENCES: usize = 64;
+/// How long a group of `new_value` learns before it speaks, unless the rule says otherwise or its timespan is shorter (C14).
+pub const WARMUP: Span = Span::secs(86_400);
 /// The highest threshold of a count: a group keeps so many entries where a rule asks for it.
 pub const MAX_THRESHOLD: f64 = 1_000_000.0;
 
@@ -39,12 +41,16 @@ pub(super) struct Compiled {
     pub refire: Refire,
     pub cooldown: Option<Span>,
     pub min_events: u64,
+    /// How long a group learns before it speaks (C14).
+    pub warmup: Span,
     /// The rules that it refers to, each once: a slot is a place in this list.
     pub slots: Vec<usize>,
     pub group_by: Vec<Arc<str>>,
     /// Which group fields hold host names.
     hosts: Vec<bool>,
-    /// Per slot, the field of each group-by name.
+    /// Which group fields ask for an entity (C15).
+    asks: Vec<Option<Ask>>,
+    /// Per slot, the field of each group-by name; of an entity, that of its role.
     fields: Vec<Vec<Arc<str>>>,
     /// Per slot, the field of each name whose values count (C10).
     values: Vec<Vec<Arc<str>>>,
@@ -73,11 +79,13 @@ impl Compiled {
         let owner = set.rules.get(rule);
         let test = Test::new(correlation, &places).map_err(|(message, help)| refusal(owner, message, help))?;
         let opmas = owner.map(|r| r.opmas.clone()).unwrap_or_default();
+        fits(&opmas, &test).map_err(|(message, help)| refusal(owner, message, help))?;
         let named = |slot: &usize, alias: &str| aliased(correlation, references, *slot, alias);
         let by_slot = |names: &[Arc<str>]| -> Vec<Vec<Arc<str>>> {
             slots.iter().map(|slot| names.iter().map(|name| named(slot, name).unwrap_or_else(|| Arc::clone(name))).collect()).collect()
         };
-        let (fields, values) = (by_slot(&correlation.group_by), by_slot(&correlation.field));
+        let (mut fields, values) = (by_slot(&correlation.group_by), by_slot(&correlation.field));
+        let asks = asked(set, owner, &slots, &correlation.group_by, &mut fields).map_err(|(message, help)| refusal(owner, message, help))?;
         let (opening, settling) = if let Test::Rules(condition) = &test { (bits(condition, false), bits(condition, true)) } else { (0, 0) };
         let own = opmas.lateness.unwrap_or(lateness);
         let hosts =
@@ -96,8 +104,10 @@ impl Compiled {
             refire: opmas.refire.unwrap_or(if opmas.cooldown.is_some() { Refire::Every } else { Refire::Edge }),
             cooldown: opmas.cooldown,
             min_events: opmas.min_events.unwrap_or(1),
+            warmup: opmas.warmup.unwrap_or(WARMUP.min(correlation.timespan)),
             group_by: correlation.group_by.clone(),
             hosts: hosts.collect(),
+            asks,
             aliases: others.map(|alias| (Arc::clone(alias), slots.iter().map(|slot| named(slot, alias)).collect())).collect(),
             fields,
             values,
@@ -142,7 +152,11 @@ impl Compiled {
 
     /// The value of an entry that came by `slot` (C10); `Err` for one that is no number where numbers are asked for.
     pub(super) fn value(&self, slot: usize, event: &Event, overlay: Option<&Overlay>) -> Result<Option<Datum>, NotANumber> {
-        let Test::Compare(measured, _) = &self.test else { return Ok(None) };
+        let measured = match &self.test {
+            Test::Compare(measured, _) => *measured,
+            Test::New => Measured::Distinct,
+            _ => return Ok(None),
+        };
         let names = self.values.get(slot).map_or(&[][..], Vec::as_slice);
         let Some(found) = names.iter().map(|name| lookup(event, overlay, name)).collect::<Option<Vec<_>>>() else { return Ok(None) };
         match (measured, found.as_slice()) {
@@ -156,16 +170,30 @@ impl Compiled {
     }
 
     /// The group's text for an entry that came by `slot`; `None` when a group field is missing (C9).
-    pub(super) fn group_text(&self, slot: usize, event: &Event, overlay: Option<&Overlay>) -> Option<Arc<str>> {
+    pub(super) fn group_text(&self, slot: usize, event: &Event, overlay: Option<&Overlay>, view: &View) -> Option<Arc<str>> {
         let fields = self.fields.get(slot)?;
-        let values: Option<Vec<String>> =
-            fields.iter().zip(&self.hosts).map(|(name, host)| lookup(event, overlay, name).map(|value| canonical(value, *host))).collect();
+        let values: Option<Vec<String>> = fields.iter().enumerate().map(|(at, name)| self.group_value(at, name, (event, overlay), view)).collect();
         serde_json::to_string(&values?).ok().map(Arc::from)
     }
 
-    /// The group-by names with an entry's own values, in the order of the rule.
-    pub(super) fn group(&self, refs: u64, event: &Event, overlay: Option<&Overlay>) -> Vec<(Arc<str>, Value)> {
+    fn group_value(&self, at: usize, field: &str, (event, overlay): (&Event, Option<&Overlay>), view: &View) -> Option<String> {
+        let host = self.hosts.get(at).copied().unwrap_or(false);
+        let Some(ask) = self.asks.get(at).copied().flatten() else { return lookup(event, overlay, field).map(|value| canonical(value, host)) };
+        // What a finding was grouped by stays what it was.
+        if let Some(given) = overlay.and_then(|overlay| overlay.get(self.group_by.get(at)?)) {
+            return Some(canonical(given, host));
+        }
+        let own = canonical(lookup(event, overlay, field)?, is_host_field(field));
+        view.resolve(ask, field, &own, event.time).map(|found| canonical(&Value::from(&*found), host))
+    }
+
+    /// The group-by names with an entry's own values, in the order of the rule; of an entity, what the group's text has.
+    pub(super) fn group(&self, text: &str, refs: u64, event: &Event, overlay: Option<&Overlay>) -> Vec<(Arc<str>, Value)> {
+        let known: Vec<String> = if self.asks.iter().any(Option::is_some) { serde_json::from_str(text).unwrap_or_default() } else { Vec::new() };
         let value = |at: usize| {
+            if let Some(text) = known.get(at).filter(|_| self.asks.get(at).is_some_and(Option::is_some)) {
+                return Value::from(mac_digits(text).map_or_else(|| text.clone(), |digits| colons(&digits)));
+            }
             let mut named = self.fields.iter().enumerate().filter(|(slot, _)| has(refs, *slot)).filter_map(|(_, fields)| fields.get(at));
             named.find_map(|field| lookup(event, overlay, field)).cloned().unwrap_or(Value::Null)
         };
@@ -173,7 +201,7 @@ impl Compiled {
     }
 
     /// What a finding of this rule lays over its event's fields (C8).
-    pub(super) fn overlay(&self, refs: u64, event: &Event, below: Option<&Overlay>) -> Overlay {
+    pub(super) fn overlay(&self, text: &str, refs: u64, event: &Event, below: Option<&Overlay>) -> Overlay {
         let mut overlay = below.cloned().unwrap_or_default();
         for (alias, fields) in &self.aliases {
             let mut named = fields.iter().enumerate().filter(|(slot, _)| has(refs, *slot)).filter_map(|(_, field)| field.as_deref());
@@ -181,7 +209,7 @@ impl Compiled {
                 overlay.insert(Arc::clone(alias), value.clone());
             }
         }
-        overlay.extend(self.group(refs, event, below));
+        overlay.extend(self.group(text, refs, event, below));
         overlay
     }
 }
@@ -200,11 +228,48 @@ fn lookup<'a>(event: &'a Event, overlay: Option<&'a Overlay>, name: &str) -> Opt
     overlay.and_then(|overlay| overlay.get(name)).or_else(|| field(&event.fields, name))
 }
 
+/// What the group-by names ask of entities; their fields become those of the roles (C15): an alias of that name, the `entities` of the rule
+/// that is referred to, those of the correlation itself.
+fn asked(set: &RuleSet, owner: Option<&Rule>, slots: &[usize], names: &[Arc<str>], fields: &mut [Vec<Arc<str>>]) -> Result<Vec<Option<Ask>>, Refused> {
+    let mut asks = Vec::new();
+    for (at, name) in names.iter().enumerate() {
+        let Some(parsed) = Ask::parse(name) else {
+            asks.push(None);
+            continue;
+        };
+        let (role, ask) = parsed.map_err(|word| {
+            (format!("`{name}`: `{word}` is nothing that is known of an entity"), "write `mac`, `ip`, `name` or `access_point` behind the role, or nothing")
+        })?;
+        for (slot, field) in
+            slots.iter().zip(fields.iter_mut()).filter_map(|(slot, fields)| Some((slot, fields.get_mut(at)?))).filter(|(_, field)| *field == name)
+        {
+            let referred = set.rules.get(*slot);
+            let found = referred.into_iter().chain(owner).find_map(|rule| rule.opmas.entities.get(role));
+            let title = referred.map_or("", |rule| &*rule.title);
+            *field = Arc::clone(found.ok_or_else(|| {
+                (format!("`{name}`: the rule `{title}` names no entity `{role}`"), "give it one, such as `opmas: {entities: {source: src_ip}}`")
+            })?);
+        }
+        asks.push(Some(ask));
+    }
+    Ok(asks)
+}
+
 /// The field that an alias names for a rule, which may be referred to by several of its names.
 fn aliased(correlation: &Correlation, references: &[usize], rule: usize, alias: &str) -> Option<Arc<str>> {
     let by_rule = correlation.aliases.get(alias)?;
     let mut names = correlation.rules.iter().zip(references).filter(|(_, index)| **index == rule).map(|((name, _), _)| name);
     names.find_map(|name| by_rule.get(name)).cloned()
+}
+
+/// Attributes that say nothing about a rule of this kind are refused.
+fn fits(opmas: &Opmas, test: &Test) -> Result<(), Refused> {
+    let new = matches!(test, Test::New);
+    match (new, opmas.warmup, opmas.min_events) {
+        (false, Some(_), _) => Err(("`warmup` is for `new_value` alone".to_owned(), "leave it away")),
+        (true, _, Some(_)) => Err(("`min_events` says nothing about `new_value`".to_owned(), "leave it away, or count its findings with an event_count")),
+        _ => Ok(()),
+    }
 }
 
 /// A value that is no number.

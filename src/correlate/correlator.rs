@@ -12,9 +12,9 @@ use super::groups::Groups;
 use super::place::Place;
 use super::timekeeper::{LATENESS, Timekeeper};
 use super::timer::Timers;
-use super::value::Overlay;
 use super::window::{Entry, Input};
 use crate::diag::Diagnostic;
+use crate::entity::{Overlay, View};
 use crate::model::{Event, Span, Time};
 use crate::sigma::RuleSet;
 
@@ -75,6 +75,7 @@ pub struct Correlator {
     pub(super) timers: Timers,
     /// How many groups there are.
     pub(super) total: usize,
+    pub(super) view: View,
 }
 
 /// Inputs of one spool entry by correlation, in the order of [`Correlator::rules`].
@@ -102,7 +103,19 @@ impl Correlator {
         let groups = vec![Groups::default(); rules.len()];
         let keys = set.rules.iter().map(|rule| Arc::clone(rule.key())).collect();
         let silent = (0..set.rules.len()).map(|rule| set.is_silent(rule)).collect();
-        Ok(Correlator { rules, groups, consumers, keys, silent, limits, counters: Counters::default(), freed: Time::MIN, timers: Timers::default(), total: 0 })
+        Ok(Correlator {
+            rules,
+            groups,
+            consumers,
+            keys,
+            silent,
+            limits,
+            counters: Counters::default(),
+            freed: Time::MIN,
+            timers: Timers::default(),
+            total: 0,
+            view: View::default(),
+        })
     }
 
     /// What was not counted or not kept.
@@ -120,6 +133,13 @@ impl Correlator {
     #[must_use]
     pub fn len(&self) -> usize {
         self.total
+    }
+
+    /// Rules of the set in whose youngest group the warm-up is not over at this time, and when it is (C14).
+    #[must_use]
+    pub fn learning(&self, now: Time) -> Vec<(usize, Time)> {
+        let until = self.rules.iter().zip(&self.groups).filter_map(|(rule, groups)| Some((rule.rule, groups.learns?.plus(rule.warmup))));
+        until.filter(|(_, until)| *until > now).collect()
     }
 
     /// Whether no group is kept.
@@ -140,6 +160,7 @@ impl Correlator {
     /// A believed event and the detections that it matched enter; the correlations that fire and are not silent.
     /// `told`: what [`Correlator::attempt`] said of this event before it was believed, and is not said again.
     pub fn event(&mut self, time: &mut Timekeeper, event: &Arc<Event>, matched: &[usize], told: &[Told]) -> Vec<Fired> {
+        self.view.learn(event);
         let mut fired = self.run(time, event, matched, told, false).0;
         // What came late may have opened what is due already.
         fired.extend(self.release(time, time.watermark(), false));
@@ -237,7 +258,7 @@ impl Correlator {
         // Of an event that came by several references, the value is that of the first one.
         inputs.sort_by_key(|input| input.slot);
         for mut input in inputs {
-            let Some(text) = rule.group_text(input.slot, &input.event, input.overlay.as_deref()) else {
+            let Some(text) = rule.group_text(input.slot, &input.event, input.overlay.as_deref(), &self.view) else {
                 self.counters.missing_group_field += 1;
                 continue;
             };
@@ -289,7 +310,7 @@ impl Correlator {
             return (None, None);
         }
         let Held { entry, new, trust, fire } = held;
-        let overlay = Arc::new(rule.overlay(entry.refs, &entry.event, entry.overlay.as_deref()));
+        let overlay = Arc::new(rule.overlay(text, entry.refs, &entry.event, entry.overlay.as_deref()));
         for (consumer, slot) in consumers {
             let presence = self.rules.get(*consumer).is_some_and(Compiled::asks_presence);
             if (presence && new) || (!presence && fire.is_some()) {
@@ -345,7 +366,7 @@ fn fired(rule: &Compiled, key: Arc<str>, group_text: Arc<str>, entry: &Entry, fi
         key,
         place: entry.place,
         event: Arc::clone(&entry.event),
-        group: Some(rule.group(entry.refs, &entry.event, entry.overlay.as_deref())),
+        group: Some(rule.group(&group_text, entry.refs, &entry.event, entry.overlay.as_deref())),
         overlay,
         group_text,
         value: fire.value.filter(|_| rule.shows_value).and_then(shown),

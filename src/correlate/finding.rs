@@ -7,7 +7,7 @@ use std::sync::Arc;
 use serde_json::Value;
 
 use super::fired::Fired;
-use super::value::{is_host_field, mac_digits};
+use crate::entity::{colons, is_host_field, mac_digits};
 use crate::model::{Entity, EntityKind, Evidence, Finding, FindingKind, RuleRef, Severity, Window};
 use crate::sigma::{Body, Correlation, CorrelationType, Rule, RuleSet};
 
@@ -107,11 +107,6 @@ fn names(role: &str, field: &str, words: &[&str]) -> bool {
     words.iter().any(|word| role.contains(word) || field.contains(word))
 }
 
-fn colons(digits: &str) -> String {
-    let pairs: Vec<&str> = (0..digits.len()).step_by(2).filter_map(|at| digits.get(at..at + 2)).collect();
-    pairs.join(":")
-}
-
 /// What happened, in a sentence: how often, of what, for whom, where, when.
 fn text(fired: &Fired, rule: &Rule, set: &RuleSet) -> String {
     let on = match fired.field("device").or_else(|| fired.field("host")).map(plain) {
@@ -147,6 +142,10 @@ fn what(fired: &Fired, correlation: &Correlation, set: &RuleSet) -> String {
         CorrelationType::Temporal => titles.join(" and "),
         CorrelationType::TemporalOrdered => titles.join(", then "),
         CorrelationType::Missing => format!("no more {any}"),
+        CorrelationType::NewValue => {
+            let values: Vec<String> = correlation.field.iter().filter_map(|name| Some(format!("{name} {}", plain(fired.field(name)?)))).collect();
+            format!("{} was not seen before in {any}", values.join(", "))
+        }
     }
 }
 
@@ -155,7 +154,7 @@ fn in_group(fired: &Fired, names: &[&str]) -> bool {
 }
 
 fn preposition(name: &str) -> String {
-    let lower = name.to_lowercase();
+    let lower = name.trim_start_matches("entity.").to_lowercase();
     let starts = |words: &[&str]| words.iter().any(|word| lower.starts_with(word));
     match () {
         () if starts(&["src", "source"]) => "from".to_owned(),

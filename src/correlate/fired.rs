@@ -5,7 +5,7 @@ use std::sync::Arc;
 use serde_json::{Number, Value};
 
 use super::place::Place;
-use super::value::{Overlay, field};
+use crate::entity::{Overlay, field};
 use crate::model::{Event, FindingId, Time, Trust};
 
 /// One firing of one rule: a match of a detection, or a correlation whose condition held.

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::compiled::Compiled;
+use super::known::Known;
 use super::place::Place;
 use super::test::{Test, Timing};
 use super::timekeeper::Timekeeper;
@@ -32,6 +33,8 @@ pub(super) struct Group {
     pub settled: Option<Place>,
     /// The window that waits for its end.
     pub timer: Option<Timer>,
+    /// What `new_value` knows.
+    pub known: Option<Box<Known>>,
     /// The stream of the event that made it: whose share it is in (C12).
     pub stream: Arc<str>,
 }
@@ -40,8 +43,8 @@ impl Group {
     /// An empty and armed one.
     pub(super) fn new(stream: Arc<str>) -> Group {
         let (entries, tally) = (Entries::default(), Tally::default());
-        let (announced, fired, pruned, waits_for, settled, timer) = (None, None, None, None, None, None);
-        Group { entries, armed: true, announced, fired, pruned, clock: Time::MIN, waits_for, tally, settled, timer, stream }
+        let (announced, fired, pruned, waits_for, settled, timer, known) = (None, None, None, None, None, None, None);
+        Group { entries, armed: true, announced, fired, pruned, clock: Time::MIN, waits_for, tally, settled, timer, known, stream }
     }
 }
 
@@ -84,6 +87,9 @@ impl Group {
     /// Takes in what one spool entry brings and evaluates the windows that end there and later (C2). With `only`, nothing but that place is
     /// evaluated: the group is then a copy that is thrown away (T3).
     pub(super) fn enter(&mut self, rule: &Compiled, inputs: Vec<Input>, limit: usize, only: Option<Place>) -> Entered {
+        if matches!(rule.test, Test::New) {
+            return self.meet(rule, inputs, limit, only);
+        }
         let mut entered = Entered::default();
         let newest = inputs.iter().map(|input| input.place).max().max(self.entries.newest());
         let Some(horizon) = newest.map(|newest| newest.time.minus(rule.reach())) else { return entered };

@@ -17,6 +17,8 @@ pub(super) struct Groups {
     shares: BTreeMap<Arc<str>, BTreeSet<Rank>>,
     /// The streams by the number of their groups.
     sizes: BTreeSet<(usize, Arc<str>)>,
+    /// Since when the youngest group of `new_value` learns.
+    pub learns: Option<Time>,
 }
 
 /// Groups with an open timer last; among others who is idle longest by the group's own clock stands first.
@@ -38,6 +40,7 @@ impl Groups {
         let timer = group.as_ref().and_then(|group| group.timer.clone());
         let mut group = group.take().unwrap_or_else(|| Group::new(Arc::clone(stream)));
         let result = change(&mut group);
+        self.learns = self.learns.max(group.known.as_ref().and_then(|known| known.since));
         // One that nothing entered is not kept.
         let now = (group.clock > Time::MIN).then(|| rank(text, &group));
         if before != now {
@@ -73,6 +76,7 @@ impl Groups {
 
     /// Puts a group back that a snapshot kept.
     pub(super) fn restore(&mut self, text: Arc<str>, group: Group) {
+        self.learns = self.learns.max(group.known.as_ref().and_then(|known| known.since));
         self.stand(&Arc::clone(&group.stream), None, Some(rank(&text, &group)));
         self.by_text.insert(text, group);
     }

@@ -3,7 +3,7 @@
 //! ```text
 //! Event ─ Timekeeper (believed? how far is time?) ─ Correlator ─┬─ Compiled: one correlation, ready to run
 //!                                                               ├─ Groups ─ Group: armed, announced, cooldown
-//!                                                               │              ├─ Entries, Totals, Tally: windows
+//!                                                               │              ├─ Entries, Totals, Tally: windows; Known: values
 //!                                                               │              └─ Timer: what is decided later
 //!                                                               └─ Fired ─ finding()
 //! ```
@@ -15,6 +15,7 @@ mod fired;
 mod group;
 mod groups;
 mod hosts;
+mod known;
 mod load;
 mod measure;
 mod place;
@@ -24,7 +25,6 @@ mod snapshot;
 mod test;
 mod timekeeper;
 mod timer;
-mod value;
 mod window;
 mod wire;
 
@@ -37,6 +37,5 @@ pub use load::load;
 pub use place::Place;
 pub use snapshot::State;
 pub use timekeeper::{Judgement, LATENESS, MAX_PENDING, MAX_SKEW, MAX_STREAMS, Timekeeper};
-pub use value::{Overlay, canonical, field, is_host_field, mac_digits};
 pub use window::{EVIDENCE_FIRST, EVIDENCE_LAST};
 pub use wire::WireEvent;

@@ -35,7 +35,7 @@ impl Measure {
             Test::Compare(Measured::Distinct | Measured::Share, _) => Measure::Texts(Counted::default()),
             Test::Compare(Measured::Sum | Measured::Average, _) => Measure::Sum(Sum::default()),
             Test::Compare(Measured::Percentile(p), _) => Measure::Ranks(Ranks::default(), *p),
-            Test::Compare(Measured::Events, _) | Test::Ordered(_) | Test::Missing => Measure::None,
+            Test::Compare(Measured::Events, _) | Test::Ordered(_) | Test::Missing | Test::New => Measure::None,
         }
     }
 

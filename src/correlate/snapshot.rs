@@ -7,13 +7,14 @@ use serde::{Deserialize, Serialize};
 
 use super::correlator::{Correlator, Counters};
 use super::group::Group;
+use super::known::Known;
 use super::measure::Datum;
 use super::place::Place;
 use super::test::Timing;
 use super::timer::Timers;
-use super::value::Overlay;
 use super::window::{Entries, Entry, Tally};
 use super::wire::{WireEvent, WireValue};
+use crate::entity::{Overlay, View};
 use crate::model::{Event, Time, Trust};
 
 /// Everything that a [`Correlator`] remembers. Each event is written once, however many groups hold it.
@@ -23,6 +24,7 @@ pub struct State {
     rules: Vec<RuleState>,
     counters: Counters,
     freed: Time,
+    view: View,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -44,6 +46,7 @@ struct GroupState {
     waits_for: Option<Arc<str>>,
     tally: Tally,
     settled: Option<Place>,
+    known: Option<Box<Known>>,
     stream: Arc<str>,
 }
 
@@ -92,7 +95,7 @@ impl Correlator {
             groups: groups.iter().map(|(text, group)| write_group(text, group, &mut table)).collect(),
         });
         let rules = rules.collect();
-        State { events: table.events, rules, counters: self.counters, freed: self.freed }
+        State { events: table.events, rules, counters: self.counters, freed: self.freed, view: self.view.clone() }
     }
 
     /// Goes on from what another one remembered. The windows of rules that are equal as far as windows go are kept, others are empty (C13).
@@ -118,12 +121,13 @@ impl Correlator {
         self.total = self.groups.iter().map(super::groups::Groups::len).sum();
         self.counters = state.counters;
         self.freed = state.freed;
+        self.view = state.view;
     }
 }
 
 fn write_group(text: &Arc<str>, group: &Group, table: &mut Table) -> GroupState {
     // A timer follows from the rest.
-    let Group { entries, armed, announced, fired, pruned, clock, waits_for, tally, settled, timer: _, stream } = group;
+    let Group { entries, armed, announced, fired, pruned, clock, waits_for, tally, settled, timer: _, known, stream } = group;
     GroupState {
         text: Arc::clone(text),
         entries: entries.iter().map(|entry| write_entry(entry, table)).collect(),
@@ -135,6 +139,7 @@ fn write_group(text: &Arc<str>, group: &Group, table: &mut Table) -> GroupState 
         waits_for: waits_for.clone(),
         tally: tally.clone(),
         settled: *settled,
+        known: known.clone(),
         stream: Arc::clone(stream),
     }
 }
@@ -159,10 +164,10 @@ fn write_entry(entry: &Entry, table: &mut Table) -> EntryState {
 }
 
 fn read_group(state: GroupState, events: &[Arc<Event>]) -> Group {
-    let GroupState { entries: list, armed, announced, fired, pruned, clock, waits_for, tally, settled, stream, .. } = state;
+    let GroupState { entries: list, armed, announced, fired, pruned, clock, waits_for, tally, settled, known, stream, .. } = state;
     let mut entries = Entries::default();
     list.into_iter().filter_map(|entry| read_entry(entry, events)).for_each(|entry| entries.restore(entry));
-    Group { entries, armed, announced, fired, pruned, clock, waits_for, tally, settled, timer: None, stream }
+    Group { entries, armed, announced, fired, pruned, clock, waits_for, tally, settled, timer: None, known, stream }
 }
 
 fn read_entry(state: EntryState, events: &[Arc<Event>]) -> Option<Entry> {

@@ -33,6 +33,8 @@ pub(super) enum Test {
     Ordered(Vec<usize>),
     /// Nothing came after x (C6).
     Missing,
+    /// A value of x was not there before (C14).
+    New,
 }
 
 /// When a rule is decided.
@@ -82,6 +84,7 @@ impl Test {
             }),
             CorrelationType::TemporalOrdered => order(correlation, places).map(Test::Ordered),
             CorrelationType::Missing => Ok(Test::Missing),
+            CorrelationType::NewValue => Ok(Test::New),
         }
     }
 

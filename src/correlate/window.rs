@@ -10,7 +10,7 @@ use super::measure::Datum;
 use super::place::Place;
 use super::slide::Totals;
 use super::test::{Test, Verdict, met};
-use super::value::Overlay;
+use crate::entity::Overlay;
 use crate::model::{Event, Time, Trust};
 
 /// How many of a window's first events a finding shows.
@@ -284,7 +284,7 @@ pub(super) fn holds(rule: &Compiled, tally: &Tally, entry: &Entry, totals: &Tota
         }
         Test::Rules(condition) => (met(condition, totals.present(), totals.present()), None),
         Test::Ordered(order) => (tally.completes(order, entry, entry.place.time.minus(rule.span)), None),
-        Test::Missing => (false, None),
+        Test::Missing | Test::New => (false, None),
     };
     (test && totals.count >= rule.min_events, value)
 }

@@ -10,6 +10,7 @@
 //!
 //! Torn down from left to right: each part ends when the one before it has, so that nothing accepted is left behind.
 
+mod ahead;
 mod bounds;
 mod bundle;
 mod checkpoint;
@@ -37,6 +38,7 @@ mod retain;
 mod runs;
 mod start;
 mod status;
+mod tally;
 mod worker;
 
 pub use handle::Engine;
@@ -45,3 +47,4 @@ pub use pipeline::{Found, Pipeline};
 pub use progress::{Progress, Unit};
 pub use start::{StartError, start};
 pub use status::{Gravity, Reason, Status};
+pub use tally::{RuleState, Tally};

@@ -11,7 +11,9 @@ mod canon;
 mod extract;
 mod finding;
 mod json;
+mod offset;
 mod place;
+mod process;
 mod rfc5424;
 mod stamp;
 mod syslog;
@@ -26,10 +28,13 @@ use jiff::tz::TimeZone;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use crate::model::{Event, Inventory, LogSource, NodeId, Payload, Record, RecordId, Time};
+use crate::model::{Event, Inventory, LogSource, NodeId, Payload, Record, RecordId, Span, Time};
 pub use extract::Extractors;
 pub use finding::{Refusal, check_finding};
+use offset::Clocks;
+pub use offset::MAX_CLOCKS;
 use place::Streams;
+use process::{Process, Processes};
 use stamp::Stamp;
 pub use tape::{Kind, Tape, View, hash};
 pub use windows::Said;
@@ -37,6 +42,9 @@ pub use windows::Said;
 /// What a source puts at the end of a line that it had to cut. Such a line is not typed: what an attacker chose may stand
 /// where the cut made the end.
 pub const CUT_MARK: &str = " [cut: the line is too long]";
+
+/// The fields that an event may get beside its own, by its time and by the inventory.
+pub const ADDED: [&str; 6] = ["timestamp", "stamp", "clock_offset", "host", "device", "site"];
 
 /// What a recording's stamps mean, and where a structured event's time stands.
 #[derive(Clone, Debug)]
@@ -89,15 +97,44 @@ pub struct Normaliser {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct State {
     streams: Streams,
+    clocks: Clocks,
+    processes: Processes,
 }
 
-/// What a record says.
-struct Read<'a> {
-    fields: Map<String, Value>,
-    logsource: LogSource,
-    timed: Timed<'a>,
+/// What a record says by itself, whatever came before it.
+#[derive(Clone, Debug)]
+pub struct Parsed {
+    /// Its fields, without those that [`Normaliser::place`] adds.
+    pub fields: Map<String, Value>,
+    /// What it says of its log source.
+    pub logsource: LogSource,
+    /// Why it is no finding when it should be one (M2). It is no event for rules then: it has nothing but its time and its text.
+    pub refusal: Option<Refusal>,
+    /// With its own text.
+    stamp: Option<(Stamp, Box<str>)>,
     /// Whether it is a finding: then it says itself which device it is about.
     finding: bool,
+    /// What it tells later lines of its process, or asks earlier ones.
+    process: Option<Box<Process>>,
+    raw: Arc<str>,
+}
+
+impl Parsed {
+    /// Whether lines before it may give it fields.
+    #[must_use]
+    pub fn recalls(&self) -> bool {
+        self.process.as_ref().is_some_and(|process| process.recalls())
+    }
+}
+
+/// What has to be known of an event that no rule holds for.
+#[derive(Clone, Debug)]
+pub struct Glance {
+    stamp: Option<Stamp>,
+    /// Its field `host`.
+    pub host: Option<Box<str>>,
+    /// Whether it has a field `timestamp`.
+    pub has_timestamp: bool,
 }
 
 /// An event's time, and the stamp's own text where it was not used.
@@ -106,6 +143,8 @@ struct Timed<'a> {
     time: Time,
     own: bool,
     unused: Option<&'a str>,
+    /// The instant that a live stamp without a zone would name in UTC.
+    local: Option<Time>,
 }
 
 impl Normaliser {
@@ -132,32 +171,57 @@ impl Normaliser {
     }
 
     /// The event of one record: always exactly one, whatever its bytes. `seq` is its place in the spool (in a recording
-    /// the 0-based line). Live (`record.arrival` is some) a stamp without a zone is kept as `stamp` and arrival is the time.
+    /// the 0-based line). Live (`record.arrival` is some) a stamp without a zone is kept as `stamp`; the time is arrival until its host's clock is
+    /// known (T2).
     pub fn normalise(&mut self, seq: u64, record: &Record, inventory: &Inventory) -> Event {
         self.read(seq, record, inventory).0
     }
 
-    /// As [`Normaliser::normalise`], and why the record is no finding when it should be one (M2). The event then is no event for rules:
-    /// it has nothing but its time and its text.
+    /// As [`Normaliser::normalise`], and why the record is no finding when it should be one (M2).
     pub fn read(&mut self, seq: u64, record: &Record, inventory: &Inventory) -> (Event, Option<Refusal>) {
+        self.place(seq, record, self.parse(record), inventory)
+    }
+
+    /// Reads a record by itself, whatever its bytes.
+    #[must_use]
+    pub fn parse(&self, record: &Record) -> Parsed {
         let raw: Arc<str> = text_of(&record.raw).as_ref().into();
-        let (mut read, refusal) = match record.payload {
-            Payload::Log => (self.log(&raw, record), None),
+        match record.payload {
+            Payload::Log => {
+                let object = if raw.starts_with('{') { serde_json::from_str::<Map<String, Value>>(&raw).ok() } else { None };
+                match object {
+                    Some(object) => self.structured(object, raw),
+                    None => self.log_line(raw),
+                }
+            }
             Payload::Finding => match finding::parse(&raw) {
-                Ok(object) => (Read { logsource: finding::logsource(), finding: true, ..self.structured(object, record) }, None),
-                Err(refusal) => (self.refused(&raw, record), Some(refusal)),
+                Ok(object) => Parsed { logsource: finding::logsource(), finding: true, ..self.structured(object, raw) },
+                Err(refusal) => {
+                    let fields = Map::from_iter([("message".to_owned(), Value::from(&*raw))]);
+                    Parsed { fields, logsource: finding::refused(), refusal: Some(refusal), stamp: None, finding: false, process: None, raw }
+                }
             },
-        };
-        let timed = read.timed;
-        self.remember(record, timed.time);
-        read.fields.entry("timestamp").or_insert_with(|| Value::from(timed.time.to_string()));
-        if let Some(stamp) = timed.unused.filter(|stamp| !stamp.is_empty()) {
-            read.fields.entry("stamp").or_insert_with(|| Value::from(stamp));
         }
-        match (&refusal, read.finding) {
+    }
+
+    /// Gives what was read its time and its place: in a recording the lines before it count. It adds fields of
+    /// [`ADDED`] alone, and those that [`Parsed::recalls`] speaks of.
+    pub fn place(&mut self, seq: u64, record: &Record, parsed: Parsed, inventory: &Inventory) -> (Event, Option<Refusal>) {
+        let Parsed { mut fields, logsource, refusal, stamp, finding, process, raw } = parsed;
+        let timed = self.time(stamp.as_ref().map(|(stamp, text)| (*stamp, &**text)), record);
+        let timed = self.learned(timed, record, &mut fields);
+        self.remember(record, timed.time);
+        if let Some(process) = process {
+            self.state.processes.join(&process, record, timed.time, &mut fields);
+        }
+        fields.entry("timestamp").or_insert_with(|| Value::from(timed.time.to_string()));
+        if let Some(stamp) = timed.unused.filter(|stamp| !stamp.is_empty()) {
+            fields.entry("stamp").or_insert_with(|| Value::from(stamp));
+        }
+        match (&refusal, finding) {
             (Some(_), _) => {}
-            (None, true) => finding::join(&mut read.fields, inventory),
-            (None, false) => join(&mut read.fields, record, inventory),
+            (None, true) => finding::join(&mut fields, inventory),
+            (None, false) => join(&mut fields, record, inventory),
         }
         let event = Event {
             seq,
@@ -167,36 +231,66 @@ impl Normaliser {
             source: Arc::clone(&record.source),
             stream: Arc::clone(&record.stream),
             trust: record.trust,
-            logsource: read.logsource,
-            fields: read.fields,
-            raw: Arc::clone(&raw),
+            logsource,
+            fields,
+            raw,
         };
         (event, refusal)
     }
 
-    fn log<'a>(&self, raw: &'a str, record: &Record) -> Read<'a> {
-        let object = if raw.starts_with('{') { serde_json::from_str::<Map<String, Value>>(raw).ok() } else { None };
-        match object {
-            Some(object) => self.structured(object, record),
-            None => self.log_line(raw, record),
-        }
-    }
-
-    fn structured(&self, mut fields: Map<String, Value>, record: &Record) -> Read<'static> {
+    fn structured(&self, mut fields: Map<String, Value>, raw: Arc<str>) -> Parsed {
         let mut tape = Tape::default();
         tape.fill(&fields);
-        let stamp = json::event_time(tape.root(), &self.options.extra_time_fields).map(|stamp| (stamp, ""));
+        let stamp = json::event_time(tape.root(), &self.options.extra_time_fields).map(|stamp| (stamp, "".into()));
         let logsource = windows::logsource(tape.root()).into();
         let finding = finding::claim(&mut fields, &logsource);
-        Read { timed: self.time(stamp, record), fields, logsource, finding }
+        Parsed { fields, logsource, refusal: None, stamp, finding, process: None, raw }
     }
 
-    fn refused(&self, raw: &str, record: &Record) -> Read<'static> {
-        let fields = Map::from_iter([("message".to_owned(), Value::from(raw))]);
-        Read { timed: self.time(None, record), fields, logsource: finding::refused(), finding: false }
+    /// Puts a record onto the tape that is a plain JSON object, no finding, and without keys that rules write otherwise.
+    /// `None` for any other: those are to be parsed.
+    #[must_use]
+    pub fn glance(&self, record: &Record, tape: &mut Tape) -> Option<Glance> {
+        let raw = without_frame(&record.raw);
+        if record.payload != Payload::Log || raw.first() != Some(&b'{') || !tape.read(std::str::from_utf8(raw).ok()?) || tape.has_spaced_keys() {
+            return None;
+        }
+        let stamp = json::event_time(tape.root(), &self.options.extra_time_fields);
+        // Whose clock is learned is read as a whole.
+        if record.arrival.is_some() && stamp.is_some_and(|stamp| !matches!(stamp, Stamp::Instant(_))) {
+            return None;
+        }
+        let mut glance = Glance { stamp, host: None, has_timestamp: false };
+        for (key, _, value) in tape.root().entries() {
+            match key {
+                "host" => glance.host = value.text().map(Box::from),
+                "timestamp" => glance.has_timestamp = true,
+                "product" if value.text().is_some_and(finding::is_product) => return None,
+                _ => {}
+            }
+        }
+        Some(glance)
     }
 
-    /// What an object says of its log source.
+    /// The time of a record, and whether it is its own, as [`Normaliser::place`] gives it.
+    #[must_use]
+    pub fn time_of(&self, record: &Record, glance: &Glance) -> (Time, bool) {
+        let timed = self.time(glance.stamp.map(|stamp| (stamp, "")), record);
+        (timed.time, timed.own)
+    }
+
+    /// Lets a record pass of which only its time is asked: the lines behind it go by that.
+    pub fn pass(&mut self, record: &Record, time: Time) {
+        self.remember(record, time);
+    }
+
+    /// What an object says of its log source in so many words.
+    #[must_use]
+    pub fn said(object: View<'_>) -> Said<'_> {
+        windows::said(object)
+    }
+
+    /// What is known of an object's log source.
     #[must_use]
     pub fn logsource(object: View<'_>) -> Said<'_> {
         windows::logsource(object)
@@ -205,38 +299,39 @@ impl Normaliser {
     /// Only the event time of a record, as [`Normaliser::normalise`] would give it, and remembered as there: for putting recordings into
     /// one order.
     pub fn event_time(&mut self, record: &Record) -> Time {
-        let text = String::from_utf8_lossy(without_trailer(&record.raw));
-        let raw = text.strip_prefix('\u{feff}').unwrap_or(&text);
-        let object = if raw.starts_with('{') { serde_json::from_str::<Map<String, Value>>(raw).ok() } else { None };
-        let stamp = match &object {
-            Some(object) => {
-                let mut tape = Tape::default();
-                tape.fill(object);
-                json::event_time(tape.root(), &self.options.extra_time_fields).map(|stamp| (stamp, ""))
-            }
-            None => syslog::parse(raw.strip_suffix(CUT_MARK).unwrap_or(raw), &|name| self.extractors.knows(name)).stamp,
+        let text = text_of(&record.raw);
+        let mut tape = Tape::default();
+        let plain = text.starts_with('{') && tape.read(&text);
+        let object = if text.starts_with('{') && !plain { serde_json::from_str(&text).ok() } else { None };
+        object.iter().for_each(|fields| tape.fill(fields));
+        let stamp = if plain || object.is_some() {
+            json::event_time(tape.root(), &self.options.extra_time_fields).map(|stamp| (stamp, ""))
+        } else {
+            syslog::parse(text.strip_suffix(CUT_MARK).unwrap_or(&text), &|name| self.extractors.knows(name)).stamp
         };
         let time = self.time(stamp, record).time;
         self.remember(record, time);
         time
     }
 
-    fn log_line<'a>(&self, raw: &'a str, record: &Record) -> Read<'a> {
+    fn log_line(&self, raw: Arc<str>) -> Parsed {
         let (text, cut) = match raw.strip_suffix(CUT_MARK) {
             Some(text) => (text, true),
-            None => (raw, false),
+            None => (&*raw, false),
         };
         let extractors = &self.extractors;
         let line = syslog::parse(text, &|name| extractors.knows(name));
-        let timed = self.time(line.stamp, record);
         let mut fields = header_fields(&line);
-        let mut logsource = LogSource::default();
+        let (mut logsource, mut process) = (LogSource::default(), None);
         if cut {
             fields.insert("truncated".to_owned(), Value::from(true));
         } else if let Some(program) = line.tagged.program {
-            logsource = extractors.apply(program, line.tagged.message, &mut fields);
+            let applied = extractors.apply(program, line.tagged.message, &mut fields);
+            process = line.tagged.pid.and_then(|pid| Process::of(&applied, line.host, program, pid)).map(Box::new);
+            logsource = applied.logsource;
         }
-        Read { fields, logsource, timed, finding: false }
+        let stamp = line.stamp.map(|(stamp, text)| (stamp, text.into()));
+        Parsed { fields, logsource, refusal: None, stamp, finding: false, process, raw }
     }
 
     fn time<'a>(&self, stamp: Option<(Stamp, &'a str)>, record: &Record) -> Timed<'a> {
@@ -245,12 +340,26 @@ impl Normaliser {
             let preceding = self.state.streams.preceding(&record.stream);
             let own = stamp.and_then(|(stamp, _)| place::time_of(stamp, &self.options.timezone, preceding, self.options.now));
             let time = own.or(preceding.map(|line| line.time)).unwrap_or(self.options.now);
-            return Timed { time, own: own.is_some(), unused: text.filter(|_| own.is_none()) };
+            return Timed { time, own: own.is_some(), unused: text.filter(|_| own.is_none()), local: None };
         };
         match stamp {
-            Some((Stamp::Instant(time), _)) => Timed { time, own: true, unused: None },
-            _ => Timed { time: arrival, own: false, unused: text },
+            Some((Stamp::Instant(time), _)) => Timed { time, own: true, unused: None, local: None },
+            stamp => {
+                let local = stamp.and_then(|(stamp, _)| place::time_of(stamp, &TimeZone::UTC, None, arrival));
+                Timed { time: arrival, own: false, unused: text, local }
+            }
         }
+    }
+
+    /// The time of a live line whose host's clock is known (T2).
+    fn learned<'a>(&mut self, timed: Timed<'a>, record: &Record, fields: &mut Map<String, Value>) -> Timed<'a> {
+        let Some((stamp, arrival)) = timed.local.zip(record.arrival) else { return timed };
+        // A sender's next connection is another stream, but its clock is the same.
+        let way = record.peer.map_or_else(|| record.stream.to_string(), |peer| format!("{} {peer}", record.source));
+        let host = fields.get("host").and_then(Value::as_str).unwrap_or_default();
+        let Some(known) = self.state.clocks.hear(&way, host, stamp, arrival) else { return timed };
+        fields.entry("clock_offset").or_insert_with(|| Value::from(Span(known.offset.0.saturating_add(500_000_000)).as_secs()));
+        Timed { time: known.time, own: true, ..timed }
     }
 
     fn remember(&mut self, record: &Record, time: Time) {
@@ -263,14 +372,14 @@ impl Normaliser {
 /// A record's text: without its line end, bad UTF-8 replaced, without the byte order mark that editors and Windows put before the first
 /// line of a file.
 fn text_of(raw: &[u8]) -> Cow<'_, str> {
-    let raw = without_trailer(raw);
-    String::from_utf8_lossy(raw.strip_prefix(b"\xef\xbb\xbf").unwrap_or(raw))
+    String::from_utf8_lossy(without_frame(raw))
 }
 
 /// Syslog over TCP ends a message with a newline or a NUL, files with either newline.
-fn without_trailer(raw: &[u8]) -> &[u8] {
+fn without_frame(raw: &[u8]) -> &[u8] {
     let end = raw.iter().rposition(|b| !matches!(b, b'\n' | b'\r' | 0)).map_or(0, |last| last + 1);
-    raw.get(..end).unwrap_or(raw)
+    let raw = raw.get(..end).unwrap_or(raw);
+    raw.strip_prefix(b"\xef\xbb\xbf").unwrap_or(raw)
 }
 
 fn header_fields(line: &syslog::Line<'_>) -> Map<String, Value> {

@@ -134,6 +134,8 @@ pub enum Test {
         field: Arc<str>,
         /// `|cased`
         cased: bool,
+        /// Whether anything may stand before and behind its value (`endswith`, `startswith`, `contains`).
+        open: (bool, bool),
     },
     /// The writings of one value, such as the three of `base64offset`: any of them.
     AnyOf(Vec<Test>),
@@ -239,7 +241,7 @@ pub struct Correlation {
     pub condition: Vec<(Comparison, f64)>,
     /// `condition` of a temporal correlation as a text over its rules (C5): a search is an index in `rules`.
     pub expression: Option<Condition>,
-    /// `condition.field` of the value types: one name, or several for `value_count`.
+    /// `condition.field` of the value types: one name, or several for `value_count` and `new_value`.
     pub field: Vec<Arc<str>>,
     /// `condition.percentile`, 0 to 100 (C10); 50 for `value_median`.
     pub percentile: Option<f64>,
@@ -266,13 +268,15 @@ pub enum CorrelationType {
     TemporalOrdered,
     /// No match any more (C6).
     Missing,
+    /// A value that was not there before (C14).
+    NewValue,
 }
 
 impl CorrelationType {
     /// Whether its condition names a field.
     #[must_use]
     pub fn has_field(self) -> bool {
-        matches!(self, Self::ValueCount | Self::ValueSum | Self::ValueAvg | Self::ValuePercentile)
+        matches!(self, Self::ValueCount | Self::ValueSum | Self::ValueAvg | Self::ValuePercentile | Self::NewValue)
     }
 }
 
@@ -301,6 +305,8 @@ pub struct Opmas {
     pub min_events: Option<u64>,
     /// `lateness`; `None` is 5 s.
     pub lateness: Option<Span>,
+    /// `warmup` of `new_value` (C14); `None` is a day, or a shorter timespan.
+    pub warmup: Option<Span>,
     /// `remediation`
     pub remediation: Option<Arc<str>>,
 }

@@ -21,6 +21,7 @@ const TYPES: &[(&str, CorrelationType)] = &[
     ("temporal", CorrelationType::Temporal),
     ("temporal_ordered", CorrelationType::TemporalOrdered),
     ("missing", CorrelationType::Missing),
+    ("new_value", CorrelationType::NewValue),
 ];
 const MEDIAN: &str = "value_median";
 const COMPARISONS: &[(&str, Comparison)] =
@@ -100,6 +101,12 @@ fn condition(table: &Map, name: &str, kind: CorrelationType, rules: &[(Arc<str>,
             sink.error(node.place(), "`missing` takes no condition", "leave it away: it fires when nothing has matched for the timespan");
             None
         }
+        (Some(node), CorrelationType::NewValue) => {
+            let table = read::map(node, "the correlation's `condition`", sink)?;
+            sink.closed(table, &["field"]);
+            let field = field(table, name, kind, sink);
+            (!field.is_empty()).then(|| Conditions { field, ..Conditions::default() })
+        }
         (Some(Node::Text(text)), CorrelationType::Temporal) => {
             let names: Vec<Arc<str>> = rules.iter().map(|(name, _)| Arc::clone(name)).collect();
             let expression = condition::parse(text, "rule", &names, sink)?;
@@ -112,7 +119,11 @@ fn condition(table: &Map, name: &str, kind: CorrelationType, rules: &[(Arc<str>,
         (Some(node), _) => comparisons(node, name, kind, sink),
         (None, CorrelationType::Temporal | CorrelationType::TemporalOrdered | CorrelationType::Missing) => Some(Conditions::default()),
         (None, _) => {
-            let example = if kind.has_field() { "add one, such as `condition: {field: user, gte: 5}`" } else { "add one, such as `condition: {gte: 5}`" };
+            let example = match kind {
+                CorrelationType::NewValue => "add one, such as `condition: {field: mac}`",
+                _ if kind.has_field() => "add one, such as `condition: {field: user, gte: 5}`",
+                _ => "add one, such as `condition: {gte: 5}`",
+            };
             missing(table, "condition", example, sink);
             None
         }
@@ -153,7 +164,7 @@ fn field(table: &Map, name: &str, kind: CorrelationType, sink: &mut Sink) -> Vec
     match (table.key("field"), kind.has_field()) {
         (Some(key), false) => sink.error(key.place, format!("`{name}` compares no field's values"), "leave `field` away, or take a value_* type"),
         (_, true) if found.is_empty() => sink.error(table.place, format!("the condition of `{name}` has no `field`"), "name the field whose values it takes"),
-        (Some(key), true) if found.len() > 1 && kind != CorrelationType::ValueCount => {
+        (Some(key), true) if found.len() > 1 && !matches!(kind, CorrelationType::ValueCount | CorrelationType::NewValue) => {
             sink.error(key.place, format!("`{name}` takes the values of one field"), "name one field");
         }
         _ => {}

@@ -64,6 +64,14 @@ fn revision<'a>(lines: &[&str], ranges: impl Iterator<Item = &'a std::ops::Range
 fn only_section(root: &Map, sink: &mut Sink) -> Option<&'static str> {
     let mut found = SECTIONS.iter().copied().filter(|name| root.get(name).is_some());
     let Some(first) = found.next() else {
+        if let Some(key) = root.key("transformations") {
+            sink.error(
+                key.place,
+                "this is a pipeline and no rule",
+                "put it below rules/pipelines/ and name it under [sigma] in opmas.toml, or with --pipeline",
+            );
+            return None;
+        }
         let near = root.entries.iter().find_map(|(key, _)| Some((key, diag::nearest(&key.text, SECTIONS.iter().copied())?)));
         match near {
             Some((key, word)) => sink.error(key.place, format!("unknown section `{}`", key.text), format!("did you mean `{word}`?")),

@@ -7,7 +7,7 @@ use super::ast::{Opmas, Refire};
 use super::read::{self, Sink};
 use super::yaml::{Map, Node};
 
-const KEYS: &[&str] = &["entities", "refire", "cooldown", "min_events", "lateness", "params", "remediation"];
+const KEYS: &[&str] = &["entities", "refire", "cooldown", "min_events", "lateness", "warmup", "params", "remediation"];
 const REFIRES: &[(&str, Refire)] = &[("edge", Refire::Edge), ("every", Refire::Every), ("reset", Refire::Reset)];
 
 /// Reads the `opmas:` table of a document, when it has one.
@@ -20,6 +20,7 @@ pub(super) fn parse(document: &Map, sink: &mut Sink) -> Opmas {
         cooldown: table.get("cooldown").and_then(|node| read::span(node, "`cooldown`", sink)),
         min_events: table.get("min_events").and_then(|node| min_events(node, sink)),
         lateness: table.get("lateness").and_then(|node| read::span(node, "`lateness`", sink)),
+        warmup: table.get("warmup").and_then(|node| read::span(node, "`warmup`", sink)),
         remediation: read::optional_text(table, "remediation", sink),
     }
 }

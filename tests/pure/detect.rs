@@ -1,6 +1,7 @@
 //! See the room of this name in `src`: which rules hold for an event, by the Sigma specification, case by case.
 
 mod network;
+mod pipeline;
 
 use opmas::detect::{Detector, LogsourceMode};
 use opmas::diag::SourceFile;
@@ -9,7 +10,7 @@ use opmas::sigma::{RuleSet, load};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
-fn event(fields: Value) -> Event {
+pub fn event(fields: Value) -> Event {
     let Value::Object(fields) = fields else { panic!("an event is an object") };
     Event {
         seq: 0,
@@ -215,6 +216,12 @@ fn regular_expressions() {
         ("f|re: ['x', 'b']", json!({"f": "b"}), true),
         ("f|re|all: ['x', 'b']", json!({"f": "b"}), false),
         (r"f|re: 'a\\b'", json!({"f": "a\\b"}), true),
+        ("f|re|ignorecase|dotall: 'A.B'", json!({"f": "a\nb"}), true),
+        ("f|re|contains: 'b'", json!({"f": "abc"}), true),
+        ("f|re|startswith: 'b|c'", json!({"f": "abc"}), false),
+        ("f|re|startswith: 'a|c'", json!({"f": "abc"}), true),
+        ("f|endswith|re: 'a|c'", json!({"f": "abc"}), true),
+        ("f|re|endswith|m: 'b'", json!({"f": "b\nc"}), false),
     ]);
 }
 
@@ -243,6 +250,12 @@ fn other_fields() {
         ("a|fieldref: b.c", json!({"a": ["x", "y"], "b": {"c": ["z", "y"]}}), true),
         ("a|fieldref|neq: b", json!({"a": "x", "b": "y"}), true),
         ("a|fieldref|neq: b", json!({"a": "x", "b": "x"}), false),
+        ("a|fieldref|contains: b", json!({"a": "xBx", "b": "b"}), true),
+        ("a|fieldref|startswith: b", json!({"a": "xBx", "b": "b"}), false),
+        ("a|fieldref|startswith: b", json!({"a": "bx", "b": ["c", "b"]}), true),
+        ("a|fieldref|endswith: b", json!({"a": "xb*", "b": "b*"}), true),
+        ("a|fieldref|endswith|cased: b", json!({"a": "xB", "b": "b"}), false),
+        ("a|fieldref|contains: b", json!({"a": 4625, "b": 62}), true),
     ]);
 }
 
@@ -255,6 +268,8 @@ fn encoded_values() {
         ("f|base64offset|contains: /bin/bash", json!({"f": "echo eC9iaW4vYmFzaCAtaQ=="}), true),
         ("f|base64offset|contains: /bin/bash", json!({"f": "echo aGVsbG8="}), false),
         ("f|wide|base64offset|contains: cmd", json!({"f": "YwBtAGQA"}), true),
+        ("f|base64|base64|contains: foobar", json!({"f": "xWm05dlltRnk="}), true),
+        ("f|contains|wide: cmd", json!({"f": "xc\u{0}m\u{0}d\u{0}"}), true),
         ("f|base64offset|contains|all: [foo, bar]", json!({"f": "Zm9v"}), false),
     ]);
 }

@@ -13,6 +13,7 @@ const ORDER: &[&str] = &[
     "process",
     "sigma",
     "normalise",
+    "entity",
     "detect",
     "correlate",
     "triage",
@@ -32,7 +33,7 @@ const ORDER: &[&str] = &[
 /// Rooms of the lowest layer, which may be imported in any order among pure rooms.
 const DOORS: &[&str] = &["journal", "source", "publish", "index", "executor", "alert"];
 /// Pure rooms: no clock, no tokio, no I/O.
-const PURE: &[&str] = &["sigma", "normalise", "detect", "correlate", "triage", "action", "playbook"];
+const PURE: &[&str] = &["sigma", "normalise", "entity", "detect", "correlate", "triage", "action", "playbook"];
 /// Files of pure rooms that are processes of their own, and so may read and write.
 const PROCESSES: &[&str] = &["src/playbook/worker.rs"];
 

@@ -11,6 +11,8 @@ use opmas::normalise::{CUT_MARK, Extractors, Normaliser, Options, State, parse_t
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
+mod clock;
+
 const NOW: &str = "2026-11-21T14:00:00Z";
 
 fn time(text: &str) -> Time {

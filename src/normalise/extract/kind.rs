@@ -20,7 +20,7 @@ pub(super) enum Kind {
     Word,
     /// As `word`, in lower case.
     Lower,
-    /// A whole number.
+    /// A whole number, also below zero.
     Int,
     /// An IP address.
     Ip,
@@ -64,7 +64,7 @@ impl Kind {
         match self {
             Kind::Text | Kind::Trimmed => "(?s:.*)",
             Kind::Word | Kind::Lower | Kind::Ether => r"[^\x00-\x20]*",
-            Kind::Int => "[0-9]{1,18}",
+            Kind::Int => "-?[0-9]{1,18}",
             Kind::Ip => r"[0-9A-Fa-f:.]+(?:%[0-9A-Za-z_.@-]+)?",
             Kind::Port => "[0-9]{1,5}",
             Kind::Endpoint => r"\[?[0-9A-Fa-f:.]+(?:%[0-9A-Za-z_.@-]+)?\]?:[0-9]{1,5}",
@@ -80,7 +80,8 @@ impl Kind {
         match self {
             Kind::Text | Kind::Trimmed | Kind::Pairs => Some(text.len()),
             Kind::Word | Kind::Lower | Kind::Ether => Some(run(|b| b > b' ')),
-            Kind::Int | Kind::Port => Some(run(|b| b.is_ascii_digit())),
+            Kind::Int => Some(run(|b| b.is_ascii_digit() || b == b'-')),
+            Kind::Port => Some(run(|b| b.is_ascii_digit())),
             Kind::Ip | Kind::Endpoint | Kind::Mac => Some(run(|b| b.is_ascii_alphanumeric() || b":.%_@-[]".contains(&b))),
             Kind::Stamp => None,
         }
@@ -113,7 +114,7 @@ impl Kind {
             Kind::Word if text.is_empty() => return Ok(()),
             Kind::Word => Value::from(text),
             Kind::Lower => Value::from(text.to_lowercase()),
-            Kind::Int => Value::from(text.parse::<u64>().ok().filter(|n| *n < MAX_INT).ok_or(Wrong)?),
+            Kind::Int => Value::from(text.parse::<i64>().ok().filter(|n| n.unsigned_abs() < MAX_INT).ok_or(Wrong)?),
             Kind::Ip => Value::from(canon::ip(text).ok_or(Wrong)?.to_string()),
             Kind::Port => Value::from(canon::port(text).ok_or(Wrong)?),
             Kind::Mac => Value::from(canon::mac(text).ok_or(Wrong)?),

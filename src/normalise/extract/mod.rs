@@ -34,6 +34,16 @@ struct Compiled {
     automaton: Option<Automaton>,
 }
 
+/// What a message was typed as, beside its fields.
+#[derive(Default)]
+pub(super) struct Applied<'a> {
+    pub(super) logsource: LogSource,
+    /// Fields that later lines of the same process may need.
+    pub(super) remember: &'a [Arc<str>],
+    /// Fields that this line takes from what its process said before.
+    pub(super) recall: &'a [Arc<str>],
+}
+
 impl Extractors {
     /// Loads extractor files. Every pattern is tried on its own examples; a file with anything wrong in it is left out
     /// whole, and the diagnostics say what and where.
@@ -69,10 +79,10 @@ impl Extractors {
         self.by_program.contains_key(program)
     }
 
-    /// Types a message: adds `action` and the fields of the first pattern that matches, and says what log source the line
-    /// is of. A program whose extractor names a log source has it also when no pattern matches.
-    pub(super) fn apply(&self, program: &str, message: &str, fields: &mut Map<String, Value>) -> LogSource {
-        let Some(compiled) = self.by_program.get(program) else { return LogSource::default() };
+    /// Types a message: adds `domain`, `action` and the fields of the first pattern that matches, and says what log source the line
+    /// is of. A program whose extractor names a log source has it also when no pattern matches, and its domain if it has but one file.
+    pub(super) fn apply(&self, program: &str, message: &str, fields: &mut Map<String, Value>) -> Applied<'_> {
+        let Some(compiled) = self.by_program.get(program) else { return Applied::default() };
         let mut candidates = Vec::new();
         if compiled.automaton.as_ref().and_then(|automaton| automaton.candidates(message, &mut candidates)).is_none() {
             candidates = (0..compiled.patterns.len()).collect();
@@ -82,13 +92,19 @@ impl Extractors {
             Some((file, pattern, pattern.read(file.without_skip(message))?))
         });
         let Some((file, pattern, read)) = read else {
-            let files = compiled.files.iter().filter_map(|index| self.files.get(*index));
-            return files.map(|file| &file.logsource).find(|source| **source != LogSource::default()).cloned().unwrap_or_default();
+            let mut files = compiled.files.iter().filter_map(|index| self.files.get(*index));
+            if let [only] = compiled.files.as_slice() {
+                fields.extend(self.files.get(*only).and_then(Program::domain));
+            }
+            let logsource = files.find(|file| file.logsource != LogSource::default()).map(|file| file.logsource.clone()).unwrap_or_default();
+            return Applied { logsource, ..Applied::default() };
         };
+        fields.extend(file.domain());
         fields.insert("action".to_owned(), Value::from(&*pattern.action));
         fields.extend(pattern.set.iter().map(|(name, value)| (name.clone(), value.clone())));
         fields.extend(read.into_iter().map(|(name, value)| (name.to_string(), value)));
-        pattern.logsource.as_ref().unwrap_or(&file.logsource).clone()
+        let logsource = pattern.logsource.as_ref().unwrap_or(&file.logsource).clone();
+        Applied { logsource, remember: &pattern.remember, recall: &pattern.recall }
     }
 
     fn pattern(&self, (file, pattern): (usize, usize)) -> Option<(&Program, &Pattern)> {
@@ -155,6 +171,7 @@ mod tests {
     fn check(extractors: &Extractors, program: &str, message: &str) {
         let mut fields = Map::new();
         extractors.apply(program, message, &mut fields);
+        fields.remove("domain");
         let action = fields.remove("action").map(|action| action.as_str().unwrap().into());
         assert_eq!(action.map(|action| (action, fields)), in_turn(extractors, program, message), "{program}: {message:?}");
         for pattern in extractors.files.iter().flat_map(|file| &file.patterns) {

@@ -27,6 +27,10 @@ pub(super) struct Pattern {
     pub(super) name: Arc<str>,
     pub(super) action: Arc<str>,
     pub(super) logsource: Option<LogSource>,
+    /// Fields that later lines of the same process may need.
+    pub(super) remember: Vec<Arc<str>>,
+    /// Fields that this line takes from what its process said before.
+    pub(super) recall: Vec<Arc<str>>,
     /// Fields with a fixed value.
     pub(super) set: Map<String, Value>,
     /// The whole message as a regular expression.
@@ -51,7 +55,8 @@ impl Pattern {
         let text = format!("(?:{})\\z", template.regex());
         let exact = compile(&text)?;
         let fields = template.fields().map(|(name, kind)| (name.map(Arc::from), kind)).collect();
-        Ok(Pattern { name: name.into(), action: action.into(), logsource, set, text, parts: template.parts.clone(), exact, fields, pairs })
+        let (remember, recall, parts) = (Vec::new(), Vec::new(), template.parts.clone());
+        Ok(Pattern { name: name.into(), action: action.into(), logsource, remember, recall, set, text, parts, exact, fields, pairs })
     }
 
     /// The fields of a message; `None` when it is not of this wording, or a value is not of its type.
@@ -70,6 +75,10 @@ impl Pattern {
             let end = match (part, parts.peek()) {
                 (Part::Fixed(text), _) => {
                     rest = rest.strip_prefix(text.as_str())?;
+                    continue;
+                }
+                (Part::Optional(text), _) => {
+                    rest = rest.strip_prefix(text.as_str()).unwrap_or(rest);
                     continue;
                 }
                 (Part::Field { kind, .. }, Some(Part::Fixed(next))) => {
@@ -172,14 +181,20 @@ impl Skip {
 pub(super) struct Program {
     pub(super) programs: Vec<Arc<str>>,
     pub(super) logsource: LogSource,
+    domain: Option<Arc<str>>,
     pub(super) patterns: Vec<Pattern>,
     skip: Option<Skip>,
 }
 
 impl Program {
     /// Puts a file's patterns together.
-    pub(super) fn new(programs: Vec<Arc<str>>, logsource: LogSource, patterns: Vec<Pattern>) -> Program {
-        Program { programs, logsource, skip: None, patterns }
+    pub(super) fn new(programs: Vec<Arc<str>>, logsource: LogSource, domain: Option<Arc<str>>, patterns: Vec<Pattern>) -> Program {
+        Program { programs, logsource, domain, skip: None, patterns }
+    }
+
+    /// The field `domain` and its value.
+    pub(super) fn domain(&self) -> Option<(String, Value)> {
+        self.domain.as_deref().map(|domain| ("domain".to_owned(), Value::from(domain)))
     }
 
     /// Leaves out what may stand before every wording. The error says what is wrong with it.

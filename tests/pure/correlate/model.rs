@@ -19,6 +19,7 @@ pub struct Correlation {
     pub cooldown: Option<i64>,
     pub min_events: Option<u64>,
     pub lateness: Option<i64>,
+    pub warmup: Option<i64>,
     pub generate: bool,
 }
 
@@ -36,6 +37,7 @@ pub enum Kind {
     /// Over the first three of the list: one of [`EXPRESSIONS`].
     Expression(usize),
     Missing,
+    New,
 }
 
 /// X, Y and Z are the first three of a list, round and round.
@@ -77,6 +79,7 @@ impl Correlation {
                 return ("temporal", text);
             }
             Kind::Missing => return ("missing", String::new()),
+            Kind::New => return ("new_value", "{field: v}".to_owned()),
         };
         let comparisons: Vec<String> = self.condition.iter().map(|(word, number)| format!("{word}: {number}")).collect();
         (name, format!("{begin}{}}}", comparisons.join(", ")))
@@ -125,7 +128,7 @@ pub fn yaml(rules: &[Correlation]) -> String {
         if let Some(refire) = rule.refire {
             writeln!(text, "  refire: {refire}").unwrap();
         }
-        for (key, seconds) in [("cooldown", rule.cooldown), ("lateness", rule.lateness)] {
+        for (key, seconds) in [("cooldown", rule.cooldown), ("lateness", rule.lateness), ("warmup", rule.warmup)] {
             if let Some(seconds) = seconds {
                 writeln!(text, "  {key}: {seconds}s").unwrap();
             }
@@ -149,6 +152,7 @@ fn kind() -> impl Strategy<Value = Kind> {
         2 => Just(Kind::Temporal),
         4 => (0..EXPRESSIONS.len()).prop_map(Kind::Expression),
         2 => Just(Kind::Missing),
+        3 => Just(Kind::New),
     ]
 }
 
@@ -161,7 +165,7 @@ fn condition(kind: Kind, shape: usize, number: i64) -> Vec<(&'static str, f64)> 
     };
     let (n, more) = (number as f64 * scale, (number + 2) as f64 * scale);
     match (kind, shape) {
-        (Kind::Ordered | Kind::Expression(_) | Kind::Missing, _) | (Kind::Temporal, 0..4) => Vec::new(),
+        (Kind::Ordered | Kind::Expression(_) | Kind::Missing | Kind::New, _) | (Kind::Temporal, 0..4) => Vec::new(),
         (_, 0..4) => vec![("gte", n)],
         (_, 4) => vec![("gt", n - 1.0)],
         (_, 5) => vec![("lt", n)],
@@ -177,10 +181,13 @@ fn correlation(at: usize) -> impl Strategy<Value = Correlation> {
     let windows = (3..20i64, (0..10usize, 1..5i64), any::<bool>());
     let refire = prop_oneof![3 => Just(None), 1 => Just(Some("edge")), 1 => Just(Some("every")), 1 => Just(Some("reset"))];
     let attributes = (refire, prop::option::weighted(0.3, 1..30i64), prop::option::weighted(0.2, 1..4u64), prop::option::weighted(0.3, 1..40i64));
-    (over, kind(), windows, attributes, any::<bool>()).prop_map(
-        |(over, kind, (span, (shape, number), grouped), (refire, cooldown, min_events, lateness), generate)| {
+    let learns = prop::option::weighted(0.7, 1..10i64);
+    (over, kind(), windows, attributes, (any::<bool>(), learns)).prop_map(
+        |(over, kind, (span, (shape, number), grouped), (refire, cooldown, min_events, lateness), (generate, learns))| {
             let condition = condition(kind, shape, number);
-            Correlation { over, kind, condition, grouped, span, refire, cooldown, min_events, lateness, generate }
+            let new = kind == Kind::New;
+            let (warmup, min_events) = (learns.filter(|_| new), min_events.filter(|_| !new));
+            Correlation { over, kind, condition, grouped, span, refire, cooldown, min_events, lateness, warmup, generate }
         },
     )
 }

@@ -45,12 +45,30 @@ struct Group {
     settled: Option<Place>,
     /// The entry whose window is open.
     opened: Option<Place>,
+    /// What ever brought a value to `new_value`, and the time of its first entry.
+    brought: Vec<(When, &'static str)>,
+    since: Option<When>,
 }
 
 impl Default for Group {
     fn default() -> Group {
         let (stood, before, held, fired) = (BTreeMap::new(), BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
-        Group { stood, before, held, fired, armed: true, announced: None, cooling: None, newest_ever: When::MIN, host: None, settled: None, opened: None }
+        let (brought, since) = (Vec::new(), None);
+        Group {
+            stood,
+            before,
+            held,
+            fired,
+            armed: true,
+            announced: None,
+            cooling: None,
+            newest_ever: When::MIN,
+            host: None,
+            settled: None,
+            opened: None,
+            brought,
+            since,
+        }
     }
 }
 
@@ -214,7 +232,7 @@ impl<'a> Oracle<'a> {
             Kind::Ordered => return (subsequence(&rule.over, window), None),
             Kind::Temporal if rule.condition.is_empty() => return (rule.over.iter().all(|of| refs.contains(of)), None),
             Kind::Expression(_) => return (expression(rule, &|of| refs.contains(&of), &|of| refs.contains(&of)), None),
-            Kind::Missing => return (true, None),
+            Kind::Missing | Kind::New => return (true, None),
             Kind::Count => Some(count as f64),
             Kind::Temporal => Some(refs.len() as f64),
             Kind::Distinct => Some(texts.iter().collect::<BTreeSet<_>>().len() as f64),
@@ -289,6 +307,35 @@ impl<'a> Oracle<'a> {
         said
     }
 
+    /// C14, from all that was ever brought: the entries that bring something new, and whether that is said.
+    fn new_values(&self, (index, _): Key, group: &mut Group, places: BTreeMap<Place, Stood>, horizon: When) -> Vec<(Place, bool)> {
+        let rule = &self.rules[index];
+        let mut found = Vec::new();
+        for (place, stood) in places.into_iter().filter(|(place, _)| place.0 > horizon) {
+            if group.stood.keys().all(|p| *p < place) {
+                group.host = if place.0 < self.watermark() { self.events[place.1].host } else { None };
+            }
+            group.newest_ever = group.newest_ever.max(place.0);
+            let since = *group.since.get_or_insert(place.0);
+            let after = (place.0 - rule.span * 2).max(horizon);
+            let mut new = false;
+            for v in (0..usize::from(stood.event) + stood.findings).filter_map(|_| self.events[place.1].v) {
+                new |= !group.brought.iter().any(|(time, known)| *time > after && *known == v);
+                group.brought.push((place.0, v));
+            }
+            group.stood.insert(place, stood);
+            if new && place.0 >= since + rule.warmup.unwrap_or(rule.span) * 2 {
+                let fires = rule.cooldown.zip(group.cooling).is_none_or(|(c, f)| place.0 >= f + c * 2);
+                if fires {
+                    group.cooling = group.cooling.max(Some(place.0));
+                }
+                found.push((place, fires));
+            }
+        }
+        group.stood.retain(|place, _| place.0 > horizon);
+        found
+    }
+
     fn group(&mut self, index: usize, key: Option<&'static str>, places: BTreeMap<Place, Stood>, only: Option<Place>) -> (Vec<Place>, Vec<Said>) {
         let rule = &self.rules[index];
         let (span, late) = (rule.span * 2, rule.lateness.map_or(LATENESS, |s| s * 2));
@@ -304,6 +351,11 @@ impl<'a> Oracle<'a> {
         }
         let newest = group.stood.keys().chain(places.keys()).max().copied().unwrap();
         let horizon = newest.0 - span - late;
+        if rule.kind == Kind::New {
+            let of = self.new_values((index, key), &mut group, places, horizon);
+            self.groups.insert((index, key), group);
+            return (of.iter().map(|(x, _)| *x).collect(), of.into_iter().filter(|(_, fires)| *fires).map(|(x, _)| (index + 3, x, key, None)).collect());
+        }
         let mut fresh = BTreeSet::new();
         let mut first: Option<Place> = None;
         for (place, stood) in places.into_iter().filter(|(place, _)| place.0 > horizon) {

@@ -210,6 +210,76 @@ fn c7_what_is_not_evaluated_is_refused_with_its_file_and_what_needs_it() {
 }
 
 #[test]
+fn c14_values_are_bounded_and_a_warm_up_says_so() {
+    let text = "---\ntitle: new\ncorrelation: {type: new_value, rules: [a], timespan: 1h, condition: {field: v}}\nopmas: {warmup: 10s}\n";
+    let rules = rule_set(&[&format!("{PRELUDE}{text}")]);
+    let limits = Limits { entries_per_group: 3, ..Limits::default() };
+    let mut pipeline = pipeline(&rules, Settings { limits, ..Settings::default() });
+    let mut learning = Vec::new();
+    let mut found = Vec::new();
+    for (n, (seconds, v)) in [(0.0, "o"), (14.0, "p"), (15.0, "q"), (16.0, "o"), (17.0, "r"), (18.0, "p")].into_iter().enumerate() {
+        found.extend(pipeline.entry(&sent(n as u64, seconds, &format!("\"k\":\"a\",\"v\":\"{v}\""))));
+        learning.push(pipeline.learning());
+    }
+    assert_eq!(learning[1], ["new until 2026-11-21 00:00:10 UTC"]);
+    assert_eq!(learning[2], [""; 0], "the watermark has reached it");
+    // `p` was the oldest of four.
+    assert_eq!(found.iter().map(|found| found.place.seq).collect::<Vec<_>>(), [1, 2, 4, 5]);
+    assert_eq!(pipeline.counters().entries_dropped, 2);
+    assert_eq!(
+        pipeline.finding(&found[0]).unwrap().text,
+        "v p was not seen before in a within 1h (first 2026-11-21 00:00:14 UTC, last 2026-11-21 00:00:14 UTC)"
+    );
+}
+
+#[test]
+fn c14_attributes_that_say_nothing_are_refused() {
+    let load = |text: &str| {
+        let text = format!("{PRELUDE}---\ntitle: t\n{text}\n");
+        let loaded = correlate::load(&[SourceFile { name: "r.yml".into(), text: text.into() }]);
+        loaded.diagnostics.iter().map(|d| d.message.to_string()).collect::<Vec<_>>()
+    };
+    let new = "correlation: {type: new_value, rules: [a], timespan: 1h, condition: {field: v}}";
+    assert_eq!(load(new), [""; 0]);
+    assert_eq!(load(&new.replace("field: v", "field: v, gte: 2")), ["unknown key `gte`"]);
+    assert_eq!(load(&new.replace("field: v", "")), ["the condition of `new_value` has no `field`"]);
+    assert_eq!(load(&format!("{new}\nopmas: {{min_events: 2}}")), ["`min_events` says nothing about `new_value`"]);
+    assert_eq!(
+        load(&format!("{}\nopmas: {{warmup: 2h}}", THREE.split_once("correlation").map(|(_, c)| format!("correlation{c}")).unwrap())),
+        ["`warmup` is for `new_value` alone"]
+    );
+}
+
+#[test]
+fn c15_what_is_learned_survives_a_checkpoint_and_other_rules() {
+    let rules = |span: &str| {
+        let who = "title: w\nname: w\nlogsource: {category: test}\ndetection: {s: {k: w}, condition: s}\nopmas: {entities: {who: ip}}\n";
+        rule_set(&[&format!(
+            "{who}---\ntitle: one\ncorrelation: {{type: event_count, rules: [w], group-by: [entity.who], timespan: {span}, condition: {{gte: 1}}}}\n"
+        )])
+    };
+    let mut first = pipeline(&rules("5s"), Settings::default());
+    first.entry(&sent(0, 0.0, r#""action":"dhcp_ack","client_ip":"10.0.0.5","mac":"aa:bb:cc:00:11:22""#));
+    let mut second = pipeline(&rules("5s"), Settings::default());
+    second.restore(&first.snapshot().encode().unwrap()).unwrap();
+    second.set_rules(Arc::new(rules("6s"))).unwrap();
+    let found = second.entry(&sent(1, 1.0, r#""k":"w","ip":"10.0.0.5""#));
+    assert_eq!(found.iter().map(|found| line(found, second.rules())).collect::<Vec<_>>(), ["one x=1 t=1 entity.who=aa:bb:cc:00:11:22 value=1"]);
+}
+
+#[test]
+fn c15_roles_that_no_rule_names_are_refused() {
+    for (name, expected) in [
+        ("entity.source", "`entity.source`: the rule `a` names no entity `source`"),
+        ("entity.source.colour", "`entity.source.colour`: `colour` is nothing that is known of an entity"),
+    ] {
+        let text = format!("{PRELUDE}---\ntitle: t\ncorrelation: {{type: event_count, rules: [a], group-by: [{name}], timespan: 1h, condition: {{gte: 2}}}}\n");
+        let loaded = correlate::load(&[SourceFile { name: "r.yml".into(), text: text.into() }]);
+        assert_eq!(loaded.diagnostics.iter().map(|d| &*d.message).collect::<Vec<_>>(), [expected]);
+    }
+}
+
+#[test]
 fn a_damaged_snapshot_is_refused_and_changes_nothing() {
     let rules = rule_set(&[&format!("{PRELUDE}{THREE}")]);
     let mut first = pipeline(&rules, Settings::default());

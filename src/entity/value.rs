@@ -95,6 +95,13 @@ pub fn mac_digits(text: &str) -> Option<String> {
     (digits.len() == MAC_DIGITS).then_some(digits)
 }
 
+/// Twelve digits as a MAC is written.
+#[must_use]
+pub fn colons(digits: &str) -> String {
+    let pairs: Vec<&str> = (0..digits.len()).step_by(2).filter_map(|at| digits.get(at..at + 2)).collect();
+    pairs.join(":")
+}
+
 #[cfg(test)]
 mod tests {
     use serde_json::json;

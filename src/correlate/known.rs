@@ -1,0 +1,130 @@
+//! `new_value`: which values a group knows, and since when it learns (C14).
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use super::compiled::Compiled;
+use super::group::{Entered, Fire, Group, Held};
+use super::measure::Datum;
+use super::place::Place;
+use super::window::{Entry, Input};
+use crate::model::Time;
+
+/// The values of a group, each with its newest time: of the rest of a window nothing is asked.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(from = "Learned", into = "Learned")]
+pub(super) struct Known {
+    /// The time of the group's first entry.
+    pub since: Option<Time>,
+    /// Its newest entry.
+    last: Option<Place>,
+    newest: BTreeMap<Arc<str>, Time>,
+    by_time: BTreeSet<(Time, Arc<str>)>,
+}
+
+/// [`Known`] in a snapshot.
+#[derive(Clone, Serialize, Deserialize)]
+struct Learned(Option<Time>, Option<Place>, Vec<(Arc<str>, Time)>);
+
+impl From<Learned> for Known {
+    fn from(Learned(since, last, values): Learned) -> Known {
+        let by_time = values.iter().map(|(value, time)| (*time, Arc::clone(value))).collect();
+        Known { since, last, newest: values.into_iter().collect(), by_time }
+    }
+}
+
+impl From<Known> for Learned {
+    fn from(known: Known) -> Learned {
+        Learned(known.since, known.last, known.newest.into_iter().collect())
+    }
+}
+
+impl Known {
+    /// Takes a value in; whether nothing brought it later than `after`.
+    fn learn(&mut self, value: &Arc<str>, time: Time, after: Time) -> bool {
+        let before = self.newest.get(value).copied();
+        if before.is_none_or(|before| before < time) {
+            before.map(|before| self.by_time.remove(&(before, Arc::clone(value))));
+            self.newest.insert(Arc::clone(value), time);
+            self.by_time.insert((time, Arc::clone(value)));
+        }
+        before.is_none_or(|before| before <= after)
+    }
+
+    fn forget_oldest(&mut self) {
+        if let Some((_, value)) = self.by_time.pop_first() {
+            self.newest.remove(&value);
+        }
+    }
+
+    /// Forgets what is not kept any longer (C1).
+    fn forget(&mut self, horizon: Time) {
+        while self.by_time.first().is_some_and(|(time, _)| *time <= horizon) {
+            self.forget_oldest();
+        }
+    }
+}
+
+impl Group {
+    /// [`Group::enter`] for `new_value`.
+    pub(super) fn meet(&mut self, rule: &Compiled, inputs: Vec<Input>, limit: usize, only: Option<Place>) -> Entered {
+        let mut entered = Entered::default();
+        let newest = inputs.iter().map(|input| input.place.time).max().unwrap_or(Time::MIN).max(self.clock);
+        let horizon = newest.minus(rule.reach());
+        let mut known = self.known.take().unwrap_or_default();
+        let mut entries: BTreeMap<Place, Entry> = BTreeMap::new();
+        for input in inputs {
+            let time = input.place.time;
+            if time <= horizon {
+                entered.late += 1;
+                continue;
+            }
+            if Some(input.place) > known.last {
+                known.last = Some(input.place);
+                self.waits_for.clone_from(&input.behind);
+            }
+            self.clock = self.clock.max(time);
+            match entries.get_mut(&input.place) {
+                Some(entry) => entry.merge(input),
+                None => _ = entries.insert(input.place, Entry::new(input)),
+            }
+        }
+        known.forget(horizon);
+        for entry in entries.into_values() {
+            if self.is_new(rule, &mut known, &entry) && only.is_none_or(|only| only == entry.place) {
+                entered.held.push(self.new_value(rule, entry));
+            }
+        }
+        while known.newest.len() > limit {
+            known.forget_oldest();
+            entered.dropped += 1;
+        }
+        self.known = Some(known);
+        entered
+    }
+
+    /// Whether one of an entry's values is new, behind the warm-up.
+    fn is_new(&self, rule: &Compiled, known: &mut Known, entry: &Entry) -> bool {
+        let time = entry.place.time;
+        let warm = time >= known.since.get_or_insert(time).plus(rule.warmup);
+        let mut new = false;
+        for datum in entry.values() {
+            if let Datum::Text(value) = datum {
+                new |= known.learn(value, time, time.minus(rule.span));
+            }
+        }
+        new && warm
+    }
+
+    fn new_value(&mut self, rule: &Compiled, entry: Entry) -> Held {
+        let (time, trust) = (entry.place.time, entry.trust);
+        let fires = !self.is_silent(rule, time);
+        if fires {
+            self.fired = self.fired.max(Some(time));
+        }
+        let fire = Fire { value: None, count: u64::from(entry.weight), from: time, evidence: vec![Arc::clone(&entry.event)], trust };
+        Held { entry, new: true, trust, fire: fires.then_some(fire) }
+    }
+}

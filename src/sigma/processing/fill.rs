@@ -1,0 +1,95 @@
+//! What stands in the place of placeholders (`%name%` in values with `expand`).
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use crate::diag;
+use crate::sigma::text::MAX_WRITINGS;
+
+/// The values by name, and which pipelines' steps fill which names.
+#[derive(Debug, Default)]
+pub(in crate::sigma) struct Fills {
+    values: BTreeMap<Arc<str>, Vec<Arc<str>>>,
+    steps: Vec<Fill>,
+}
+
+/// A `value_placeholders` or `wildcard_placeholders`.
+#[derive(Debug)]
+pub(super) struct Fill {
+    pub wildcard: bool,
+    pub include: Option<Vec<Arc<str>>>,
+    pub exclude: Option<Vec<Arc<str>>>,
+}
+
+impl Fill {
+    fn is_for(&self, name: &str) -> bool {
+        let names = |list: &Vec<Arc<str>>| list.iter().any(|listed| **listed == *name);
+        self.include.as_ref().is_none_or(names) && !self.exclude.as_ref().is_some_and(names)
+    }
+}
+
+/// Why a text cannot be filled: at which byte, what, and the remedy.
+pub(in crate::sigma) struct Unfilled(pub usize, pub String, pub String);
+
+impl Fills {
+    /// Adds those of another pipeline; its values win.
+    pub(super) fn add(&mut self, values: BTreeMap<Arc<str>, Vec<Arc<str>>>, steps: Vec<Fill>) {
+        self.values.extend(values);
+        self.steps.extend(steps);
+    }
+
+    /// Every text that a text with placeholders stands for; itself when it has none.
+    pub fn texts(&self, text: &str) -> Result<Vec<String>, Unfilled> {
+        let mut found = vec![String::new()];
+        let mut rest = text;
+        while let Some((before, name, behind)) = placeholder(rest) {
+            let offset = text.len() - rest.len() + before.len();
+            let values = self.values(name).ok_or_else(|| self.unknown(offset, name))?;
+            if found.len().saturating_mul(values.len()) > MAX_WRITINGS {
+                let what = format!("with its placeholders the value stands for more than {MAX_WRITINGS} texts");
+                return Err(Unfilled(offset, what, "give fewer values, or fewer placeholders in one value".to_owned()));
+            }
+            found = found.iter().flat_map(|begun| values.iter().map(move |value| format!("{begun}{before}{value}"))).collect();
+            rest = behind;
+        }
+        found.iter_mut().for_each(|begun| begun.push_str(rest));
+        Ok(found)
+    }
+
+    /// As the pipelines' steps say, in their order; without any, what has values.
+    fn values(&self, name: &str) -> Option<&[Arc<str>]> {
+        let values = || self.values.get(name).map(Vec::as_slice);
+        let wildcard = self.steps.iter().find(|step| step.is_for(name)).is_some_and(|step| step.wildcard);
+        if wildcard { Some(WILDCARD.get_or_init(|| [Arc::from("*")])) } else { values().or_else(|| self.later_wildcard(name)) }
+    }
+
+    fn later_wildcard(&self, name: &str) -> Option<&[Arc<str>]> {
+        self.steps.iter().any(|step| step.wildcard && step.is_for(name)).then(|| WILDCARD.get_or_init(|| [Arc::from("*")]).as_slice())
+    }
+
+    fn unknown(&self, offset: usize, name: &str) -> Unfilled {
+        let help = match diag::nearest(name, self.values.keys().map(|known| &**known)) {
+            Some(word) => format!("did you mean `%{word}%`?"),
+            None => {
+                format!("list its values as `{name}` below [sigma.placeholders] in opmas.toml or below `vars` of a pipeline, or write them out in the rule")
+            }
+        };
+        Unfilled(offset, format!("nothing is known to put in the place of `%{name}%`"), help)
+    }
+}
+
+static WILDCARD: std::sync::OnceLock<[Arc<str>; 1]> = std::sync::OnceLock::new();
+
+/// The first placeholder of a text, between what stands before and behind it.
+fn placeholder(text: &str) -> Option<(&str, &str, &str)> {
+    let is_name = |name: &str| !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"_.-".contains(&b));
+    let mut from = 0;
+    loop {
+        let begin = from + text.get(from..)?.find('%')?;
+        let (name, behind) = text.get(begin + 1..)?.split_once('%')?;
+        if is_name(name) {
+            return Some((text.get(..begin)?, name, behind));
+        }
+        from = begin + 1;
+    }
+}
