@@ -15,6 +15,7 @@ mod kafka_server;
 mod load;
 mod logins;
 mod mail;
+mod names;
 mod nats;
 mod nats_server;
 mod pagerduty;
