@@ -68,7 +68,8 @@ fn places() -> Vec<Place> {
     let mut places = Vec::new();
     for file in shipped_extractors() {
         let table: Table = file.text.parse().unwrap();
-        let hostile: BTreeSet<String> = table.get("hostile").into_iter().flat_map(|list| list.as_array().unwrap()).map(|name| name.as_str().unwrap().to_owned()).collect();
+        let hostile: BTreeSet<String> =
+            table.get("hostile").into_iter().flat_map(|list| list.as_array().unwrap()).map(|name| name.as_str().unwrap().to_owned()).collect();
         let program = table["programs"][0].as_str().unwrap();
         for pattern in table["pattern"].as_array().unwrap() {
             let template = pattern["line"].as_str().unwrap();
@@ -94,9 +95,36 @@ fn places() -> Vec<Place> {
 /// What looks like the rest of a line, in one program or another.
 fn hostile() -> impl Strategy<Value = String> {
     const PIECES: &[&str] = &[
-        "root", "' from 8.8.8.8:22", " from 8.8.8.8 port 22 ssh2", " from 8.8.8.8", " port 22", " 8.8.8.8 port 22", ">: (user 'x', 9 fails): ", "<8.8.8.8:22>", " for root",
-        " [client 8.8.8.8]", " ; USER=x ; COMMAND=y", "TTY=pts/9", "aa:bb:cc:dd:ee:ff", "' freq=2412 MHz)", "\" auth_failures=9", "SRC=8.8.8.8 ", " with ssh-rsa key SHA256:x",
-        "'; reboot; '", "$(reboot)", "'", "\"", "(", ")", "]", "{user}", "\u{fffd}", " [preauth]", ": ", "  user=x", " rhost=8.8.8.8",
+        "root",
+        "' from 8.8.8.8:22",
+        " from 8.8.8.8 port 22 ssh2",
+        " from 8.8.8.8",
+        " port 22",
+        " 8.8.8.8 port 22",
+        ">: (user 'x', 9 fails): ",
+        "<8.8.8.8:22>",
+        " for root",
+        " [client 8.8.8.8]",
+        " ; USER=x ; COMMAND=y",
+        "TTY=pts/9",
+        "aa:bb:cc:dd:ee:ff",
+        "' freq=2412 MHz)",
+        "\" auth_failures=9",
+        "SRC=8.8.8.8 ",
+        " with ssh-rsa key SHA256:x",
+        "'; reboot; '",
+        "$(reboot)",
+        "'",
+        "\"",
+        "(",
+        ")",
+        "]",
+        "{user}",
+        "\u{fffd}",
+        " [preauth]",
+        ": ",
+        "  user=x",
+        " rhost=8.8.8.8",
     ];
     let piece = prop_oneof![6 => proptest::sample::select(PIECES).prop_map(ToOwned::to_owned), 2 => "[ -~]{0,8}", 1 => "\\PC{0,4}"];
     proptest::collection::vec(piece, 0..5).prop_map(|pieces| pieces.concat())
@@ -118,7 +146,13 @@ fn check(place: &Place, text: &str) -> Result<(), TestCaseError> {
     for (name, value) in plain.iter().filter(|(name, _)| *name != "message") {
         let found = attacked.get(name);
         let may_lack = !HELD.contains(&name.as_str());
-        prop_assert!(found == Some(value) || *name == place.field || (may_lack && found.is_none()), "{} {}: {name} is {found:?} in {}", place.file, place.pattern, line(place, text));
+        prop_assert!(
+            found == Some(value) || *name == place.field || (may_lack && found.is_none()),
+            "{} {}: {name} is {found:?} in {}",
+            place.file,
+            place.pattern,
+            line(place, text)
+        );
     }
     for name in attacked.keys() {
         prop_assert!(plain.contains_key(name), "{} {}: {name} appears in {}", place.file, place.pattern, line(place, text));
@@ -136,7 +170,8 @@ fn x4_what_an_attacker_chooses_changes_no_other_field() {
 }
 
 /// Fields of the header of a line, which are no typed ones.
-const HEADER: &[&str] = &["timestamp", "host", "program", "pid", "message", "facility", "severity_syslog", "syslog_prefix", "stamp", "uptime", "domain", "action"];
+const HEADER: &[&str] =
+    &["timestamp", "host", "program", "pid", "message", "facility", "severity_syslog", "syslog_prefix", "stamp", "uptime", "domain", "action"];
 
 fn typed(fields: &Map<String, Value>) -> bool {
     fields.contains_key("program") && fields.keys().any(|name| !HEADER.contains(&name.as_str()))
@@ -152,9 +187,14 @@ fn x4_every_real_line_has_a_program_and_a_typed_field() {
 
 #[test]
 fn x4_every_frame_of_a_real_log_daemon_has_a_program_and_a_typed_field() {
-    let frames: Vec<String> = crate::source::frames().into_iter().flat_map(|(_, frames)| frames).map(|frame| String::from_utf8_lossy(&frame).into_owned()).collect();
+    let frames: Vec<String> =
+        crate::source::frames().into_iter().flat_map(|(_, frames)| frames).map(|frame| String::from_utf8_lossy(&frame).into_owned()).collect();
     // Two of the programs are no real ones: `logger -t x` and `logger -t utf`.
-    let untyped = frames.iter().zip(normalise(&frames)).filter(|(_, fields)| !typed(fields)).filter(|(line, _)| !line.contains(" x: line") && !line.contains(" utf: bad"));
+    let untyped = frames
+        .iter()
+        .zip(normalise(&frames))
+        .filter(|(_, fields)| !typed(fields))
+        .filter(|(line, _)| !line.contains(" x: line") && !line.contains(" utf: bad"));
     assert_eq!(untyped.map(|(line, _)| line).collect::<Vec<_>>(), Vec::<&String>::new());
 }
 
@@ -170,7 +210,13 @@ fn a_line_takes_what_its_process_said_before() {
     let open = |host: &str, pid: u32, ip: &str| format!("<86>Nov 21 13:00:00 {host} dropbear[{pid}]: Child connection from {ip}:4000");
     let lacks = |time: &str, host: &str, pid: u32| format!("<84>Nov 21 {time} {host} dropbear[{pid}]: Login attempt for nonexistent user");
     let mut lines = vec![open("ap1", 7, "192.0.2.9"), open("ap2", 7, "192.0.2.8")];
-    lines.extend([lacks("13:00:01", "ap1", 7), lacks("13:00:01", "AP2", 7), lacks("13:00:01", "ap1", 8), lacks("13:10:00", "ap1", 7), lacks("13:10:01", "ap1", 7)]);
+    lines.extend([
+        lacks("13:00:01", "ap1", 7),
+        lacks("13:00:01", "AP2", 7),
+        lacks("13:00:01", "ap1", 8),
+        lacks("13:10:00", "ap1", 7),
+        lacks("13:10:01", "ap1", 7),
+    ]);
     let addresses: Vec<Value> = normalise(&lines).into_iter().skip(2).map(|mut fields| fields.remove("src_ip").unwrap_or_default()).collect();
     assert_eq!(addresses, [json!("192.0.2.9"), json!("192.0.2.8"), Value::Null, json!("192.0.2.9"), Value::Null]);
     // The newest connections of a host are remembered, whatever other hosts do.
