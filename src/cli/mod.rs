@@ -44,6 +44,7 @@ mod schema;
 mod service;
 mod show;
 mod store;
+mod test;
 
 /// A streaming correlation and playbook engine.
 #[derive(Parser)]
@@ -66,6 +67,8 @@ enum Command {
     Init(init::Arguments),
     /// Read the whole configuration, say what is wrong and who may do what.
     Check,
+    /// Hold the rules against the cases beside them (*.cases.yml).
+    Test(test::Arguments),
     /// Evaluate rules over log lines from standard input, one JSON object a match.
     Eval(eval::Arguments),
     /// Show which part of a rule holds for the events on standard input, and which does not.
@@ -197,6 +200,7 @@ pub fn main() -> ExitCode {
         Command::Demo => demo::run(),
         Command::Init(arguments) => init::run(&arguments),
         Command::Check => check::run(config),
+        Command::Test(arguments) => test::run(&arguments),
         Command::Eval(arguments) => eval::run(&arguments),
         Command::Explain(arguments) => explain::run(&arguments),
         Command::Rule(command) => rule::run(config, &command),

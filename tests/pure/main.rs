@@ -7,6 +7,7 @@ mod config;
 mod correlate;
 mod detect;
 mod eval;
+mod extract;
 mod finding;
 mod fuzz;
 mod guide;
