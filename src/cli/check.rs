@@ -8,7 +8,7 @@ use super::{Done, Exit, Failure};
 use crate::action::{Mode, Posture};
 use crate::config::{Invalid, Settings, Setup};
 use crate::diag::Diagnostic;
-use crate::source::{KafkaConfig, NatsConfig, SourceConfig};
+use crate::source::{KafkaConfig, NatsConfig, ServerTls, SourceConfig, SyslogConfig};
 
 pub(super) fn run(config: Option<&Path>) -> Done {
     let setup = match Setup::load(config) {
@@ -113,6 +113,9 @@ fn trust(source: &SourceConfig, automatic: &[&str]) -> String {
     match source {
         SourceConfig::Syslog(syslog) if syslog.trusted => {
             format!("trusted: messages of everyone who can send to {} count as true; {acts}", syslog.listen)
+        }
+        SourceConfig::Syslog(SyslogConfig { listen, tls: Some(ServerTls { ca_file: Some(authority), .. }), .. }) => {
+            format!("messages to {listen} count as true: their senders have a certificate of {}; {acts}", authority.display())
         }
         SourceConfig::Syslog(syslog) => format!(
             "not trusted: of the messages to {}, those that devices in devices.toml send by TCP count as true; {acts}; what follows from other messages always needs an approval",

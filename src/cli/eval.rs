@@ -121,25 +121,30 @@ pub(super) fn load_rules(path: &Path, strict: bool) -> Result<RuleSet, Failure> 
 /// Evaluates line by line. Output is flushed whenever the input has nothing more at hand, so that a pipe is followed live.
 fn evaluate<R: Read>(mut input: BufReader<R>, output: &mut impl Write, pipeline: &mut Pipeline) -> io::Result<()> {
     let stream: Arc<str> = "stdin".into();
-    let mut record = record(&stream, RecordId::File { file: Arc::clone(&stream), offset: 0 }, Vec::new());
-    let mut batch = Vec::new();
+    // Entries are kept from one batch to the next, for their room.
+    let (mut batch, mut filled) = (Vec::new(), 0);
     let (mut seq, mut offset) = (0, 0);
     loop {
         // Reading on may wait: what is known is said first.
-        let waits = !input.buffer().contains(&b'\n');
-        if waits || batch.len() >= BATCH {
-            write(output, pipeline.entries(&batch), pipeline)?;
-            batch.clear();
+        let waits = memchr::memchr(b'\n', input.buffer()).is_none();
+        if waits || filled >= BATCH {
+            write(output, pipeline.entries(batch.get(..filled).unwrap_or_default()), pipeline)?;
+            filled = 0;
         }
         if waits {
             output.flush()?;
         }
+        let id = RecordId::File { file: Arc::clone(&stream), offset };
+        if filled == batch.len() {
+            batch.push(Entry { seq, body: EntryBody::Record(record(&stream, id.clone(), Vec::new())) });
+        }
+        let Some(entry) = batch.get_mut(filled) else { break };
+        let EntryBody::Record(record) = &mut entry.body else { break };
         let Some(length) = read_line(&mut input, &mut record.raw)? else { break };
-        record.id = Some(RecordId::File { file: Arc::clone(&record.stream), offset });
-        batch.push(Entry { seq, body: EntryBody::Record(record.clone()) });
-        (seq, offset) = (seq + 1, offset + length);
+        (entry.seq, record.id) = (seq, Some(id));
+        (filled, seq, offset) = (filled + 1, seq + 1, offset + length);
     }
-    write(output, pipeline.entries(&batch), pipeline)?;
+    write(output, pipeline.entries(batch.get(..filled).unwrap_or_default()), pipeline)?;
     write(output, pipeline.finish(), pipeline)?;
     pipeline.learning().iter().for_each(|rule| eprintln!("opmas: still in its warm-up, it only learns which values there are: {rule}"));
     output.flush()

@@ -168,7 +168,12 @@ impl Settings {
             match source {
                 SourceConfig::File(file) => file.path = base.join(&file.path),
                 SourceConfig::Http(http) => http.token_file = base.join(&http.token_file),
-                SourceConfig::Syslog(_) | SourceConfig::Kafka(_) | SourceConfig::Nats(_) | SourceConfig::Stdin => {}
+                SourceConfig::Syslog(syslog) => {
+                    for file in syslog.tls.iter_mut().flat_map(|tls| [Some(&mut tls.cert_file), Some(&mut tls.key_file), tls.ca_file.as_mut()]).flatten() {
+                        *file = base.join(&*file);
+                    }
+                }
+                SourceConfig::Kafka(_) | SourceConfig::Nats(_) | SourceConfig::Stdin => {}
             }
         }
         self.broker.values_mut().for_each(|broker| broker.resolve(base));

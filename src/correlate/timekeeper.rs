@@ -6,7 +6,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use super::hosts::Hosts;
-use crate::model::{Event, Span, Tick, Time};
+use crate::model::{Span, Tick, Time};
 
 /// How far the newest believed time is ahead of the watermark (T3).
 pub const LATENESS: Span = Span::secs(5);
@@ -82,10 +82,10 @@ impl Timekeeper {
         self.watermark
     }
 
-    /// Stamps an event with its arrival when its time is not believed: more than `max_skew` ahead of it. `None` for an event to keep as it is.
+    /// The arrival that an event is stamped with when its time is not believed: more than `max_skew` ahead of it. `None` for an event to keep as it is.
     #[must_use]
-    pub fn restamped(event: &Event, arrival: Option<Time>) -> Option<Time> {
-        arrival.filter(|arrival| event.time > arrival.plus(MAX_SKEW))
+    pub fn restamped(time: Time, arrival: Option<Time>) -> Option<Time> {
+        arrival.filter(|arrival| time > arrival.plus(MAX_SKEW))
     }
 
     /// The time of an event without a stamp of its own, in a recording: the preceding event's (X2), but not one that still waits.
@@ -117,20 +117,20 @@ impl Timekeeper {
     }
 
     /// Takes a believed time into the watermark and into its host's time.
-    pub fn believe(&mut self, event: &Event, live: bool) {
-        self.wake(&event.stream);
-        let Some(state) = self.streams.get_mut(&event.stream) else { return };
+    pub fn believe(&mut self, stream: &Arc<str>, time: Time, host: Option<&str>, live: bool) {
+        self.wake(stream);
+        let Some(state) = self.streams.get_mut(stream) else { return };
         let before = state.newest.unwrap_or(Time::MIN);
-        if event.time > before || state.newest.is_none() {
-            state.newest = Some(event.time);
-            self.active.remove(&(before, Arc::clone(&event.stream)));
-            self.active.insert((event.time, Arc::clone(&event.stream)));
+        if time > before || state.newest.is_none() {
+            state.newest = Some(time);
+            self.active.remove(&(before, Arc::clone(stream)));
+            self.active.insert((time, Arc::clone(stream)));
         }
         if !live {
-            self.clock = self.clock.max(event.time);
+            self.clock = self.clock.max(time);
         }
-        if let Some(host) = event.text("host") {
-            self.hosts.seen(host, event.time, self.clock);
+        if let Some(host) = host {
+            self.hosts.seen(host, time, self.clock);
         }
         self.raise();
     }

@@ -20,10 +20,9 @@ pub(super) fn of_fields<'e>(fields: &'e Map<String, Value>, source: &'e LogSourc
 
 /// What is known of an object, as the mode asks.
 pub(super) fn of_object(object: View<'_>, mode: LogsourceMode) -> Known<'_> {
-    let own = |name| object.get(name).and_then(View::text).filter(|text| !text.is_empty());
     match mode {
         LogsourceMode::Any => Known::default(),
-        LogsourceMode::Event => Known { product: own("product"), category: own("category"), service: own("service") },
+        LogsourceMode::Event => Normaliser::said(object),
         LogsourceMode::Derived => Normaliser::logsource(object),
     }
 }

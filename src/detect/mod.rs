@@ -12,8 +12,11 @@ mod network;
 mod scan;
 mod spaces;
 
-use self::network::{Network, Scratch};
+use std::borrow::Cow;
+
 use serde_json::{Map, Value};
+
+use self::network::{Network, Scratch};
 
 pub use self::explain::explain;
 pub use self::scan::Scan;
@@ -66,14 +69,13 @@ impl Detector {
     /// As [`Detector::matches`], with room that is kept from one event to the next.
     #[must_use]
     pub fn matches_with(&self, event: &Event, mode: LogsourceMode, room: &mut Room) -> Vec<usize> {
-        self.matches_fields(&event.fields, None, &event.logsource, mode, room)
+        self.matches_fields(&event.fields, &event.logsource, mode, room)
     }
 
-    /// As [`Detector::matches_with`], for the fields of an event to come, which has yet to get its `timestamp`, if one is given.
+    /// As [`Detector::matches_with`], for the fields of an event to come.
     #[must_use]
-    pub fn matches_fields(&self, fields: &Map<String, Value>, timestamp: Option<&str>, source: &LogSource, mode: LogsourceMode, room: &mut Room) -> Vec<usize> {
+    pub fn matches_fields(&self, fields: &Map<String, Value>, source: &LogSource, mode: LogsourceMode, room: &mut Room) -> Vec<usize> {
         room.tape.fill(spaces::without(fields).as_ref().unwrap_or(fields));
-        timestamp.into_iter().for_each(|text| room.tape.add("timestamp", text));
         self.network.matches(&room.tape, logsource::of_fields(fields, source, mode), &mut room.scratch)
     }
 
@@ -83,10 +85,15 @@ impl Detector {
         self.network.matches(&room.tape, logsource::of_object(room.tape.root(), mode), &mut room.scratch)
     }
 
-    /// Whether one more text, in a field of this name, can change nothing for any rule.
+    /// Whether one more value, in a field of this name, can change nothing for any rule.
     #[must_use]
-    pub fn is_inert(&self, field: &str, text: &str, room: &mut Room) -> bool {
-        self.network.is_inert(field, text, &mut room.scratch)
+    pub fn is_inert(&self, field: &str, value: &Value, room: &mut Room) -> bool {
+        let text = match value {
+            Value::String(text) => Cow::from(text),
+            Value::Number(number) => Cow::from(number.to_string()),
+            _ => return false,
+        };
+        (field == "timestamp" && self.times_are_inert) || self.network.is_inert(field, &text, &mut room.scratch)
     }
 
     /// Whether a field `timestamp` can change anything for some rule: one names it, or looks through all strings for what a time may hold.

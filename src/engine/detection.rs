@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::{mpsc, oneshot, watch};
 
+use super::ahead::{self, Ahead};
 use super::bounds::Bounds;
 use super::bundle::{self, Content};
 use super::checkpoint::{Checkpoint, State};
@@ -40,6 +41,8 @@ pub(super) struct CaughtUp {
     pub(super) entries: u64,
     /// What could not be read, the first [`MAX_DAMAGE`]; the rest was.
     pub(super) damage: Vec<String>,
+    /// Where it looks for the rules of the next revision.
+    pub(super) ahead: Ahead,
 }
 
 /// The revisions that are live.
@@ -61,6 +64,7 @@ pub(super) struct Detection {
     bounds: Bounds,
     live: Live,
     revisions: Revisions,
+    ahead: Ahead,
     status: Status,
     /// Findings that the ledger has: those that are computed again are dropped (O6).
     announced: Announced,
@@ -87,7 +91,8 @@ impl Detection {
     ) -> Result<Detection, Vec<Diagnostic>> {
         let pipeline = empty(node, Settings::default())?;
         let (node, bounds, since_checkpoint) = (node.clone(), Bounds::default(), (0, Instant::now()));
-        Ok(Detection { node, pipeline, bounds, live: Live::new(), revisions, status, announced, damage: Vec::new(), detected, seq: 0, since_checkpoint })
+        let ahead = Ahead::default();
+        Ok(Detection { node, pipeline, bounds, live: Live::new(), revisions, ahead, status, announced, damage: Vec::new(), detected, seq: 0, since_checkpoint })
     }
 
     /// Goes on from a checkpoint's body, which covers the spool up to `seq`.
@@ -121,7 +126,8 @@ impl Detection {
         let Ok(entries_read) = self.catch_up(recorded) else { return };
         self.announced = Announced::default();
         let damage = std::mem::take(&mut self.damage);
-        let report = CaughtUp { live: self.live.clone(), streams: self.pipeline.streams(), entries: entries_read, damage };
+        let (live, streams, ahead) = (self.live.clone(), self.pipeline.streams(), self.ahead.clone());
+        let report = CaughtUp { live, streams, entries: entries_read, damage, ahead };
         // The start may have been given up meanwhile.
         let _ = caught_up.send(report);
         while let Some(batch) = entries.blocking_recv() {
@@ -223,7 +229,10 @@ impl Detection {
 
     /// Puts a revision in place.
     fn revise(&mut self, revision: &Revision) -> Result<(), String> {
-        put(&mut self.pipeline, &self.revisions, revision)?;
+        match self.ahead.take(revision) {
+            Some(compiled) => self.pipeline.set_rules(compiled).map(ahead::free).map_err(|wrong| sentences(&wrong))?,
+            None => put(&mut self.pipeline, &self.revisions, revision)?,
+        }
         self.live.insert(kind_key(revision.kind), revision.clone());
         Ok(())
     }
@@ -278,12 +287,16 @@ pub(super) fn put(pipeline: &mut Pipeline, revisions: &Revisions, revision: &Rev
         Content::Rules(files) => {
             // What does not load was named when the files were read; here the same files are left out again.
             let loaded = correlate::load(&files);
-            pipeline.set_rules(Arc::new(loaded.set)).map_err(|wrong| wrong.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))?;
+            pipeline.set_rules(Arc::new(loaded.set)).map_err(|wrong| sentences(&wrong))?;
         }
         Content::Extractors(files) => pipeline.set_extractors(Arc::new(Extractors::load(&files).0)),
         Content::Inventory(inventory) => pipeline.set_inventory(Arc::new(inventory)),
     }
     Ok(())
+}
+
+fn sentences(wrong: &[Diagnostic]) -> String {
+    wrong.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
 }
 
 /// The revisions that a checkpoint's body names.

@@ -10,6 +10,7 @@
 //!
 //! Torn down from left to right: each part ends when the one before it has, so that nothing accepted is left behind.
 
+mod ahead;
 mod bounds;
 mod bundle;
 mod checkpoint;

@@ -7,11 +7,12 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use crate::correlate::{self, Correlator, Counters, Fired, Limits, State, Timekeeper, Told, WireEvent};
+use crate::correlate::{self, Correlator, Counters, Fired, Frozen, Judgement, Limits, State, Timekeeper, Told, WireEvent};
 use crate::detect::{Detector, LogsourceMode, Room};
 use crate::diag::Diagnostic;
+use crate::entity;
 use crate::model::{Entry, EntryBody, Event, Finding, Inventory, Record, Span, Time};
-use crate::normalise::{self, Extractors, Normaliser, Refusal};
+use crate::normalise::{self, ADDED, Extractors, Glance, Normaliser, Parsed, Refusal};
 use crate::sigma::RuleSet;
 
 /// What begins every snapshot (stable).
@@ -70,9 +71,18 @@ struct PendingState {
     told: Vec<(Arc<str>, Arc<str>)>,
 }
 
-/// Everything that later findings depend on, beside rules, extractors and inventory; apart from the pipeline, which goes on meanwhile.
-#[derive(Debug, Serialize, Deserialize)]
+/// Everything that later findings depend on, beside rules, extractors and inventory, as it was at one moment; the pipeline goes on meanwhile.
+#[derive(Debug)]
 pub struct Snapshot {
+    normaliser: normalise::State,
+    timekeeper: Timekeeper,
+    correlator: Frozen,
+    pending: Vec<PendingState>,
+}
+
+/// A [`Snapshot`] as it is written.
+#[derive(Debug, Serialize, Deserialize)]
+struct Written {
     normaliser: normalise::State,
     timekeeper: Timekeeper,
     correlator: State,
@@ -84,10 +94,32 @@ impl Snapshot {
     ///
     /// # Errors
     /// [`RestoreError::Damaged`] when a value cannot be written, which no input brings about.
-    pub fn encode(&self) -> Result<Vec<u8>, RestoreError> {
+    pub fn encode(self) -> Result<Vec<u8>, RestoreError> {
+        let Snapshot { normaliser, timekeeper, correlator, pending } = self;
         let mut bytes = MAGIC.to_vec();
         bytes.extend_from_slice(&VERSION.to_be_bytes());
-        Ok(postcard::to_extend(self, bytes)?)
+        Ok(postcard::to_extend(&Written { normaliser, timekeeper, correlator: correlator.into(), pending }, bytes)?)
+    }
+}
+
+/// What a record says by itself, before its time and its place are known.
+enum Draft {
+    /// No rule holds for it, and only its time counts.
+    Quiet(Glance),
+    /// With the rules that hold for its fields as they are so far.
+    Parsed(Box<Parsed>, Vec<usize>),
+}
+
+/// A set of rules, ready for [`Pipeline::set_rules`].
+#[derive(Debug)]
+pub struct Compiled {
+    rules: Arc<RuleSet>,
+    detector: Detector,
+}
+
+impl From<Arc<RuleSet>> for Compiled {
+    fn from(rules: Arc<RuleSet>) -> Compiled {
+        Compiled { detector: Detector::new(&rules), rules }
     }
 }
 
@@ -99,7 +131,8 @@ pub struct Pipeline {
     normaliser: Normaliser,
     timekeeper: Timekeeper,
     detector: Detector,
-    room: Room,
+    /// One for each thread.
+    rooms: Vec<Room>,
     correlator: Correlator,
     /// By `seq`.
     pending: BTreeMap<u64, Pending>,
@@ -117,8 +150,9 @@ impl Pipeline {
         let correlator = Correlator::new(&rules, settings.limits)?;
         let detector = Detector::new(&rules);
         let timekeeper = Timekeeper::new(settings.lateness);
-        let (pending, refused, room) = (BTreeMap::new(), Vec::new(), Room::default());
-        Ok(Pipeline { rules, inventory, normaliser, timekeeper, detector, room, correlator, pending, refused, settings })
+        let rooms = std::iter::repeat_with(Room::default).take(settings.threads.max(1)).collect();
+        let (pending, refused) = (BTreeMap::new(), Vec::new());
+        Ok(Pipeline { rules, inventory, normaliser, timekeeper, detector, rooms, correlator, pending, refused, settings })
     }
 
     /// The rules that decide.
@@ -179,9 +213,10 @@ impl Pipeline {
     fn one(&mut self, entry: &Entry) -> Vec<Found> {
         match &entry.body {
             EntryBody::Record(record) => {
-                let (event, refused) = self.event(entry.seq, record);
-                let matched = if refused { Vec::new() } else { self.detector.matches_with(&event, self.settings.logsource, &mut self.room) };
-                self.take(event, matched, record.arrival)
+                let mut rooms = std::mem::take(&mut self.rooms);
+                let found = rooms.first_mut().map(|room| self.complete(entry.seq, record, self.draft(record, room), room));
+                self.rooms = rooms;
+                found.unwrap_or_default()
             }
             EntryBody::Tick(tick) => {
                 let before = self.timekeeper.watermark();
@@ -198,69 +233,112 @@ impl Pipeline {
         if self.settings.threads <= 1 || entries.len() < self.settings.threads {
             return entries.iter().flat_map(|entry| self.one(entry)).collect();
         }
-        let events: Vec<Option<(Event, bool)>> = entries.iter().map(|entry| self.prepared(entry)).collect();
-        let matched = self.matched(&events);
+        let mut rooms = std::mem::take(&mut self.rooms);
+        let drafts = self.drafts(entries, &mut rooms);
         let mut found = Vec::new();
-        for ((entry, event), matched) in entries.iter().zip(events).zip(matched) {
-            match (&entry.body, event) {
-                (EntryBody::Record(record), Some((event, _))) => found.extend(self.take(event, matched, record.arrival)),
+        for (entry, draft) in entries.iter().zip(drafts) {
+            match (&entry.body, draft, rooms.first_mut()) {
+                (EntryBody::Record(record), Some(draft), Some(room)) => found.extend(self.complete(entry.seq, record, draft, room)),
                 _ => found.extend(self.one(entry)),
             }
         }
+        self.rooms = rooms;
         found
     }
 
-    fn prepared(&mut self, entry: &Entry) -> Option<(Event, bool)> {
-        match &entry.body {
-            EntryBody::Record(record) => Some(self.event(entry.seq, record)),
+    fn drafts(&self, entries: &[Entry], rooms: &mut [Room]) -> Vec<Option<Draft>> {
+        let one = |entry: &Entry, room: &mut Room| match &entry.body {
+            EntryBody::Record(record) => Some(self.draft(record, room)),
             EntryBody::Tick(_) | EntryBody::Revision(_) => None,
-        }
-    }
-
-    fn matched(&self, events: &[Option<(Event, bool)>]) -> Vec<Vec<usize>> {
-        let (detector, mode) = (&self.detector, self.settings.logsource);
-        let each = |events: &[Option<(Event, bool)>]| {
-            let mut room = Room::default();
-            let one = |event: &Option<(Event, bool)>| match event {
-                Some((event, false)) => detector.matches_with(event, mode, &mut room),
-                Some((_, true)) | None => Vec::new(),
-            };
-            events.iter().map(one).collect::<Vec<_>>()
         };
-        let share = events.len().div_ceil(self.settings.threads).max(1);
+        let each = |share: &[Entry], room: &mut Room| share.iter().map(|entry| one(entry, room)).collect::<Vec<_>>();
+        let shares = entries.chunks(entries.len().div_ceil(rooms.len()).max(1));
         std::thread::scope(|scope| {
-            let threads: Vec<_> = events.chunks(share).map(|chunk| (chunk, scope.spawn(move || each(chunk)))).collect();
+            let threads: Vec<_> = shares.zip(rooms).map(|(share, room)| (share, scope.spawn(move || each(share, room)))).collect();
             // A thread that died is made up for here: then the panic is this thread's.
-            threads.into_iter().flat_map(|(chunk, thread)| thread.join().unwrap_or_else(|_| each(chunk))).collect()
+            threads.into_iter().flat_map(|(share, thread)| thread.join().unwrap_or_else(|_| each(share, &mut Room::default()))).collect()
         })
     }
 
-    /// The event of a record, and whether it was refused.
-    fn event(&mut self, seq: u64, record: &Record) -> (Event, bool) {
-        let (event, refusal) = event(&mut self.normaliser, &self.inventory, seq, record);
+    /// Reads a record and looks for the rules that hold for what it says by itself. Most records are as [`Draft::Quiet`]: for those no
+    /// event is made.
+    fn draft(&self, record: &Record, room: &mut Room) -> Draft {
+        let mode = self.settings.logsource;
+        if let Some(glance) = self.normaliser.glance(record, &mut room.tape).filter(|glance| self.is_whole(record, glance)) {
+            let matched = self.detector.matches_tape(mode, room);
+            return if matched.is_empty() { Draft::Quiet(glance) } else { Draft::Parsed(Box::new(self.normaliser.parse(record)), matched) };
+        }
+        let parsed = self.normaliser.parse(record);
+        let matched = if parsed.refusal.is_some() { Vec::new() } else { self.detector.matches_fields(&parsed.fields, &parsed.logsource, mode, room) };
+        Draft::Parsed(Box::new(parsed), matched)
+    }
+
+    /// Whether its time and its place give the record nothing that a rule would see.
+    fn is_whole(&self, record: &Record, glance: &Glance) -> bool {
+        let timed = glance.has_timestamp || !self.detector.minds_time();
+        let joined = !self.inventory.devices.is_empty() && self.inventory.by_host_or_peer(glance.host.as_deref(), record.peer).is_some();
+        let teaches = glance.action.as_deref().is_some_and(entity::teaches);
+        timed && !joined && !teaches && Timekeeper::restamped(self.normaliser.time_of(record, glance).0, record.arrival).is_none()
+    }
+
+    /// Gives a draft its time and its place.
+    fn complete(&mut self, seq: u64, record: &Record, draft: Draft, room: &mut Room) -> Vec<Found> {
+        let (parsed, mut matched) = match draft {
+            Draft::Quiet(glance) => return self.quiet(seq, record, &glance),
+            Draft::Parsed(parsed, matched) => (*parsed, matched),
+        };
+        let known = ADDED.map(|name| parsed.fields.contains_key(name));
+        let (event, refused) = self.event(seq, record, parsed);
+        let mut added =
+            ADDED.iter().zip(known).filter(|(name, known)| !known || **name == "timestamp").filter_map(|(name, _)| Some((name, event.fields.get(*name)?)));
+        if !refused && added.any(|(name, value)| !self.detector.is_inert(name, value, room)) {
+            matched = self.detector.matches_with(&event, self.settings.logsource, room);
+        }
+        self.take(event, matched, record.arrival)
+    }
+
+    /// A record that no rule holds for: its time is judged, and makes due what it makes due.
+    fn quiet(&mut self, seq: u64, record: &Record, glance: &Glance) -> Vec<Found> {
+        let said = self.normaliser.time_of(record, glance);
+        let (time, judgement) = self.judge(&record.stream, seq, said, record.arrival);
+        if judgement.pending {
+            let parsed = self.normaliser.parse(record);
+            let (event, _) = self.event(seq, record, parsed);
+            return self.judged(event, Vec::new(), record.arrival, (time, judgement));
+        }
+        self.normaliser.pass(record, said.0);
+        let mut found = self.earlier(&judgement);
+        found.extend(self.believe(&record.stream, time, glance.host.as_deref(), record.arrival.is_some()));
+        found
+    }
+
+    /// The event of what was read, and whether it was refused.
+    fn event(&mut self, seq: u64, record: &Record, parsed: Parsed) -> (Event, bool) {
+        let (event, refusal) = placed(&mut self.normaliser, &self.inventory, seq, record, parsed);
         let refused = refusal.is_some();
         self.refused.extend(refusal.map(|refusal| (seq, refusal)));
         (event, refused)
     }
 
-    fn take(&mut self, mut event: Event, matched: Vec<usize>, arrival: Option<Time>) -> Vec<Found> {
-        let judgement = if arrival.is_none() && event.time_from_arrival {
-            let time = self.timekeeper.inherited(&event.stream, event.time);
-            restamp(&mut event, time);
-            self.timekeeper.judge_inherited(&event.stream, event.seq, event.time)
-        } else {
-            self.timekeeper.judge(&event.stream, event.seq, event.time, arrival)
-        };
+    /// A record's time in the order of the system, and what it is worth. `own`: whether it was read from the record itself.
+    fn judge(&mut self, stream: &Arc<str>, seq: u64, (time, own): (Time, bool), arrival: Option<Time>) -> (Time, Judgement) {
+        if arrival.is_some() || own {
+            return (time, self.timekeeper.judge(stream, seq, time, arrival));
+        }
+        let time = self.timekeeper.inherited(stream, time);
+        (time, self.timekeeper.judge_inherited(stream, seq, time))
+    }
+
+    fn take(&mut self, event: Event, matched: Vec<usize>, arrival: Option<Time>) -> Vec<Found> {
+        let judged = self.judge(&event.stream, event.seq, (event.time, !event.time_from_arrival), arrival);
+        self.judged(event, matched, arrival, judged)
+    }
+
+    fn judged(&mut self, mut event: Event, matched: Vec<usize>, arrival: Option<Time>, (time, judgement): (Time, Judgement)) -> Vec<Found> {
+        restamp(&mut event, time);
         let event = Arc::new(event);
         let mut found = self.correlator.detections(&event, &matched);
-        for (seq, _) in &judgement.believed {
-            if let Some(earlier) = self.pending.remove(seq) {
-                found.extend(self.enter(&earlier.event, &earlier.matched, &earlier.told, false));
-            }
-        }
-        if let Some(seq) = judgement.given_up {
-            self.pending.remove(&seq);
-        }
+        found.extend(self.earlier(&judgement));
         if judgement.pending {
             let (fired, told) = self.correlator.attempt(&self.timekeeper, &event, &matched);
             found.extend(fired);
@@ -271,12 +349,30 @@ impl Pipeline {
         found
     }
 
+    /// What waited and is believed now enters; what is given up never does.
+    fn earlier(&mut self, judgement: &Judgement) -> Vec<Found> {
+        let mut found = Vec::new();
+        for (seq, _) in &judgement.believed {
+            if let Some(earlier) = self.pending.remove(seq) {
+                found.extend(self.enter(&earlier.event, &earlier.matched, &earlier.told, false));
+            }
+        }
+        if let Some(seq) = judgement.given_up {
+            self.pending.remove(&seq);
+        }
+        found
+    }
+
     fn enter(&mut self, event: &Arc<Event>, matched: &[usize], told: &[Told], live: bool) -> Vec<Found> {
-        let before = self.timekeeper.watermark();
-        self.timekeeper.believe(event, live);
-        let mut found = self.correlator.advance(&mut self.timekeeper, before);
+        let mut found = self.believe(&event.stream, event.time, event.text("host"), live);
         found.extend(self.correlator.event(&mut self.timekeeper, event, matched, told));
         found
+    }
+
+    fn believe(&mut self, stream: &Arc<str>, time: Time, host: Option<&str>, live: bool) -> Vec<Found> {
+        let before = self.timekeeper.watermark();
+        self.timekeeper.believe(stream, time, host, live);
+        self.correlator.advance(&mut self.timekeeper, before)
     }
 
     /// The input has ended: what time would still decide (X3). What is not believed by now never enters.
@@ -284,19 +380,19 @@ impl Pipeline {
         self.correlator.finish(&mut self.timekeeper)
     }
 
-    /// Other rules from here on. Windows of rules that are equal as far as windows go are kept (C13).
+    /// Other rules from here on; those before, as freeing them takes a while. Windows of rules that are equal as far as windows go are kept (C13).
     ///
     /// # Errors
     /// As [`Pipeline::new`]; then the rules before stay.
-    pub fn set_rules(&mut self, rules: Arc<RuleSet>) -> Result<(), Vec<Diagnostic>> {
+    pub fn set_rules(&mut self, rules: impl Into<Compiled>) -> Result<Compiled, Vec<Diagnostic>> {
+        let Compiled { rules, detector } = rules.into();
         let mut correlator = Correlator::new(&rules, self.settings.limits)?;
-        correlator.restore(self.correlator.state());
+        correlator.restore(self.correlator.freeze().into());
         let pending = self.pending_state();
-        self.detector = Detector::new(&rules);
-        self.rules = rules;
+        let before = Compiled { rules: std::mem::replace(&mut self.rules, rules), detector: std::mem::replace(&mut self.detector, detector) };
         self.correlator = correlator;
         self.restore_pending(pending);
-        Ok(())
+        Ok(before)
     }
 
     /// Other extractors from here on.
@@ -315,7 +411,7 @@ impl Pipeline {
         Snapshot {
             normaliser: self.normaliser.state().clone(),
             timekeeper: self.timekeeper.clone(),
-            correlator: self.correlator.state(),
+            correlator: self.correlator.freeze(),
             pending: self.pending_state(),
         }
     }
@@ -331,7 +427,7 @@ impl Pipeline {
             VERSION => {}
             other => return Err(RestoreError::Version(other)),
         }
-        let Snapshot { normaliser, timekeeper, correlator, pending } = postcard::from_bytes(rest)?;
+        let Written { normaliser, timekeeper, correlator, pending } = postcard::from_bytes(rest)?;
         self.normaliser.restore(normaliser);
         self.timekeeper = timekeeper.with_lateness(self.settings.lateness);
         self.correlator.restore(correlator);
@@ -359,8 +455,13 @@ impl Pipeline {
 
 /// The event of a record; a stamp too far ahead of arrival is replaced by it (T3).
 pub(super) fn event(normaliser: &mut Normaliser, inventory: &Inventory, seq: u64, record: &Record) -> (Event, Option<Refusal>) {
-    let (mut event, refusal) = normaliser.read(seq, record, inventory);
-    if let Some(arrival) = Timekeeper::restamped(&event, record.arrival) {
+    let parsed = normaliser.parse(record);
+    placed(normaliser, inventory, seq, record, parsed)
+}
+
+fn placed(normaliser: &mut Normaliser, inventory: &Inventory, seq: u64, record: &Record, parsed: Parsed) -> (Event, Option<Refusal>) {
+    let (mut event, refusal) = normaliser.place(seq, record, parsed, inventory);
+    if let Some(arrival) = Timekeeper::restamped(event.time, record.arrival) {
         restamp(&mut event, arrival);
         event.time_from_arrival = true;
     }

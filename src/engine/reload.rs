@@ -12,6 +12,7 @@ use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 
+use super::ahead::Ahead;
 use super::bundle;
 use super::detection::{Live, kind_key};
 use super::effects::{Effects, lock};
@@ -46,6 +47,8 @@ pub(super) struct Reloader {
     /// The revisions that the spool has.
     pub(super) live: Live,
     pub(super) revisions: Revisions,
+    /// Where the detection thread looks for rules.
+    pub(super) ahead: Ahead,
     pub(super) spool: SpoolHandle,
     pub(super) effects: Arc<Effects>,
     pub(super) hands: Arc<Hands>,
@@ -172,10 +175,13 @@ impl Reloader {
 
     /// Keeps copies of scripts, rules, extractors and the inventory, and names in the spool what is new.
     async fn append(&mut self, content: &Arc<Content>) -> std::io::Result<()> {
-        let (revisions, live, content) = (self.revisions.clone(), self.live.clone(), content.clone());
+        let (revisions, live, content, ahead) = (self.revisions.clone(), self.live.clone(), content.clone(), self.ahead.clone());
         let new = tokio::task::spawn_blocking(move || {
             content.playbooks.iter().try_for_each(|playbook| revisions.keep(playbook.script.as_bytes()).map(drop))?;
-            bundle::new_revisions(&content, &revisions, &live)
+            let new = bundle::new_revisions(&content, &revisions, &live)?;
+            let rules = new.iter().find(|revision| revision.kind == RevisionKind::Rules);
+            rules.into_iter().for_each(|revision| ahead.compile(revision, content.good(Part::Rules)));
+            Ok::<_, std::io::Error>(new)
         });
         let new = new.await??;
         if !new.is_empty() {

@@ -195,6 +195,7 @@ impl Acting {
             content: self.content.clone(),
             live: caught_up.live.clone(),
             revisions: self.revisions.clone(),
+            ahead: caught_up.ahead.clone(),
             spool,
             effects: self.effects.clone(),
             hands: self.hands.clone(),

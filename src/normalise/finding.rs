@@ -125,10 +125,15 @@ fn fill(object: &mut Map<String, Value>, severity: Severity) {
     object.insert("level".to_owned(), Value::from(severity.level()));
 }
 
+/// Whether a `product` is that of findings.
+pub(super) fn is_product(product: &str) -> bool {
+    product.eq_ignore_ascii_case(PRODUCT)
+}
+
 /// A structured log event that says itself that it is a finding (X3). It need not be whole: what is known is filled in.
 pub(super) fn claim(object: &mut Map<String, Value>, source: &LogSource) -> bool {
-    let is = |value: Option<&str>, word: &str| value.is_some_and(|value| value.eq_ignore_ascii_case(word));
-    let claims = is(source.product.as_deref(), PRODUCT) && is(source.service.as_deref(), SERVICE);
+    let is_service = source.service.as_deref().is_some_and(|service| service.eq_ignore_ascii_case(SERVICE));
+    let claims = is_service && source.product.as_deref().is_some_and(is_product);
     if claims && let Ok(Some(severity)) = severity(object) {
         fill(object, severity);
     }

@@ -41,6 +41,9 @@ pub use windows::Said;
 /// where the cut made the end.
 pub const CUT_MARK: &str = " [cut: the line is too long]";
 
+/// The fields that an event may get beside its own, by its time, its host's clock and the inventory.
+pub const ADDED: [&str; 6] = ["timestamp", "stamp", "clock_offset", "host", "device", "site"];
+
 /// What a recording's stamps mean, and where a structured event's time stands.
 #[derive(Clone, Debug)]
 pub struct Options {
@@ -95,13 +98,32 @@ pub struct State {
     clocks: Clocks,
 }
 
-/// What a record says.
-struct Read<'a> {
-    fields: Map<String, Value>,
-    logsource: LogSource,
-    timed: Timed<'a>,
+/// What a record says by itself, whatever came before it.
+#[derive(Clone, Debug)]
+pub struct Parsed {
+    /// Its fields, without those that [`Normaliser::place`] adds.
+    pub fields: Map<String, Value>,
+    /// What it says of its log source.
+    pub logsource: LogSource,
+    /// Why it is no finding when it should be one (M2). It is no event for rules then: it has nothing but its time and its text.
+    pub refusal: Option<Refusal>,
+    /// With its own text.
+    stamp: Option<(Stamp, Box<str>)>,
     /// Whether it is a finding: then it says itself which device it is about.
     finding: bool,
+    raw: Arc<str>,
+}
+
+/// What has to be known of an event that no rule holds for.
+#[derive(Clone, Debug)]
+pub struct Glance {
+    stamp: Option<Stamp>,
+    /// Its field `host`.
+    pub host: Option<Box<str>>,
+    /// Its field `action`.
+    pub action: Option<Box<str>>,
+    /// Whether it has a field `timestamp`.
+    pub has_timestamp: bool,
 }
 
 /// An event's time, and the stamp's own text where it was not used.
@@ -144,27 +166,47 @@ impl Normaliser {
         self.read(seq, record, inventory).0
     }
 
-    /// As [`Normaliser::normalise`], and why the record is no finding when it should be one (M2). The event then is no event for rules:
-    /// it has nothing but its time and its text.
+    /// As [`Normaliser::normalise`], and why the record is no finding when it should be one (M2).
     pub fn read(&mut self, seq: u64, record: &Record, inventory: &Inventory) -> (Event, Option<Refusal>) {
+        self.place(seq, record, self.parse(record), inventory)
+    }
+
+    /// Reads a record by itself, whatever its bytes.
+    #[must_use]
+    pub fn parse(&self, record: &Record) -> Parsed {
         let raw: Arc<str> = text_of(&record.raw).as_ref().into();
-        let (mut read, refusal) = match record.payload {
-            Payload::Log => (self.log(&raw, record), None),
+        match record.payload {
+            Payload::Log => {
+                let object = if raw.starts_with('{') { serde_json::from_str::<Map<String, Value>>(&raw).ok() } else { None };
+                match object {
+                    Some(object) => self.structured(object, raw),
+                    None => self.log_line(raw),
+                }
+            }
             Payload::Finding => match finding::parse(&raw) {
-                Ok(object) => (Read { logsource: finding::logsource(), finding: true, ..self.structured(object, record) }, None),
-                Err(refusal) => (self.refused(&raw, record), Some(refusal)),
+                Ok(object) => Parsed { logsource: finding::logsource(), finding: true, ..self.structured(object, raw) },
+                Err(refusal) => {
+                    let fields = Map::from_iter([("message".to_owned(), Value::from(&*raw))]);
+                    Parsed { fields, logsource: finding::refused(), refusal: Some(refusal), stamp: None, finding: false, raw }
+                }
             },
-        };
-        let timed = self.learned(read.timed, record, &mut read.fields);
-        self.remember(record, timed.time);
-        read.fields.entry("timestamp").or_insert_with(|| Value::from(timed.time.to_string()));
-        if let Some(stamp) = timed.unused.filter(|stamp| !stamp.is_empty()) {
-            read.fields.entry("stamp").or_insert_with(|| Value::from(stamp));
         }
-        match (&refusal, read.finding) {
+    }
+
+    /// Gives what was read its time and its place: in a recording the lines before it count. It adds fields of [`ADDED`] alone.
+    pub fn place(&mut self, seq: u64, record: &Record, parsed: Parsed, inventory: &Inventory) -> (Event, Option<Refusal>) {
+        let Parsed { mut fields, logsource, refusal, stamp, finding, raw } = parsed;
+        let timed = self.time(stamp.as_ref().map(|(stamp, text)| (*stamp, &**text)), record);
+        let timed = self.learned(timed, record, &mut fields);
+        self.remember(record, timed.time);
+        fields.entry("timestamp").or_insert_with(|| Value::from(timed.time.to_string()));
+        if let Some(stamp) = timed.unused.filter(|stamp| !stamp.is_empty()) {
+            fields.entry("stamp").or_insert_with(|| Value::from(stamp));
+        }
+        match (&refusal, finding) {
             (Some(_), _) => {}
-            (None, true) => finding::join(&mut read.fields, inventory),
-            (None, false) => join(&mut read.fields, record, inventory),
+            (None, true) => finding::join(&mut fields, inventory),
+            (None, false) => join(&mut fields, record, inventory),
         }
         let event = Event {
             seq,
@@ -174,36 +216,66 @@ impl Normaliser {
             source: Arc::clone(&record.source),
             stream: Arc::clone(&record.stream),
             trust: record.trust,
-            logsource: read.logsource,
-            fields: read.fields,
-            raw: Arc::clone(&raw),
+            logsource,
+            fields,
+            raw,
         };
         (event, refusal)
     }
 
-    fn log<'a>(&self, raw: &'a str, record: &Record) -> Read<'a> {
-        let object = if raw.starts_with('{') { serde_json::from_str::<Map<String, Value>>(raw).ok() } else { None };
-        match object {
-            Some(object) => self.structured(object, record),
-            None => self.log_line(raw, record),
-        }
-    }
-
-    fn structured(&self, mut fields: Map<String, Value>, record: &Record) -> Read<'static> {
+    fn structured(&self, mut fields: Map<String, Value>, raw: Arc<str>) -> Parsed {
         let mut tape = Tape::default();
         tape.fill(&fields);
-        let stamp = json::event_time(tape.root(), &self.options.extra_time_fields).map(|stamp| (stamp, ""));
+        let stamp = json::event_time(tape.root(), &self.options.extra_time_fields).map(|stamp| (stamp, "".into()));
         let logsource = windows::logsource(tape.root()).into();
         let finding = finding::claim(&mut fields, &logsource);
-        Read { timed: self.time(stamp, record), fields, logsource, finding }
+        Parsed { fields, logsource, refusal: None, stamp, finding, raw }
     }
 
-    fn refused(&self, raw: &str, record: &Record) -> Read<'static> {
-        let fields = Map::from_iter([("message".to_owned(), Value::from(raw))]);
-        Read { timed: self.time(None, record), fields, logsource: finding::refused(), finding: false }
+    /// Puts a record onto the tape that is a plain JSON object, no finding, and without keys that rules write otherwise.
+    /// `None` for any other: those are to be parsed.
+    #[must_use]
+    pub fn glance(&self, record: &Record, tape: &mut Tape) -> Option<Glance> {
+        let raw = without_frame(&record.raw);
+        if record.payload != Payload::Log || raw.first() != Some(&b'{') || !tape.read(std::str::from_utf8(raw).ok()?) || tape.has_spaced_keys() {
+            return None;
+        }
+        let mut glance = Glance { stamp: json::event_time(tape.root(), &self.options.extra_time_fields), host: None, action: None, has_timestamp: false };
+        // A host's clock is learned from such a line.
+        if record.arrival.is_some() && matches!(glance.stamp, Some(Stamp::Local(_) | Stamp::Yearless(_))) {
+            return None;
+        }
+        for (key, _, value) in tape.root().entries() {
+            match key {
+                "host" => glance.host = value.text().map(Box::from),
+                "action" => glance.action = value.text().map(Box::from),
+                "timestamp" => glance.has_timestamp = true,
+                "product" if value.text().is_some_and(finding::is_product) => return None,
+                _ => {}
+            }
+        }
+        Some(glance)
     }
 
-    /// What an object says of its log source.
+    /// The time of a record, and whether it is its own, as [`Normaliser::place`] gives it.
+    #[must_use]
+    pub fn time_of(&self, record: &Record, glance: &Glance) -> (Time, bool) {
+        let timed = self.time(glance.stamp.map(|stamp| (stamp, "")), record);
+        (timed.time, timed.own)
+    }
+
+    /// Lets a record pass of which only its time is asked: the lines behind it go by that.
+    pub fn pass(&mut self, record: &Record, time: Time) {
+        self.remember(record, time);
+    }
+
+    /// What an object says of its log source in so many words.
+    #[must_use]
+    pub fn said(object: View<'_>) -> Said<'_> {
+        windows::said(object)
+    }
+
+    /// What is known of an object's log source.
     #[must_use]
     pub fn logsource(object: View<'_>) -> Said<'_> {
         windows::logsource(object)
@@ -212,30 +284,28 @@ impl Normaliser {
     /// Only the event time of a record, as [`Normaliser::normalise`] would give it, and remembered as there: for putting recordings into
     /// one order.
     pub fn event_time(&mut self, record: &Record) -> Time {
-        let text = String::from_utf8_lossy(without_trailer(&record.raw));
-        let raw = text.strip_prefix('\u{feff}').unwrap_or(&text);
-        let object = if raw.starts_with('{') { serde_json::from_str::<Map<String, Value>>(raw).ok() } else { None };
-        let stamp = match &object {
-            Some(object) => {
-                let mut tape = Tape::default();
-                tape.fill(object);
-                json::event_time(tape.root(), &self.options.extra_time_fields).map(|stamp| (stamp, ""))
-            }
-            None => syslog::parse(raw.strip_suffix(CUT_MARK).unwrap_or(raw), &|name| self.extractors.knows(name)).stamp,
+        let text = text_of(&record.raw);
+        let mut tape = Tape::default();
+        let plain = text.starts_with('{') && tape.read(&text);
+        let object = if text.starts_with('{') && !plain { serde_json::from_str(&text).ok() } else { None };
+        object.iter().for_each(|fields| tape.fill(fields));
+        let stamp = if plain || object.is_some() {
+            json::event_time(tape.root(), &self.options.extra_time_fields).map(|stamp| (stamp, ""))
+        } else {
+            syslog::parse(text.strip_suffix(CUT_MARK).unwrap_or(&text), &|name| self.extractors.knows(name)).stamp
         };
         let time = self.time(stamp, record).time;
         self.remember(record, time);
         time
     }
 
-    fn log_line<'a>(&self, raw: &'a str, record: &Record) -> Read<'a> {
+    fn log_line(&self, raw: Arc<str>) -> Parsed {
         let (text, cut) = match raw.strip_suffix(CUT_MARK) {
             Some(text) => (text, true),
-            None => (raw, false),
+            None => (&*raw, false),
         };
         let extractors = &self.extractors;
         let line = syslog::parse(text, &|name| extractors.knows(name));
-        let timed = self.time(line.stamp, record);
         let mut fields = header_fields(&line);
         let mut logsource = LogSource::default();
         if cut {
@@ -243,7 +313,8 @@ impl Normaliser {
         } else if let Some(program) = line.tagged.program {
             logsource = extractors.apply(program, line.tagged.message, &mut fields);
         }
-        Read { fields, logsource, timed, finding: false }
+        let stamp = line.stamp.map(|(stamp, text)| (stamp, text.into()));
+        Parsed { fields, logsource, refusal: None, stamp, finding: false, raw }
     }
 
     fn time<'a>(&self, stamp: Option<(Stamp, &'a str)>, record: &Record) -> Timed<'a> {
@@ -284,14 +355,14 @@ impl Normaliser {
 /// A record's text: without its line end, bad UTF-8 replaced, without the byte order mark that editors and Windows put before the first
 /// line of a file.
 fn text_of(raw: &[u8]) -> Cow<'_, str> {
-    let raw = without_trailer(raw);
-    String::from_utf8_lossy(raw.strip_prefix(b"\xef\xbb\xbf").unwrap_or(raw))
+    String::from_utf8_lossy(without_frame(raw))
 }
 
 /// Syslog over TCP ends a message with a newline or a NUL, files with either newline.
-fn without_trailer(raw: &[u8]) -> &[u8] {
+fn without_frame(raw: &[u8]) -> &[u8] {
     let end = raw.iter().rposition(|b| !matches!(b, b'\n' | b'\r' | 0)).map_or(0, |last| last + 1);
-    raw.get(..end).unwrap_or(raw)
+    let raw = raw.get(..end).unwrap_or(raw);
+    raw.strip_prefix(b"\xef\xbb\xbf").unwrap_or(raw)
 }
 
 fn header_fields(line: &syslog::Line<'_>) -> Map<String, Value> {

@@ -73,8 +73,8 @@ impl From<Said<'_>> for LogSource {
     }
 }
 
-/// The log source of an object: its own `product`, `category` and `service`, each else by channel and event id.
-pub(super) fn logsource(object: View<'_>) -> Said<'_> {
+/// What an object says itself of its log source, and whether a channel may tell more.
+fn own(object: View<'_>) -> (Said<'_>, bool) {
     let (mut own, mut channel) = (Said::default(), false);
     for (key, _, value) in object.entries() {
         let text = || value.text().filter(|text| !text.is_empty());
@@ -85,6 +85,17 @@ pub(super) fn logsource(object: View<'_>) -> Said<'_> {
             _ => channel |= CHANNELS.iter().any(|head| key.starts_with(head)),
         }
     }
+    (own, channel)
+}
+
+/// The `product`, `category` and `service` of an object.
+pub(super) fn said(object: View<'_>) -> Said<'_> {
+    own(object).0
+}
+
+/// The log source of an object: its own `product`, `category` and `service`, each else by channel and event id.
+pub(super) fn logsource(object: View<'_>) -> Said<'_> {
+    let (own, channel) = own(object);
     let may_be_windows = own.product.is_none_or(|product| product.eq_ignore_ascii_case("windows"));
     let told = own.product.is_some() && own.category.is_some() && own.service.is_some();
     let derived = if channel && may_be_windows && !told { by_channel(object) } else { None }.unwrap_or_default();

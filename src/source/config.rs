@@ -31,17 +31,33 @@ pub enum SourceConfig {
 pub struct SyslogConfig {
     /// Address and port (127.0.0.1:1514).
     pub listen: SocketAddr,
-    /// Whether it listens on UDP (true).
+    /// Whether it listens on UDP (true; false with TLS).
     pub udp: bool,
     /// Whether it listens on TCP (true): newline, octet-counted (RFC 6587) and NUL framing.
     pub tcp: bool,
-    /// Whether everything that comes here is believed (false). Without it only TCP from an inventory address is.
+    /// Whether everything that comes here is believed (false). Without it only TCP from an inventory address is, and what comes from a
+    /// client with a certificate.
     pub trusted: bool,
+    /// TCP speaks TLS (RFC 5425).
+    #[serde(flatten, skip_serializing_if = "Option::is_none")]
+    pub tls: Option<ServerTls>,
+}
+
+/// PEM files of a server.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct ServerTls {
+    /// Our certificate chain, our own first.
+    pub cert_file: PathBuf,
+    /// Its key.
+    pub key_file: PathBuf,
+    /// Whose certificates clients must have; without it clients need none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ca_file: Option<PathBuf>,
 }
 
 impl Default for SyslogConfig {
     fn default() -> SyslogConfig {
-        SyslogConfig { listen: DEFAULT_LISTEN, udp: true, tcp: true, trusted: false }
+        SyslogConfig { listen: DEFAULT_LISTEN, udp: true, tcp: true, trusted: false, tls: None }
     }
 }
 
@@ -136,6 +152,9 @@ struct Written {
     durable: Option<String>,
     create: Option<bool>,
     token_file: Option<PathBuf>,
+    cert_file: Option<PathBuf>,
+    key_file: Option<PathBuf>,
+    ca_file: Option<PathBuf>,
 }
 
 #[derive(Clone, Copy, Deserialize)]
@@ -153,7 +172,7 @@ impl Kind {
     /// The keys of its table.
     fn keys(self) -> &'static [&'static str] {
         match self {
-            Kind::Syslog => &["listen", "udp", "tcp", "trusted"],
+            Kind::Syslog => &["listen", "udp", "tcp", "trusted", "cert_file", "key_file", "ca_file"],
             Kind::File => &["path", "from", "trusted"],
             Kind::Kafka => &["broker", "logs", "findings", "group", "from", "trusted"],
             Kind::Nats => &["broker", "logs", "findings", "durable", "create", "from", "trusted"],
@@ -180,6 +199,9 @@ impl Written {
             ("durable", self.durable.is_some()),
             ("create", self.create.is_some()),
             ("token_file", self.token_file.is_some()),
+            ("cert_file", self.cert_file.is_some()),
+            ("key_file", self.key_file.is_some()),
+            ("ca_file", self.ca_file.is_some()),
         ];
         keys.into_iter().filter_map(|(key, there)| there.then_some(key))
     }
@@ -214,7 +236,7 @@ impl TryFrom<Written> for SourceConfig {
             return Err(format!("`{key}` is no key of a source of this type"));
         }
         match written.kind {
-            Kind::Syslog => syslog(&written),
+            Kind::Syslog => syslog(written),
             Kind::File => {
                 let path = written.path.ok_or("a source of type `file` needs `path`")?;
                 Ok(SourceConfig::File(FileConfig { path, from: written.from.unwrap_or_default(), trusted: written.trusted.unwrap_or(true) }))
@@ -256,17 +278,23 @@ fn nats(written: Written) -> Result<SourceConfig, String> {
     }))
 }
 
-fn syslog(written: &Written) -> Result<SourceConfig, String> {
+fn syslog(written: Written) -> Result<SourceConfig, String> {
     let default = SyslogConfig::default();
+    let tls = match (written.cert_file, written.key_file, written.ca_file) {
+        (Some(cert_file), Some(key_file), ca_file) => Some(ServerTls { cert_file, key_file, ca_file }),
+        (None, None, None) => None,
+        _ => return Err("for TLS `cert_file` and `key_file` go together; `ca_file` says whose certificates clients must have".to_owned()),
+    };
     let config = SyslogConfig {
         listen: written.listen.unwrap_or(default.listen),
-        udp: written.udp.unwrap_or(default.udp),
+        udp: written.udp.unwrap_or(tls.is_none()),
         tcp: written.tcp.unwrap_or(default.tcp),
         trusted: written.trusted.unwrap_or(default.trusted),
+        tls,
     };
-    if config.udp || config.tcp {
-        Ok(SourceConfig::Syslog(config))
-    } else {
-        Err("with `udp = false` and `tcp = false` the source hears nothing; leave one out".to_owned())
+    match &config {
+        SyslogConfig { tcp: false, tls: Some(_), .. } => Err("TLS is spoken over TCP; leave `tcp = false` out, or the certificate".to_owned()),
+        SyslogConfig { tcp: false, udp: false, .. } => Err("with `udp = false` and `tcp = false` the source hears nothing; leave one out".to_owned()),
+        _ => Ok(SourceConfig::Syslog(config)),
     }
 }

@@ -15,6 +15,8 @@ pub(super) struct Meter {
     pub(super) connections: Gauge,
     /// TCP connections that were turned away because there are too many.
     pub(super) refused: Counter,
+    /// TLS handshakes that failed.
+    pub(super) unsecured: Counter,
     /// Datagrams that the kernel dropped because they were not fetched in time.
     pub(super) dropped: Counter,
     /// Datagrams of senders beyond the bound on streams.
@@ -37,6 +39,7 @@ impl Meter {
             truncated: counter!("opmas_source_truncated_total", "source" => label()),
             connections: gauge!("opmas_source_connections", "source" => label()),
             refused: counter!("opmas_source_refused_total", "source" => label()),
+            unsecured: counter!("opmas_source_handshakes_failed_total", "source" => label()),
             dropped: counter!("opmas_source_kernel_drops_total", "source" => label()),
             crowded: counter!("opmas_source_crowded_datagrams_total", "source" => label()),
             own: counter!("opmas_source_own_total", "source" => label()),

@@ -16,6 +16,7 @@ pub mod recording;
 mod stdin;
 mod syslog;
 mod tcp;
+mod tls;
 mod udp;
 
 use std::collections::{BTreeMap, HashSet};
@@ -29,7 +30,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use crate::broker::BrokerConfig;
 use crate::clock;
 use crate::model::{NodeId, Payload, Record, RecordId, Trust};
-pub use config::{FileConfig, From, HttpConfig, KafkaConfig, NatsConfig, SourceConfig, SyslogConfig, address};
+pub use config::{FileConfig, From, HttpConfig, KafkaConfig, NatsConfig, ServerTls, SourceConfig, SyslogConfig, address};
 pub use framing::{Framer, MAX_FRAME};
 pub use kafka::range::{KafkaRange, RangeError as KafkaRangeError, kafka_range};
 use meter::Meter;
@@ -89,6 +90,14 @@ pub enum BindError {
         address: SocketAddr,
         /// What the kernel said.
         error: io::Error,
+    },
+    /// Its certificate or key cannot be used.
+    #[error("source `{source_name}`: {reason}")]
+    Tls {
+        /// `[source.NAME]`
+        source_name: String,
+        /// What is wrong, with the file.
+        reason: String,
     },
     /// A file cannot be followed.
     #[error("source `{source_name}` cannot follow {}: {reason}", .path.display())]
@@ -162,6 +171,15 @@ pub fn bind(name: &str, config: &SourceConfig, positions: &Path, brokers: &BTree
         SourceConfig::Stdin => Kind::Stdin,
     };
     Ok(Bound { name: name.into(), kind })
+}
+
+/// Whether what a syslog source reads for TLS can be used.
+///
+/// # Errors
+/// As [`bind`].
+pub fn check_tls(name: &str, config: &SyslogConfig) -> Result<(), BindError> {
+    let checked = config.tls.as_ref().map(tls::config).transpose();
+    checked.map(drop).map_err(|reason| BindError::Tls { source_name: name.to_owned(), reason })
 }
 
 fn no_broker(name: &str, reason: impl Into<String>) -> BindError {

@@ -4,9 +4,11 @@ use std::collections::HashSet;
 use std::net::{IpAddr, SocketAddr, TcpListener, UdpSocket};
 use std::sync::Arc;
 
+use rustls::ServerConfig;
 use tokio::sync::watch;
+use tokio_rustls::TlsAcceptor;
 
-use super::{BindError, Outlet, SyslogConfig, tcp, udp};
+use super::{BindError, Outlet, SyslogConfig, tcp, tls, udp};
 use crate::model::Trust;
 
 /// How much the kernel may hold of datagrams that were not fetched yet, in bytes.
@@ -17,13 +19,17 @@ const RECEIVE_BUFFER: usize = 4 * 1024 * 1024;
 pub(super) struct Sockets {
     udp: Option<UdpSocket>,
     tcp: Option<TcpListener>,
+    tls: Option<Arc<ServerConfig>>,
     trusted: bool,
+    /// Clients have shown a certificate.
+    known: bool,
 }
 
 /// Who is believed.
 #[derive(Clone)]
 pub(super) struct Peers {
     trusted: bool,
+    known: bool,
     inventory: watch::Receiver<Arc<HashSet<IpAddr>>>,
 }
 
@@ -38,9 +44,9 @@ impl Peers {
         if self.trusted { Trust::Verified } else { Trust::Open }
     }
 
-    /// What a connection is worth: its address is real.
+    /// What a connection is worth: its address is real, and over TLS its certificate was checked where one is asked for.
     pub(super) fn of_connection(&self, peer: IpAddr) -> Trust {
-        if self.trusted || self.knows(peer) { Trust::Verified } else { Trust::Open }
+        if self.trusted || self.known || self.knows(peer) { Trust::Verified } else { Trust::Open }
     }
 }
 
@@ -48,7 +54,10 @@ pub(super) fn bind(name: &str, config: &SyslogConfig) -> Result<Sockets, BindErr
     let wrong = |protocol| move |error| BindError::Listen { source_name: name.to_owned(), protocol, address: config.listen, error };
     let udp = if config.udp { Some(bind_udp(config.listen).map_err(wrong("udp"))?) } else { None };
     let tcp = if config.tcp { Some(bind_tcp(config.listen).map_err(wrong("tcp"))?) } else { None };
-    Ok(Sockets { udp, tcp, trusted: config.trusted })
+    let tls = config.tls.as_ref().map(tls::config).transpose();
+    let tls = tls.map_err(|reason| BindError::Tls { source_name: name.to_owned(), reason })?;
+    let known = config.tls.as_ref().is_some_and(|tls| tls.ca_file.is_some());
+    Ok(Sockets { udp, tcp, tls, trusted: config.trusted, known })
 }
 
 fn bind_udp(address: SocketAddr) -> std::io::Result<UdpSocket> {
@@ -74,7 +83,7 @@ impl Sockets {
     }
 
     pub(super) async fn run(self, outlet: Outlet, inventory: watch::Receiver<Arc<HashSet<IpAddr>>>) {
-        let peers = Peers { trusted: self.trusted, inventory };
+        let peers = Peers { trusted: self.trusted, known: false, inventory };
         let udp = async {
             if let Some(socket) = self.udp {
                 udp::run(socket, outlet.clone(), peers.clone()).await;
@@ -82,7 +91,7 @@ impl Sockets {
         };
         let tcp = async {
             if let Some(listener) = self.tcp {
-                tcp::run(listener, outlet.clone(), peers.clone()).await;
+                tcp::run(listener, self.tls.map(TlsAcceptor::from), outlet.clone(), Peers { known: self.known, ..peers.clone() }).await;
             }
         };
         tokio::join!(udp, tcp);

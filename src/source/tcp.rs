@@ -1,13 +1,15 @@
-//! Syslog over TCP: one task a connection.
+//! Syslog over TCP, with TLS or without: one task a connection.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout, timeout_at};
+use tokio_rustls::TlsAcceptor;
 
 use super::framing::Framer;
 use super::syslog::Peers;
@@ -19,7 +21,7 @@ const MAX_CONNECTIONS: usize = 1024;
 const RESERVED_FOR_DEVICES: usize = 256;
 /// Connections of one address: a sender needs one, and a few that it has left behind are still open.
 const MAX_OF_ONE_ADDRESS: usize = 64;
-/// How long a connection may take for its first whole message, except one of a managed device, which may have nothing to say.
+/// How long a connection may take for its handshake and its first whole message, except one of a managed device, which may have nothing to say.
 const FIRST_MESSAGE: Duration = Duration::from_secs(60);
 /// Refused connections are told of this often at most.
 const WARN_EVERY: Duration = Duration::from_secs(60);
@@ -35,13 +37,13 @@ const LAST_READS: usize = 64;
 const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
 
 /// Accepts until it is stopped, then waits for the connections' tasks.
-pub(super) async fn run(listener: std::net::TcpListener, outlet: Outlet, peers: Peers) {
+pub(super) async fn run(listener: std::net::TcpListener, tls: Option<TlsAcceptor>, outlet: Outlet, peers: Peers) {
     let listener = match TcpListener::from_std(listener) {
         Ok(listener) => listener,
         Err(error) => return tracing::error!(source = %outlet.source, %error, "the TCP socket cannot be read"),
     };
     let mut connections = JoinSet::new();
-    let mut door = Door { outlet, peers, open: HashMap::new(), refused: 0, warned: None };
+    let mut door = Door { outlet, peers, tls, open: HashMap::new(), refused: 0, warned: None };
     loop {
         tokio::select! {
             () = door.outlet.stopped() => break,
@@ -57,7 +59,7 @@ pub(super) async fn run(listener: std::net::TcpListener, outlet: Outlet, peers: 
     }
     // Connections that the kernel has accepted for us may have sent something.
     for _ in 0..MAX_CONNECTIONS {
-        let Ok(Ok((stream, from))) = tokio::time::timeout(LAST_WAIT, listener.accept()).await else { break };
+        let Ok(Ok((stream, from))) = timeout(LAST_WAIT, listener.accept()).await else { break };
         door.admit(stream, from, &mut connections);
     }
     drop(listener);
@@ -68,6 +70,7 @@ pub(super) async fn run(listener: std::net::TcpListener, outlet: Outlet, peers: 
 struct Door {
     outlet: Outlet,
     peers: Peers,
+    tls: Option<TlsAcceptor>,
     /// One clone for each open connection of an address.
     open: HashMap<IpAddr, Arc<()>>,
     /// Connections refused since the last warning.
@@ -93,8 +96,11 @@ impl Door {
         let name = format!("{source}/tcp/{}", SocketAddr::new(peer, from.port())).into();
         let seat = Arc::clone(self.open.entry(peer).or_default());
         let (outlet, peers) = (self.outlet.clone(), self.peers.clone());
-        let connection = Connection { stream, peer, name, outlet, peers, framer: Framer::default(), opened: Instant::now(), spoke: false, _seat: seat };
-        connections.spawn(connection.run());
+        let connection = Connection { peer, name, outlet, peers, framer: Framer::default(), opened: Instant::now(), spoke: false, _seat: seat };
+        match self.tls.clone() {
+            Some(tls) => connections.spawn(connection.secure(stream, tls)),
+            None => connections.spawn(connection.run(stream)),
+        };
     }
 
     fn refuse(&mut self, peer: IpAddr, of_peer: usize, open: usize) {
@@ -110,7 +116,6 @@ impl Door {
 }
 
 struct Connection {
-    stream: TcpStream,
     peer: IpAddr,
     name: Arc<str>,
     outlet: Outlet,
@@ -123,9 +128,27 @@ struct Connection {
 }
 
 impl Connection {
-    async fn run(mut self) {
+    /// Over TLS: what comes before the handshake is done is nobody's.
+    async fn secure(self, stream: TcpStream, tls: TlsAcceptor) {
+        let shaken = tokio::select! {
+            () = self.outlet.stopped() => return,
+            shaken = timeout_at(self.opened + FIRST_MESSAGE, tls.accept(stream)) => shaken,
+        };
+        match shaken {
+            Ok(Ok(stream)) => self.run(stream).await,
+            Ok(Err(error)) => self.not_secured(&error.to_string()),
+            Err(_) => self.not_secured("it took too long"),
+        }
+    }
+
+    fn not_secured(&self, why: &str) {
+        self.outlet.meter.unsecured.increment(1);
+        tracing::info!(source = %self.outlet.source, peer = %self.peer, why, "a TLS handshake failed");
+    }
+
+    async fn run(mut self, mut stream: impl AsyncRead + Unpin) {
         self.outlet.meter.connections.increment(1.0);
-        let ended = self.read().await;
+        let ended = self.read(&mut stream).await;
         if let Ok(unfinished) = ended {
             let mut messages = Vec::new();
             self.framer.finish(unfinished, &mut messages);
@@ -136,16 +159,18 @@ impl Connection {
     }
 
     /// Reads to the end; whether the sender had more to say.
-    async fn read(&mut self) -> Result<bool, Closed> {
+    async fn read(&mut self, stream: &mut (impl AsyncRead + Unpin)) -> Result<bool, Closed> {
         let mut buffer = vec![0; READ];
         loop {
-            tokio::select! {
+            let read = tokio::select! {
                 biased;
-                () = self.outlet.stopped() => return self.read_last(&mut buffer).await,
-                ready = tokio::time::timeout_at(self.patience(), self.stream.readable()) => if !matches!(ready, Ok(Ok(()))) { return Ok(true) },
-            }
-            if let Some(unfinished) = self.read_once(&mut buffer).await? {
-                return Ok(unfinished);
+                () = self.outlet.stopped() => return self.read_last(stream, &mut buffer).await,
+                read = timeout_at(self.patience(), stream.read(&mut buffer)) => read,
+            };
+            match read {
+                Ok(Ok(0)) => return Ok(false),
+                Ok(Ok(length)) => self.take(buffer.get(..length).unwrap_or_default()).await?,
+                Ok(Err(_)) | Err(_) => return Ok(true),
             }
         }
     }
@@ -156,27 +181,15 @@ impl Connection {
     }
 
     /// What the kernel has already acknowledged to the sender is still taken.
-    async fn read_last(&mut self, buffer: &mut [u8]) -> Result<bool, Closed> {
+    async fn read_last(&mut self, stream: &mut (impl AsyncRead + Unpin), buffer: &mut [u8]) -> Result<bool, Closed> {
         for _ in 0..LAST_READS {
-            if tokio::time::timeout(LAST_WAIT, self.stream.readable()).await.is_err() {
-                break;
-            }
-            if let Some(unfinished) = self.read_once(buffer).await? {
-                return Ok(unfinished);
+            match timeout(LAST_WAIT, stream.read(buffer)).await {
+                Ok(Ok(0)) => return Ok(false),
+                Ok(Ok(length)) => self.take(buffer.get(..length).unwrap_or_default()).await?,
+                Ok(Err(_)) | Err(_) => break,
             }
         }
         Ok(true)
-    }
-
-    /// `None` while the connection goes on.
-    async fn read_once(&mut self, buffer: &mut [u8]) -> Result<Option<bool>, Closed> {
-        match self.stream.try_read(buffer) {
-            Ok(0) => return Ok(Some(false)),
-            Ok(length) => self.take(buffer.get(..length).unwrap_or_default()).await?,
-            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {}
-            Err(_) => return Ok(Some(true)),
-        }
-        Ok(None)
     }
 
     async fn take(&mut self, bytes: &[u8]) -> Result<(), Closed> {

@@ -26,6 +26,7 @@ mod slack;
 mod station;
 mod storm;
 mod streams;
+mod syslog_tls;
 mod webhook;
 mod whole;
 mod workspace;

@@ -1,6 +1,7 @@
 //! See the room of this name in `src`: which rules hold for an event, by the Sigma specification, case by case.
 
 mod network;
+mod pipeline;
 
 use opmas::detect::{Detector, LogsourceMode};
 use opmas::diag::SourceFile;

@@ -55,6 +55,7 @@ followed! {
     connecting_a_broker = "connecting-a-broker.md",
     sending_logs_over_http = "sending-logs-over-http.md",
     replaying = "replaying.md",
+    syslog_over_tls = "syslog-over-tls.md",
     operating = "operating.md",
 }
 

@@ -38,8 +38,9 @@ pub(super) fn wrong(setup: &Setup) -> Vec<String> {
 fn source_error(name: &str, config: &SourceConfig, settings: &Settings) -> Option<String> {
     match config {
         SourceConfig::Syslog(syslog) => {
-            let error = has_address(syslog.listen).err()?;
-            Some(BindError::Listen { source_name: name.to_owned(), protocol: "udp", address: syslog.listen, error }.to_string())
+            let listen = |error| BindError::Listen { source_name: name.to_owned(), protocol: "udp", address: syslog.listen, error };
+            let checked = has_address(syslog.listen).map_err(listen).and_then(|_| source::check_tls(name, syslog));
+            checked.err().map(|error| error.to_string())
         }
         SourceConfig::Http(_) => None,
         // They take nothing that a running opmas has.
@@ -58,11 +59,12 @@ fn has_address(address: SocketAddr) -> std::io::Result<UdpSocket> {
 /// A sentence for each file with a secret that others than its owner can read.
 pub(super) fn readable_by_others(setup: &Setup) -> Vec<String> {
     let secrets = fs::read_dir(setup.paths.base.join("secrets")).into_iter().flatten().take(MAX_SECRETS).flatten().map(|entry| entry.path());
-    let tokens = setup.settings.source.values().filter_map(|source| match source {
+    let of_sources = setup.settings.source.values().filter_map(|source| match source {
         SourceConfig::Http(http) => Some(http.token_file.clone()),
+        SourceConfig::Syslog(syslog) => syslog.tls.as_ref().map(|tls| tls.key_file.clone()),
         _ => None,
     });
-    let files: BTreeSet<PathBuf> = secrets.chain(setup.settings.http.token_file.clone()).chain(tokens).collect();
+    let files: BTreeSet<PathBuf> = secrets.chain(setup.settings.http.token_file.clone()).chain(of_sources).collect();
     let open = |path: &&PathBuf| fs::metadata(path).is_ok_and(|data| data.is_file() && data.permissions().mode() & OTHERS_READ != 0);
     files.iter().filter(open).map(|path| format!("warning: {} can be read by others; chmod 600 it", path.display())).collect()
 }

@@ -1,12 +1,14 @@
 //! Log sources as small numbers, and which rules an event's log source leaves over (X3).
 
 use std::collections::HashMap;
+use std::hash::BuildHasherDefault;
 
+use super::texts::Mix;
 use crate::detect::logsource::{Known, conflicts};
 use crate::model::LogSource;
 
 /// The words of one attribute; 0 is unknown, [`OTHER`] a word that no rule has, [`REGISTRY`] one such that begins with `registry_`.
-type Words = HashMap<Box<str>, u16>;
+type Words = HashMap<Box<str>, u16, BuildHasherDefault<Mix>>;
 /// An event's log source: product, category, service.
 pub(super) type Key = [u16; 3];
 

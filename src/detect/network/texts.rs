@@ -38,14 +38,15 @@ pub(super) struct Texts {
     patterns: Vec<(u32, u32, u32)>,
     hits: Vec<Hit>,
     whole: HashMap<Box<str>, (u32, u32), BuildHasherDefault<Mix>>,
-    longest: usize,
+    /// Whether a whole text of this length is looked for.
+    lengths: Vec<bool>,
     /// The literals of the automaton, where they are asked for.
     inside: Vec<Box<str>>,
 }
 
-/// Hashes with [`normalise::hash`]: the keys are the rules' own, an event only looks them up.
+/// A quick hash, for keys that are the rules' own: an event only looks them up.
 #[derive(Debug, Default)]
-struct Mix(u64);
+pub(super) struct Mix(u64);
 
 impl Hasher for Mix {
     fn write(&mut self, bytes: &[u8]) {
@@ -54,6 +55,11 @@ impl Hasher for Mix {
     }
 
     fn write_u8(&mut self, _: u8) {}
+
+    fn write_u32(&mut self, word: u32) {
+        self.0 = u64::from(word).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        self.0 ^= self.0 >> 32;
+    }
 
     fn finish(&self) -> u64 {
         self.0
@@ -90,7 +96,8 @@ impl Builder {
         let mut whole: Vec<(String, Vec<Hit>)> = self.whole.into_iter().collect();
         whole.sort_unstable_by(|a, b| a.0.cmp(&b.0));
         for (literal, hits) in whole {
-            texts.longest = texts.longest.max(literal.len());
+            texts.lengths.resize(texts.lengths.len().max(literal.len() + 1), false);
+            texts.lengths.get_mut(literal.len()).into_iter().for_each(|is| *is = true);
             let range = texts.push(hits);
             texts.whole.insert(literal.into(), range);
         }
@@ -113,7 +120,7 @@ impl Texts {
 
     /// Tells the hits of a text: `folded` is the text itself when it is ASCII, else its folding. `room` and `walk` are scratch.
     pub fn scan(&self, folded: &str, room: &mut String, walk: &mut Walk, mut hit: impl FnMut(Hit)) {
-        if !self.whole.is_empty() && folded.len() <= self.longest {
+        if self.lengths.get(folded.len()).is_some_and(|is| *is) {
             room.clear();
             room.push_str(folded);
             room.make_ascii_lowercase();

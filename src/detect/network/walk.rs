@@ -4,16 +4,17 @@
 //! tens of megabytes. Texts meet few of its states, again and again.
 
 use std::collections::HashMap;
+use std::hash::BuildHasherDefault;
 
 use aho_corasick::Anchored;
 use aho_corasick::automaton::{Automaton, StateID};
 use aho_corasick::nfa::contiguous::NFA;
 
 use super::literal::At;
-use super::texts::{Hit, Texts};
+use super::texts::{Hit, Mix, Texts};
 
-/// Entries of one automaton's rows; beyond it they are forgotten, and written anew.
-const MAX_ENTRIES: usize = 1 << 18;
+/// Entries of one automaton's rows; states beyond it are walked in the automaton itself.
+const MAX_ENTRIES: usize = 1 << 19;
 
 /// Which bytes an automaton tells apart: upper case is lower case, and all that no literal has is one.
 #[derive(Debug)]
@@ -59,59 +60,97 @@ struct Ends {
     told: u32,
 }
 
+/// Why a walk stops at a byte.
+enum Stop {
+    /// Its step has not been found out yet.
+    Unknown(u8),
+    /// Something ends behind it.
+    Ends(u32),
+}
+
 /// The rows of one automaton that texts have met so far; kept by each thread.
 #[derive(Debug, Default)]
 pub(super) struct Walk {
     /// By row and class: 0 when not known yet, else four times where the next row begins, and 1, and 2 when something ends there.
     next: Vec<u32>,
-    /// By row.
+    /// By row; the first is the start.
     states: Vec<(StateID, Option<Box<Ends>>)>,
-    rows: HashMap<StateID, u32>,
+    rows: HashMap<StateID, u32, BuildHasherDefault<Mix>>,
     text: u32,
 }
 
 impl Walk {
-    /// Tells the hits of a text, those of one state and [`At::Anywhere`] once.
+    /// Tells the hits of a text, most of those that stand several times once.
     pub fn run(&mut self, texts: &Texts, automaton: &NFA, text: &str, mut hit: impl FnMut(Hit)) {
         let classes = &texts.classes;
-        // After 2^32 texts a hit may be told twice or, once, not at all; so begin anew before.
-        if self.text == u32::MAX {
+        // After 2^32 texts a hit would not be told again; so begin anew before.
+        if self.states.is_empty() || self.text == u32::MAX {
             *self = Walk::default();
+            // An unanchored start is what the automaton was built for.
+            let Ok(start) = automaton.start_state(Anchored::No) else { return };
+            self.add(texts, automaton, start);
         }
         self.text += 1;
-        let mut row = match automaton.start_state(Anchored::No) {
-            Ok(state) => self.row(texts, automaton, state),
-            // An unanchored start is what the automaton was built for.
-            Err(_) => return,
-        };
-        for (at, byte) in text.bytes().enumerate() {
-            let known = self.next.get(row as usize + classes.of(byte)).copied().unwrap_or(0);
-            let step = if known == 0 { self.fill(texts, automaton, row, byte) } else { known };
-            row = step >> 2;
+        let bytes = text.as_bytes();
+        let (mut row, mut at) = (0, 0);
+        while let Some(found) = self.skim(classes, bytes, &mut row, &mut at) {
+            let step = match found {
+                Stop::Unknown(byte) => self.fill(texts, automaton, row, byte),
+                Stop::Ends(step) => step,
+            };
+            if step == 0 {
+                let Some(back) = self.off(texts, automaton, bytes, (row, at), &mut hit) else { return };
+                (row, at) = back;
+                continue;
+            }
+            (row, at) = (step >> 2, at + 1);
             if step & 2 != 0 {
-                self.ends(row as usize / classes.count, at + 1, text.len(), &mut hit);
+                self.ends(row as usize / classes.count, at, bytes.len(), &mut hit);
             }
         }
+    }
+
+    /// Goes on without rows, where there is no room for more, until a state that has one: its row, and behind which byte. `None` at the end.
+    #[cold]
+    fn off(&self, texts: &Texts, automaton: &NFA, bytes: &[u8], (row, from): (u32, usize), hit: &mut impl FnMut(Hit)) -> Option<(u32, usize)> {
+        let (mut state, _) = *self.states.get(row as usize / texts.classes.count)?;
+        for (byte, end) in bytes.get(from..)?.iter().zip(from + 1..) {
+            state = automaton.next_state(Anchored::No, state, byte.to_ascii_lowercase());
+            if automaton.is_special(state) && automaton.is_match(state) {
+                ends(texts, automaton, state).tell(end, bytes.len(), true, hit);
+            }
+            if let Some(row) = self.rows.get(&state) {
+                return Some((*row, end));
+            }
+        }
+        None
+    }
+
+    /// Goes on until something ends or a step is not known: then `row` and `at` are those before that byte. `None` at the end.
+    #[inline]
+    fn skim(&self, classes: &Classes, bytes: &[u8], row: &mut u32, at: &mut usize) -> Option<Stop> {
+        let next = self.next.as_slice();
+        let mut here = *row;
+        for (index, byte) in bytes.get(*at..)?.iter().enumerate() {
+            let step = next.get(here as usize + classes.of(*byte)).copied().unwrap_or(0);
+            if step & 3 != 1 {
+                (*row, *at) = (here, *at + index);
+                return Some(if step == 0 { Stop::Unknown(*byte) } else { Stop::Ends(step) });
+            }
+            here = step >> 2;
+        }
+        None
     }
 
     fn ends(&mut self, row: usize, end: usize, length: usize, hit: &mut impl FnMut(Hit)) {
         let Some((_, Some(ends))) = self.states.get_mut(row) else { return };
-        if ends.told != self.text {
-            ends.told = self.text;
-            ends.anywhere.iter().for_each(|found| hit(*found));
-        }
-        for (found, own) in &ends.fixed {
-            if if found.at == At::Start { end == *own } else { end == length } {
-                hit(*found);
-            }
-        }
+        let first = ends.told != self.text;
+        ends.told = self.text;
+        ends.tell(end, length, first, hit);
     }
 
-    /// Where the state's row begins.
-    fn row(&mut self, texts: &Texts, automaton: &NFA, state: StateID) -> u32 {
-        if let Some(row) = self.rows.get(&state) {
-            return *row;
-        }
+    /// Adds the state's row; where it begins.
+    fn add(&mut self, texts: &Texts, automaton: &NFA, state: StateID) -> u32 {
         let row = u32::try_from(self.next.len()).unwrap_or(0);
         let hits = automaton.is_special(state) && automaton.is_match(state);
         self.states.push((state, hits.then(|| Box::new(ends(texts, automaton, state)))));
@@ -120,23 +159,37 @@ impl Walk {
         row
     }
 
-    /// Finds out the step from a row by a byte.
+    /// Finds out the step from a row by a byte; 0 when there is no room for where it leads.
     #[cold]
     fn fill(&mut self, texts: &Texts, automaton: &NFA, row: u32, byte: u8) -> u32 {
         let classes = &texts.classes;
-        let Some((state, _)) = self.states.get(row as usize / classes.count) else { return 1 };
+        let Some((state, _)) = self.states.get(row as usize / classes.count) else { return 0 };
         let state = automaton.next_state(Anchored::No, *state, byte.to_ascii_lowercase());
-        let full = self.next.len() + classes.count > MAX_ENTRIES && !self.rows.contains_key(&state);
-        if full {
-            *self = Walk { text: self.text, ..Walk::default() };
-        }
-        let to = self.row(texts, automaton, state);
+        let to = match self.rows.get(&state) {
+            Some(row) => *row,
+            None if self.next.len() + classes.count > MAX_ENTRIES => return 0,
+            None => self.add(texts, automaton, state),
+        };
         let hits = automaton.is_special(state) && automaton.is_match(state);
         let step = (to << 2) | (u32::from(hits) << 1) | 1;
-        if let Some(entry) = self.next.get_mut(row as usize + classes.of(byte)).filter(|_| !full) {
+        if let Some(entry) = self.next.get_mut(row as usize + classes.of(byte)) {
             *entry = step;
         }
         step
+    }
+}
+
+impl Ends {
+    /// Tells what ends behind the byte `end` of a text; what may stand anywhere only when it is `first`.
+    fn tell(&self, end: usize, length: usize, first: bool, hit: &mut impl FnMut(Hit)) {
+        if first {
+            self.anywhere.iter().for_each(|found| hit(*found));
+        }
+        for (found, own) in &self.fixed {
+            if if found.at == At::Start { end == *own } else { end == length } {
+                hit(*found);
+            }
+        }
     }
 }
 

@@ -104,7 +104,7 @@ impl Recording {
     /// Whether reading on may wait for more input.
     #[must_use]
     pub fn waits(&self) -> bool {
-        !self.input.buffer().contains(&b'\n')
+        memchr::memchr(b'\n', self.input.buffer()).is_none()
     }
 }
 
@@ -162,7 +162,7 @@ pub fn read_line(input: &mut impl BufRead, line: &mut Vec<u8>) -> io::Result<Opt
         if available.is_empty() && taken == 0 {
             return Ok(None);
         }
-        let end = available.iter().position(|b| *b == b'\n');
+        let end = memchr::memchr(b'\n', available);
         let piece = available.get(..end.unwrap_or(available.len())).unwrap_or_default();
         let room = MAX_LINE - line.len();
         cut |= piece.len() > room;

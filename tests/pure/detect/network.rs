@@ -76,7 +76,7 @@ const CONDITIONS: &[&str] =
     &["s1", "s1 and s2", "s1 and not s2", "s1 or s2", "not s1", "1 of s*", "all of them", "s1 and (s2 or not s3)", "not (s1 and s2)", "s1 and not 1 of s*"];
 const SOURCES: &[&str] = &["{}", "{product: windows}", "{category: registry_event}", "{product: linux, service: sshd}", "{category: registry_set}"];
 
-fn rule() -> impl Strategy<Value = String> {
+pub(super) fn rule() -> impl Strategy<Value = String> {
     let parts = (search(), search(), search(), proptest::sample::select(CONDITIONS), proptest::sample::select(SOURCES));
     parts.prop_map(|(a, b, c, condition, source)| {
         format!("title: t\nlogsource: {source}\ndetection:\n  s1: {a}\n  s2: {b}\n  s3: {c}\n  condition: {condition}\n")
@@ -94,7 +94,7 @@ fn scalar() -> impl Strategy<Value = Value> {
     ]
 }
 
-fn fields() -> impl Strategy<Value = Value> {
+pub(super) fn fields() -> impl Strategy<Value = Value> {
     let value = scalar().prop_recursive(2, 6, 3, |inner| {
         prop_oneof![
             vec(inner.clone(), 0..3).prop_map(Value::from),
@@ -123,7 +123,7 @@ fn agree(set: &RuleSet, network: &Detector, scan: &Scan, fields: &Value, source:
     scan.matches(&event, LogsourceMode::Any).len()
 }
 
-fn cases() -> u32 {
+pub(super) fn cases() -> u32 {
     if std::env::var_os("OPMAS_LONG").is_some_and(|long| long == "1") { 250 } else { 25 }
 }
 
