@@ -1,5 +1,6 @@
 //! `opmas eval` (semantics X2, X3): rules over log lines, one JSON object a match.
 
+use std::collections::BTreeMap;
 use std::io::{self, BufReader, Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -9,13 +10,14 @@ use serde_json::{Map, Number, Value};
 
 use super::normalise::BUFFER;
 use super::recording::Recording;
-use super::{Done, Exit, Failure};
+use super::{Done, Exit, Failure, unwritten};
 use crate::config;
 use crate::correlate;
 use crate::detect::LogsourceMode;
+use crate::diag::SourceFile;
 use crate::engine::pipeline::{Found, Pipeline, Settings};
 use crate::model::{Entry, EntryBody, Inventory, RecordId, Span, Time};
-use crate::sigma::RuleSet;
+use crate::sigma::{RuleSet, manifest};
 use crate::source::recording::{read_line, record};
 
 /// Lines that detection is spread over at a time, at most.
@@ -36,11 +38,31 @@ pub(super) struct Arguments {
     /// How much later than newer ones an event may come and still count: `5s`, `1m`.
     #[arg(long, value_name = "SPAN")]
     lateness: Option<Span>,
+    #[command(flatten)]
+    pipelines: Pipelines,
     /// A rule file that does not load ends the command with exit code 3.
     #[arg(long)]
     strict: bool,
     #[command(flatten)]
     recording: Recording,
+}
+
+/// What applies to the rules.
+#[derive(clap::Args)]
+pub(super) struct Pipelines {
+    /// A pipeline in pySigma's form that applies to the rules, or the name of one that opmas brings (`ecs_windows`, `sysmon`); may be repeated.
+    #[arg(long = "pipeline", value_name = "FILE")]
+    named: Vec<PathBuf>,
+}
+
+impl Pipelines {
+    /// The files, and what says that they are pipelines.
+    pub(super) fn files(&self) -> Result<Vec<SourceFile>, Failure> {
+        let unreadable = |path: &Path, error| Failure::new(Exit::Invalid, format!("cannot read the pipeline {}: {error}", path.display()));
+        let mut files: Vec<_> = self.named.iter().map(|path| config::pipeline(path).map_err(|error| unreadable(path, error))).collect::<Result<_, _>>()?;
+        files.extend(manifest(files.iter().map(|file| Arc::clone(&file.name)).collect(), BTreeMap::new()));
+        Ok(files)
+    }
 }
 
 /// Where an event's log source is read from (X3).
@@ -81,7 +103,7 @@ pub(super) fn parse_threads(text: &str) -> Result<usize, String> {
 }
 
 pub(super) fn run(arguments: &Arguments) -> Done {
-    let rules = load_rules(&arguments.rules, arguments.strict)?;
+    let rules = load_rules(&arguments.rules, &arguments.pipelines, arguments.strict)?;
     let normaliser = arguments.recording.normaliser()?;
     let mut settings = Settings { logsource: arguments.logsource.into(), threads: arguments.threads, ..Settings::default() };
     if let Some(lateness) = arguments.lateness {
@@ -94,20 +116,22 @@ pub(super) fn run(arguments: &Arguments) -> Done {
     })?;
     match evaluate(BufReader::with_capacity(BUFFER, io::stdin().lock()), &mut io::stdout().lock(), &mut pipeline) {
         Ok(()) => Ok(Exit::Done),
-        // The reader has seen enough (`| head`).
-        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(Exit::Done),
-        Err(error) => Err(Failure::new(Exit::Unreachable, format!("reading standard input or writing standard output failed: {error}"))),
+        Err(error) => unwritten(&error),
     }
 }
 
-/// The rules that load; what does not is named on standard error.
-pub(super) fn load_rules(path: &Path, strict: bool) -> Result<RuleSet, Failure> {
+/// The rules that load; what does not is named on standard error. A pipeline that was asked for has to.
+pub(super) fn load_rules(path: &Path, pipelines: &Pipelines, strict: bool) -> Result<RuleSet, Failure> {
     let found = config::tree(path, config::is_rule);
     let found = found.map_err(|error| Failure::new(Exit::Invalid, format!("cannot read the rules in {}: {error}", path.display())))?;
-    let mut loaded = correlate::load(&found.files);
+    let pipelines = pipelines.files()?;
+    let mut loaded = correlate::load(&[&found.files[..], &pipelines[..]].concat());
     loaded.diagnostics.extend(found.unreadable);
     for diagnostic in &loaded.diagnostics {
         eprintln!("opmas: {diagnostic}");
+    }
+    if loaded.diagnostics.iter().any(|wrong| pipelines.iter().any(|pipeline| pipeline.name == wrong.file)) {
+        return Err(Failure::new(Exit::Invalid, "a pipeline named above does not load; correct it or leave it away"));
     }
     if loaded.set.rules.is_empty() {
         return Err(Failure::new(Exit::Invalid, format!("no rule loaded from {}; give a file or a folder with Sigma rules (*.yml)", path.display())));

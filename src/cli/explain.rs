@@ -4,7 +4,7 @@ use std::io::{self, BufReader, Write as _};
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use super::eval::{Mode, load_rules};
+use super::eval::{Mode, Pipelines, load_rules};
 use super::normalise::BUFFER;
 use super::recording::Recording;
 use super::{Done, Exit, Failure, print};
@@ -25,11 +25,13 @@ pub(super) struct Arguments {
     #[arg(long, value_name = "MODE", default_value = "derived")]
     logsource: Mode,
     #[command(flatten)]
+    pipelines: Pipelines,
+    #[command(flatten)]
     recording: Recording,
 }
 
 pub(super) fn run(arguments: &Arguments) -> Done {
-    let set = load_rules(&arguments.rules, false)?;
+    let set = load_rules(&arguments.rules, &arguments.pipelines, false)?;
     let detection = find(&set, &arguments.rule)?;
     let mut normaliser = arguments.recording.normaliser()?;
     let stream: Arc<str> = "stdin".into();

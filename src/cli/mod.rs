@@ -3,8 +3,19 @@
 use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::OnceLock;
 
 use clap::{Parser, Subcommand};
+
+use crate::engine::Wish;
+
+// In the place of the standard ones, which panic where standard output is closed or full.
+macro_rules! println {
+    ($($text:tt)*) => { $crate::cli::say(format_args!("{}\n", format_args!($($text)*))) };
+}
+macro_rules! print {
+    ($($text:tt)*) => { $crate::cli::say(format_args!($($text)*)) };
+}
 
 mod alert;
 mod channel;
@@ -17,14 +28,17 @@ mod device;
 mod eval;
 mod explain;
 mod finding;
+mod hand;
 mod init;
 mod lease;
 mod man;
 mod normalise;
 mod playbook;
+mod posture;
 mod recording;
 mod replay;
 mod rows;
+mod rule;
 mod run;
 mod schema;
 mod service;
@@ -56,6 +70,9 @@ enum Command {
     Eval(eval::Arguments),
     /// Show which part of a rule holds for the events on standard input, and which does not.
     Explain(explain::Arguments),
+    /// List rules and their fields, and say what is wrong with them.
+    #[command(subcommand)]
+    Rule(rule::Command),
     /// Run recordings through the whole configuration: what is found, and what would be done and told; nothing is.
     Replay(replay::Arguments),
     /// Turn log lines from standard input into events, one JSON object a line.
@@ -63,10 +80,16 @@ enum Command {
     /// List and show what was found, and what was done about it.
     #[command(subcommand)]
     Finding(finding::Command),
-    /// List playbooks, and their runs with steps and outcomes.
+    /// List playbooks, and their runs with steps and outcomes; run, pause, resume and cancel them.
     #[command(subcommand)]
     Playbook(playbook::Command),
-    /// List what holds on devices.
+    /// Have a run carry out the plan that it waits with.
+    Approve(hand::OneRun),
+    /// End a run that waits for an approval; nothing of its plan is carried out.
+    Deny(hand::OneRun),
+    /// Show or change how far the system may go now.
+    Posture(posture::Arguments),
+    /// List, end and extend what holds on devices.
     #[command(subcommand)]
     Lease(lease::Command),
     /// List what was told and is not over.
@@ -129,12 +152,30 @@ impl Failure {
 /// What every command returns.
 type Done = Result<Exit, Failure>;
 
-/// Writes a whole text to standard output; a reader that has seen enough (`| head`) is no error.
-fn print(output: &mut impl Write, text: &[u8]) -> Result<(), Failure> {
-    match output.write_all(text).and_then(|()| output.flush()) {
-        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(Failure::new(Exit::Unreachable, format!("cannot write to standard output: {error}"))),
-        _ => Ok(()),
+/// Why standard output takes no more. The command goes on to its end, since it may be about more than its output.
+static OUTPUT: OnceLock<io::Error> = OnceLock::new();
+
+/// Writes to standard output while it takes anything.
+fn say(text: std::fmt::Arguments<'_>) {
+    let mut output = io::stdout().lock();
+    if OUTPUT.get().is_none()
+        && let Err(error) = output.write_fmt(text).and_then(|()| output.flush())
+    {
+        let _ = OUTPUT.set(error);
     }
+}
+
+/// What a failed write to standard output means: a reader that has seen enough (`| head`) is no error, a full device is one.
+fn unwritten(error: &io::Error) -> Done {
+    match error.kind() {
+        io::ErrorKind::BrokenPipe => Ok(Exit::Done),
+        _ => Err(Failure::new(Exit::Wrong, format!("reading standard input or writing standard output failed: {error}"))),
+    }
+}
+
+/// Writes a whole text to standard output.
+fn print(output: &mut impl Write, text: &[u8]) -> Result<(), Failure> {
+    output.write_all(text).and_then(|()| output.flush()).or_else(|error| unwritten(&error).map(drop))
 }
 
 /// Runs the command that the arguments name.
@@ -158,10 +199,14 @@ pub fn main() -> ExitCode {
         Command::Check => check::run(config),
         Command::Eval(arguments) => eval::run(&arguments),
         Command::Explain(arguments) => explain::run(&arguments),
+        Command::Rule(command) => rule::run(config, &command),
         Command::Replay(arguments) => replay::run(config, &arguments),
         Command::Normalise(arguments) => normalise::run(&arguments),
         Command::Finding(command) => finding::run(config, &command),
         Command::Playbook(command) => playbook::run(config, &command),
+        Command::Approve(one) => hand::order(config, &one, Wish::Approve, "goes on as approved"),
+        Command::Deny(one) => hand::order(config, &one, Wish::Deny, "is denied and has ended"),
+        Command::Posture(arguments) => posture::run(config, &arguments),
         Command::Lease(command) => lease::run(config, &command),
         Command::Alert(command) => alert::run(config, &command),
         Command::Delivery(command) => delivery::run(config, &command),
@@ -173,6 +218,10 @@ pub fn main() -> ExitCode {
         Command::Schema(arguments) => schema::run(&arguments),
         Command::Completions(arguments) => completions::run(&arguments),
         Command::Man(arguments) => man::run(&arguments),
+    };
+    let done = match OUTPUT.get().map(unwritten) {
+        Some(Err(failure)) if done.is_ok() => Err(failure),
+        _ => done,
     };
     match done {
         Ok(exit) => ExitCode::from(exit as u8),

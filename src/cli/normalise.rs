@@ -4,7 +4,7 @@ use std::io::{self, BufReader, Read, Write};
 use std::sync::Arc;
 
 use super::recording::Recording;
-use super::{Done, Exit, Failure};
+use super::{Done, Exit, unwritten};
 use crate::model::{Inventory, RecordId};
 use crate::normalise::Normaliser;
 use crate::source::recording::{read_line, record};
@@ -24,9 +24,7 @@ pub(super) fn run(arguments: &Arguments) -> Done {
     let written = copy(BufReader::with_capacity(BUFFER, io::stdin().lock()), &mut io::stdout().lock(), &mut normaliser);
     match written {
         Ok(()) => Ok(Exit::Done),
-        // The reader has seen enough (`| head`).
-        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(Exit::Done),
-        Err(error) => Err(Failure::new(Exit::Unreachable, format!("reading standard input or writing standard output failed: {error}"))),
+        Err(error) => unwritten(&error),
     }
 }
 

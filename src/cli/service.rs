@@ -1,7 +1,7 @@
 //! The running system around the engine: logs, metrics, HTTP, the control socket, signals. The same for `run` and `demo`.
 
 use std::io::{self, IsTerminal};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
@@ -13,6 +13,7 @@ use super::{Done, Exit, Failure};
 use crate::api::control::{self, Control};
 use crate::api::http::{self, Pages};
 use crate::api::ingest::Ingest;
+use crate::api::runs::Runs;
 use crate::config::Setup;
 use crate::engine::{self, Engine, Gravity, Status};
 
@@ -49,11 +50,13 @@ where
     let metrics = recorder().map_err(|error| invalid(&error))?;
     let status = Status::default();
     name_what_is_left_out(&setup)?;
-    let (listen, data_dir) = (setup.settings.http.listen, setup.settings.data_dir.clone());
+    let (listen, data_dir, health) = (setup.settings.http.listen, setup.settings.data_dir.clone(), setup.settings.health.every.to_std());
     let token = setup.token().map_err(|error| invalid(&error))?.map(|token| Pages::digest(token.expose()));
     let (doors, to_doors) = watch::channel(Vec::new());
     let ingest = Ingest::new(&setup.source_tokens().map_err(|error| invalid(&error))?, to_doors, status.clone());
-    let pages = Pages { status: status.clone(), metrics: metrics.clone(), token };
+    let started = Arc::new(OnceLock::new());
+    let pages = Pages { status: status.clone(), metrics: metrics.clone(), token, engine: started.clone() };
+    let runs = Runs::new(&setup.api_tokens().map_err(|error| invalid(&error))?, started.clone());
     let listener = http::bind(listen).await.map_err(|error| invalid(&error))?;
     // From here on it no longer ends the process.
     let hangup = signal(SignalKind::hangup()).map_err(|error| invalid(&error))?;
@@ -61,7 +64,7 @@ where
     let stopped = stop.clone();
     status.set("start", Gravity::NotReady, "starting");
     // From here on `/readyz` says why it is not ready yet.
-    let mut http = tokio::spawn(http::serve(listener, pages, ingest, async move { stopped.cancelled().await }));
+    let mut http = tokio::spawn(http::serve(listener, pages, ingest, runs, async move { stopped.cancelled().await }));
     let mut ended = Ended::new().map_err(|error| invalid(&error))?;
     let engine = tokio::select! {
         engine = engine::start(setup, status) => Arc::new(engine.map_err(|error| invalid(&error))?),
@@ -69,6 +72,11 @@ where
         () = ended.wait() => return Ok(Exit::Done),
     };
     doors.send_replace(engine.doors());
+    let _ = started.set(Arc::downgrade(&engine));
+    if !health.is_zero() {
+        let metrics = metrics.clone();
+        engine.observe(health, move || metrics.render());
+    }
     let socket = control::bind(&data_dir).map_err(|error| invalid(&format!("cannot make {}: {error}", control::path(&data_dir).display())))?;
     let control = tokio::spawn(control::serve(socket, Arc::new(Control { engine: engine.clone() }), stop.clone()));
     let beside = tokio::spawn(ready(engine.clone()));

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::files::{self, FilesError, Found};
 use super::settle::{Settled, settle};
-use super::{Folder, Paths};
+use super::{Folder, Paths, SigmaConfig};
 use crate::action::Catalogue;
 use crate::alert::Channels;
 use crate::correlate;
@@ -99,12 +99,13 @@ pub struct Content {
 }
 
 impl Content {
-    /// Reads and compiles everything. In the place of a file that does not load, its last good text of `before` is taken.
+    /// Reads and compiles everything, rules as `[sigma]` says. In the place of a file that does not load, its last good text of `before` is taken.
     ///
     /// # Errors
     /// A folder that cannot be read.
-    pub fn read(paths: &Paths, before: &Content) -> Result<Content, FilesError> {
+    pub fn read(paths: &Paths, sigma: &SigmaConfig, before: &Content) -> Result<Content, FilesError> {
         let mut found = find(paths)?;
+        sigma.take(&paths.base, found.entry(Part::Rules).or_default());
         let mut new = Content::default();
         let devices = paths.devices.display().to_string();
         new.inventory = new.part(Part::Devices, &mut found, before, |files| one(files, &before.inventory, |file| inventory::parse(&devices, &file.text)));

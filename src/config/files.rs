@@ -168,10 +168,16 @@ fn walk(path: &Path, depth: usize, out: &mut Vec<PathBuf>) -> Result<(), FilesEr
     Ok(())
 }
 
-/// Whether a file below `rules/` is a rule file, rather than its cases or an extractor.
+/// Whether a file below `rules/` is a rule file, rather than its cases, a pipeline or an extractor.
 #[must_use]
 pub fn is_rule(name: &str) -> bool {
-    (name.ends_with(".yml") || name.ends_with(".yaml")) && !name.ends_with(".cases.yml") && !name.ends_with(".cases.yaml")
+    (name.ends_with(".yml") || name.ends_with(".yaml")) && !name.ends_with(".cases.yml") && !name.ends_with(".cases.yaml") && !is_pipeline(name)
+}
+
+/// Whether a file below `rules/` is a pipeline: it applies where the configuration names it.
+#[must_use]
+pub fn is_pipeline(name: &str) -> bool {
+    in_folder(name, "pipelines")
 }
 
 /// Whether a file below `rules/` is an extractor file.

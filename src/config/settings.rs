@@ -6,13 +6,14 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::HttpConfig;
+use super::{HttpConfig, SigmaConfig};
 use crate::action::{Ceilings, GuardConfig, Posture};
 use crate::broker::BrokerConfig;
 use crate::diag::{self, Diagnostic, Place};
 use crate::journal::{DeadConfig, LedgerConfig, SpoolConfig};
 use crate::model::Span;
 use crate::publish::{ForwardConfig, Origin, PublishConfig, Unfit};
+use crate::secret::SecretSource;
 use crate::source::SourceConfig;
 
 /// The whole of `opmas.toml`. Relative paths are relative to its folder.
@@ -55,9 +56,40 @@ pub struct Settings {
     /// Where `/readyz` and `/metrics` are served.
     #[serde(default)]
     pub http: HttpConfig,
+    /// Who may answer runs over HTTP.
+    #[serde(default)]
+    pub api: ApiConfig,
     /// How leases are looked after.
     #[serde(default)]
     pub lease: LeaseConfig,
+    /// What applies to the rules.
+    #[serde(default)]
+    pub sigma: SigmaConfig,
+    /// How opmas looks at itself.
+    #[serde(default)]
+    pub health: HealthConfig,
+}
+
+/// `[health]`
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct HealthConfig {
+    /// How often opmas writes how it is into its own spool, for rules; default 60 s, `"0s"` for never.
+    pub every: Span,
+}
+
+impl Default for HealthConfig {
+    fn default() -> HealthConfig {
+        HealthConfig { every: Span::secs(60) }
+    }
+}
+
+/// `[api]`
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ApiConfig {
+    /// `[api.token.NAME]`: a bearer token in a file or an environment variable; the name is who answers.
+    pub token: BTreeMap<String, SecretSource>,
 }
 
 /// `[lease]`
@@ -76,6 +108,8 @@ impl Default for LeaseConfig {
 
 /// Shortest `[lease] verify_every`: each time asks every device that has one.
 const MIN_VERIFY: Span = Span::secs(1);
+/// Shortest `[health] every`: each time is some entries of the spool.
+const MIN_HEALTH: Span = Span::secs(1);
 /// Least `[spool] keep_bytes`: with less, what came just now is dropped.
 const MIN_KEEP_BYTES: u64 = 1 << 20;
 
@@ -129,12 +163,16 @@ impl Settings {
         if settings.lease.verify_every < MIN_VERIFY {
             return Err(least("verify_every", "\"1s\""));
         }
+        if settings.health.every != Span::secs(0) && settings.health.every < MIN_HEALTH {
+            return Err(least("every", "\"1s\""));
+        }
         if settings.spool.keep_bytes < MIN_KEEP_BYTES || settings.dead.keep_bytes < MIN_KEEP_BYTES {
             return Err(least("keep_bytes", "1048576"));
         }
         if settings.ledger.publish_head < MIN_PUBLISH_HEAD {
             return Err(least("publish_head", "\"1s\""));
         }
+        settings.sigma.check(file, text)?;
         settings.way_out().map_err(|(table, Unfit { key, text: what, help })| {
             Diagnostic::new(file, Place::of_key_in(text, &table, key), format!("[{table}] {what}")).help(help)
         })?;
@@ -177,6 +215,7 @@ impl Settings {
             }
         }
         self.broker.values_mut().for_each(|broker| broker.resolve(base));
+        self.api.token.values_mut().filter_map(SecretSource::path).for_each(|path| *path = base.join(&*path));
         self.data_dir = base.join(&self.data_dir);
         if let Some(path) = &mut self.http.token_file {
             *path = base.join(&*path);

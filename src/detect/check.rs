@@ -9,7 +9,7 @@ use serde_json::Number;
 use super::glob::{self, Glob};
 use super::leaf::{Fields, Leaf};
 use crate::normalise;
-use crate::sigma::{Comparison, Pattern, Test, TimePart};
+use crate::sigma::{Comparison, Pattern, Piece, Test, TimePart};
 
 /// A test made ready.
 #[derive(Clone, Debug)]
@@ -24,7 +24,8 @@ pub(super) enum Check {
     Cidr(IpNet),
     Compare(Comparison, f64),
     Part(TimePart, Comparison, f64),
-    FieldRef(String, bool),
+    /// The other field, `cased`, and whether anything may stand before and behind its value.
+    FieldRef(String, bool, (bool, bool)),
     AnyOf(Vec<Check>),
 }
 
@@ -40,7 +41,7 @@ impl Check {
             Test::Cidr(net) => Check::Cidr(*net),
             Test::Compare(comparison, number) => Check::Compare(*comparison, *number),
             Test::Part(part, comparison, number) => Check::Part(*part, *comparison, *number),
-            Test::FieldRef { field, cased } => Check::FieldRef(field.to_string(), *cased),
+            Test::FieldRef { field, cased, open } => Check::FieldRef(field.to_string(), *cased, *open),
             Test::AnyOf(tests) => Check::AnyOf(tests.iter().map(Check::new).collect()),
         }
     }
@@ -69,7 +70,8 @@ impl Check {
             Check::Cidr(net) => matches!(leaf, Leaf::Text(text) if within(net, text)),
             Check::Compare(comparison, bound) => number(leaf).is_some_and(|number| compares(*comparison, number, *bound)),
             Check::Part(part, comparison, wanted) => time_part(leaf, *part).is_some_and(|own| compares(*comparison, own, *wanted)),
-            Check::FieldRef(other, cased) => refers(leaf, fields, other, *cased),
+            Check::FieldRef(other, cased, (false, false)) => refers(leaf, fields, other, *cased),
+            Check::FieldRef(other, cased, open) => refers_to_part(leaf, fields, other, *cased, *open),
             Check::AnyOf(checks) => checks.iter().any(|check| check.is(leaf, fields)),
         }
     }
@@ -195,6 +197,14 @@ pub(super) fn address(text: &str) -> Option<IpAddr> {
 /// Whether an address stands in a network; an IPv4 address mapped into IPv6 is that IPv4 address, too.
 fn within(net: &IpNet, text: &str) -> bool {
     address(text).is_some_and(|ip| net.contains(&ip) || net.contains(&ip.to_canonical()))
+}
+
+/// As [`refers`], where the other value may be a part.
+fn refers_to_part(leaf: Leaf<'_>, fields: &impl Fields, other: &str, cased: bool, (before, behind): (bool, bool)) -> bool {
+    let around = |text: &str| [before.then_some(Piece::Any), Some(Piece::Literal(text.to_owned())), behind.then_some(Piece::Any)];
+    fields.any_leaf(other, &mut |theirs| {
+        with_text(leaf, |a| with_text(theirs, |b| Glob::new(&around(b).into_iter().flatten().collect::<Vec<_>>(), cased).matches(a)))
+    })
 }
 
 /// Whether the value equals one of another field.

@@ -134,7 +134,15 @@ impl fmt::Display for Shown<'_> {
             Test::Cidr(net) => write!(f, "in {net}"),
             Test::Compare(comparison, bound) => write!(f, "{} {bound}", sign(*comparison)),
             Test::Part(part, comparison, bound) => write!(f, "{} {} {bound}", format!("{part:?}").to_lowercase(), sign(*comparison)),
-            Test::FieldRef { field, .. } => write!(f, "equal to the field {field}"),
+            Test::FieldRef { field, open, .. } => {
+                let how = match open {
+                    (false, false) => "equal to",
+                    (true, true) => "contains",
+                    (false, true) => "starts with",
+                    (true, false) => "ends with",
+                };
+                write!(f, "{how} the field {field}")
+            }
             Test::AnyOf(tests) => tests.iter().enumerate().try_for_each(|(i, test)| write!(f, "{}{}", if i > 0 { " or " } else { "" }, Shown(test))),
         }
     }

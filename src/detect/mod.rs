@@ -19,7 +19,7 @@ use serde_json::{Map, Value};
 use self::network::{Network, Scratch};
 
 pub use self::explain::explain;
-pub use self::scan::Scan;
+pub use self::scan::{Ready, Scan};
 use crate::model::{Event, LogSource};
 use crate::normalise::Tape;
 use crate::sigma::RuleSet;

@@ -41,9 +41,9 @@ impl Scan {
     }
 }
 
-/// A detection made ready.
+/// A detection made ready, to be evaluated alone.
 #[derive(Debug)]
-pub(super) struct Ready {
+pub struct Ready {
     searches: Vec<ReadySearch>,
     condition: Condition,
 }
@@ -65,12 +65,14 @@ struct ReadyItem {
 
 impl Ready {
     /// Compiles the tests of a detection.
+    #[must_use]
     pub fn new(detection: &Detection) -> Ready {
         let searches = detection.searches.iter().map(|(_, search)| ReadySearch::new(search)).collect();
         Ready { searches, condition: detection.condition.clone() }
     }
 
-    /// Whether it holds for an event.
+    /// Whether it holds for an event with these fields.
+    #[must_use]
     pub fn holds(&self, fields: &Fields) -> bool {
         self.condition(&self.condition, fields)
     }

@@ -89,7 +89,7 @@ impl Detection {
         detected: mpsc::Sender<Detected>,
         status: Status,
     ) -> Result<Detection, Vec<Diagnostic>> {
-        let pipeline = empty(node, Settings::default())?;
+        let pipeline = empty(node, Settings::default())?.counted(status.tally().clone());
         let (node, bounds, since_checkpoint) = (node.clone(), Bounds::default(), (0, Instant::now()));
         let ahead = Ahead::default();
         Ok(Detection { node, pipeline, bounds, live: Live::new(), revisions, ahead, status, announced, damage: Vec::new(), detected, seq: 0, since_checkpoint })
@@ -190,6 +190,10 @@ impl Detection {
         if let Some(letter) = self.dead_letter(entry).filter(|_| !announced) {
             self.detected.blocking_send(Detected::Dead(Box::new(letter))).map_err(|_| Closed)?;
         }
+        for fired in found.iter().filter(|found| found.group.is_some()) {
+            let rule = self.pipeline.rules().rules.get(fired.rule);
+            rule.into_iter().for_each(|rule| self.status.tally().fired(rule.key(), fired.place.time));
+        }
         let findings: Vec<Finding> = found.iter().filter_map(|found| self.pipeline.finding(found)).collect();
         let id = || record_id(&self.node, entry).unwrap_or_else(|| RecordId::Pushed { node: self.node.clone(), seq: entry.seq });
         let bounds = self.bounds.look(self.pipeline.counters(), entry, id, self.pipeline.watermark());
@@ -233,6 +237,7 @@ impl Detection {
             Some(compiled) => self.pipeline.set_rules(compiled).map(ahead::free).map_err(|wrong| sentences(&wrong))?,
             None => put(&mut self.pipeline, &self.revisions, revision)?,
         }
+        self.status.tally().set(self.pipeline.rules());
         self.live.insert(kind_key(revision.kind), revision.clone());
         Ok(())
     }
@@ -256,6 +261,7 @@ impl Detection {
         if let Some(arrival) = arrival {
             metrics::gauge!("opmas_detection_lag_seconds").set(clock::now().since(arrival).to_std().as_secs_f64());
         }
+        self.status.tally().publish();
         match self.pipeline.learning() {
             rules if rules.is_empty() => self.status.clear("warm-up"),
             rules => self.status.set("warm-up", Gravity::Notice, format!("these rules only learn which values there are: {}", rules.join(", "))),

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use super::tally::Tally;
 use crate::correlate::{self, Correlator, Counters, Fired, Frozen, Judgement, Limits, State, Timekeeper, Told, WireEvent};
 use crate::detect::{Detector, LogsourceMode, Room};
 use crate::diag::Diagnostic;
@@ -139,6 +140,8 @@ pub struct Pipeline {
     /// By `seq`: of the last call.
     refused: Vec<(u64, Refusal)>,
     settings: Settings,
+    /// Of a running opmas.
+    tally: Option<Tally>,
 }
 
 impl Pipeline {
@@ -152,7 +155,13 @@ impl Pipeline {
         let timekeeper = Timekeeper::new(settings.lateness);
         let rooms = std::iter::repeat_with(Room::default).take(settings.threads.max(1)).collect();
         let (pending, refused) = (BTreeMap::new(), Vec::new());
-        Ok(Pipeline { rules, inventory, normaliser, timekeeper, detector, rooms, correlator, pending, refused, settings })
+        Ok(Pipeline { rules, inventory, normaliser, timekeeper, detector, rooms, correlator, pending, refused, settings, tally: None })
+    }
+
+    /// With what each rule does counted.
+    #[must_use]
+    pub fn counted(self, tally: Tally) -> Pipeline {
+        Pipeline { tally: Some(tally), ..self }
     }
 
     /// The rules that decide.
@@ -287,11 +296,11 @@ impl Pipeline {
             Draft::Quiet(glance) => return self.quiet(seq, record, &glance),
             Draft::Parsed(parsed, matched) => (*parsed, matched),
         };
-        let known = ADDED.map(|name| parsed.fields.contains_key(name));
+        let (known, recalls) = (ADDED.map(|name| parsed.fields.contains_key(name)), parsed.recalls());
         let (event, refused) = self.event(seq, record, parsed);
         let mut added =
             ADDED.iter().zip(known).filter(|(name, known)| !known || **name == "timestamp").filter_map(|(name, _)| Some((name, event.fields.get(*name)?)));
-        if !refused && added.any(|(name, value)| !self.detector.is_inert(name, value, room)) {
+        if !refused && (recalls || added.any(|(name, value)| !self.detector.is_inert(name, value, room))) {
             matched = self.detector.matches_with(&event, self.settings.logsource, room);
         }
         self.take(event, matched, record.arrival)
@@ -337,6 +346,9 @@ impl Pipeline {
     fn judged(&mut self, mut event: Event, matched: Vec<usize>, arrival: Option<Time>, (time, judgement): (Time, Judgement)) -> Vec<Found> {
         restamp(&mut event, time);
         let event = Arc::new(event);
+        if let Some(tally) = &self.tally {
+            tally.event(&self.rules, &event, &matched);
+        }
         let mut found = self.correlator.detections(&event, &matched);
         found.extend(self.earlier(&judgement));
         if judgement.pending {

@@ -20,10 +20,9 @@ use super::handle::addresses;
 use super::hands::Hands;
 use super::intake;
 use super::status::{Gravity, Status};
-use crate::action::Posture;
 use crate::config::{Content, Part, Paths, Settings, Watcher};
 use crate::journal::{Revisions, SpoolHandle};
-use crate::model::{EntryBody, RevisionKind};
+use crate::model::{EntryBody, Posture, RevisionKind};
 
 /// So long nothing must have changed before it is read: a file is seldom written in one go.
 const QUIET: Duration = Duration::from_millis(200);
@@ -131,8 +130,8 @@ impl Reloader {
     }
 
     async fn read(&self, before: Content) -> Result<Content, String> {
-        let paths = self.paths.clone();
-        let read = tokio::task::spawn_blocking(move || Content::read(&paths, &before)).await;
+        let (paths, sigma) = (self.paths.clone(), self.settings.sigma.clone());
+        let read = tokio::task::spawn_blocking(move || Content::read(&paths, &sigma, &before)).await;
         read.map_err(|error| error.to_string())?.map_err(|error| format!("the configuration cannot be read, and stays as it was: {error}"))
     }
 
@@ -164,7 +163,7 @@ impl Reloader {
         self.verified.send_replace(Arc::new(addresses(&content.inventory)));
         let before = self.content.borrow().clone();
         let others = before.catalogue != content.catalogue || before.inventory != content.inventory;
-        let needed = self.settings.posture != Posture::Observe && !content.inventory.devices.is_empty();
+        let needed = self.effects.posture() != Posture::Observe && !content.inventory.devices.is_empty();
         // It reads its own files when it starts.
         if others && (needed || self.hands.are_there()) {
             self.hands.start().await;
@@ -220,6 +219,7 @@ fn tell(content: &Content, before: &Content, status: &Status) {
 
 /// Shows what is wrong with files in status and metrics.
 pub(super) fn show(content: &Content, status: &Status) {
+    status.tally().refused(content.refused(Part::Rules));
     for part in Part::ALL {
         let refused = content.refused(part);
         let files: HashSet<_> = refused.iter().map(|wrong| &wrong.file).collect();

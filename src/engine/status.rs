@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use serde::Serialize;
 
+use super::tally::Tally;
 use crate::clock;
 use crate::model::Time;
 
@@ -37,12 +38,19 @@ pub struct Reason {
 #[derive(Clone, Debug, Default)]
 pub struct Status {
     reasons: Arc<Mutex<BTreeMap<String, Reason>>>,
+    tally: Tally,
 }
 
 /// Most reasons kept; more parts than this cannot be told apart by a person anyway.
 const MAX_REASONS: usize = 1_000;
 
 impl Status {
+    /// What each rule does.
+    #[must_use]
+    pub fn tally(&self) -> &Tally {
+        &self.tally
+    }
+
     /// Says that a part is not as it should be. The time since when stays while the gravity does.
     pub fn set(&self, part: &str, gravity: Gravity, text: impl Into<String>) {
         let mut reasons = self.reasons.lock().unwrap_or_else(PoisonError::into_inner);

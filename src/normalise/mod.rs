@@ -13,6 +13,7 @@ mod finding;
 mod json;
 mod offset;
 mod place;
+mod process;
 mod rfc5424;
 mod stamp;
 mod syslog;
@@ -33,6 +34,7 @@ pub use finding::{Refusal, check_finding};
 use offset::Clocks;
 pub use offset::MAX_CLOCKS;
 use place::Streams;
+use process::{Process, Processes};
 use stamp::Stamp;
 pub use tape::{Kind, Tape, View, hash};
 pub use windows::Said;
@@ -96,6 +98,7 @@ pub struct Normaliser {
 pub struct State {
     streams: Streams,
     clocks: Clocks,
+    processes: Processes,
 }
 
 /// What a record says by itself, whatever came before it.
@@ -111,7 +114,17 @@ pub struct Parsed {
     stamp: Option<(Stamp, Box<str>)>,
     /// Whether it is a finding: then it says itself which device it is about.
     finding: bool,
+    /// What it tells later lines of its process, or asks earlier ones.
+    process: Option<Box<Process>>,
     raw: Arc<str>,
+}
+
+impl Parsed {
+    /// Whether lines before it may give it fields.
+    #[must_use]
+    pub fn recalls(&self) -> bool {
+        self.process.as_ref().is_some_and(|process| process.recalls())
+    }
 }
 
 /// What has to be known of an event that no rule holds for.
@@ -187,18 +200,22 @@ impl Normaliser {
                 Ok(object) => Parsed { logsource: finding::logsource(), finding: true, ..self.structured(object, raw) },
                 Err(refusal) => {
                     let fields = Map::from_iter([("message".to_owned(), Value::from(&*raw))]);
-                    Parsed { fields, logsource: finding::refused(), refusal: Some(refusal), stamp: None, finding: false, raw }
+                    Parsed { fields, logsource: finding::refused(), refusal: Some(refusal), stamp: None, finding: false, process: None, raw }
                 }
             },
         }
     }
 
-    /// Gives what was read its time and its place: in a recording the lines before it count. It adds fields of [`ADDED`] alone.
+    /// Gives what was read its time and its place: in a recording the lines before it count. It adds fields of
+    /// [`ADDED`] alone, and those that [`Parsed::recalls`] speaks of.
     pub fn place(&mut self, seq: u64, record: &Record, parsed: Parsed, inventory: &Inventory) -> (Event, Option<Refusal>) {
-        let Parsed { mut fields, logsource, refusal, stamp, finding, raw } = parsed;
+        let Parsed { mut fields, logsource, refusal, stamp, finding, process, raw } = parsed;
         let timed = self.time(stamp.as_ref().map(|(stamp, text)| (*stamp, &**text)), record);
         let timed = self.learned(timed, record, &mut fields);
         self.remember(record, timed.time);
+        if let Some(process) = process {
+            self.state.processes.join(&process, record, timed.time, &mut fields);
+        }
         fields.entry("timestamp").or_insert_with(|| Value::from(timed.time.to_string()));
         if let Some(stamp) = timed.unused.filter(|stamp| !stamp.is_empty()) {
             fields.entry("stamp").or_insert_with(|| Value::from(stamp));
@@ -229,7 +246,7 @@ impl Normaliser {
         let stamp = json::event_time(tape.root(), &self.options.extra_time_fields).map(|stamp| (stamp, "".into()));
         let logsource = windows::logsource(tape.root()).into();
         let finding = finding::claim(&mut fields, &logsource);
-        Parsed { fields, logsource, refusal: None, stamp, finding, raw }
+        Parsed { fields, logsource, refusal: None, stamp, finding, process: None, raw }
     }
 
     /// Puts a record onto the tape that is a plain JSON object, no finding, and without keys that rules write otherwise.
@@ -240,11 +257,12 @@ impl Normaliser {
         if record.payload != Payload::Log || raw.first() != Some(&b'{') || !tape.read(std::str::from_utf8(raw).ok()?) || tape.has_spaced_keys() {
             return None;
         }
-        let mut glance = Glance { stamp: json::event_time(tape.root(), &self.options.extra_time_fields), host: None, action: None, has_timestamp: false };
-        // A host's clock is learned from such a line.
-        if record.arrival.is_some() && matches!(glance.stamp, Some(Stamp::Local(_) | Stamp::Yearless(_))) {
+        let stamp = json::event_time(tape.root(), &self.options.extra_time_fields);
+        // Whose clock is learned is read as a whole.
+        if record.arrival.is_some() && stamp.is_some_and(|stamp| !matches!(stamp, Stamp::Instant(_))) {
             return None;
         }
+        let mut glance = Glance { stamp, host: None, action: None, has_timestamp: false };
         for (key, _, value) in tape.root().entries() {
             match key {
                 "host" => glance.host = value.text().map(Box::from),
@@ -307,14 +325,16 @@ impl Normaliser {
         let extractors = &self.extractors;
         let line = syslog::parse(text, &|name| extractors.knows(name));
         let mut fields = header_fields(&line);
-        let mut logsource = LogSource::default();
+        let (mut logsource, mut process) = (LogSource::default(), None);
         if cut {
             fields.insert("truncated".to_owned(), Value::from(true));
         } else if let Some(program) = line.tagged.program {
-            logsource = extractors.apply(program, line.tagged.message, &mut fields);
+            let applied = extractors.apply(program, line.tagged.message, &mut fields);
+            process = line.tagged.pid.and_then(|pid| Process::of(&applied, line.host, program, pid)).map(Box::new);
+            logsource = applied.logsource;
         }
         let stamp = line.stamp.map(|(stamp, text)| (stamp, text.into()));
-        Parsed { fields, logsource, refusal: None, stamp, finding: false, raw }
+        Parsed { fields, logsource, refusal: None, stamp, finding: false, process, raw }
     }
 
     fn time<'a>(&self, stamp: Option<(Stamp, &'a str)>, record: &Record) -> Timed<'a> {
@@ -341,7 +361,7 @@ impl Normaliser {
         let way = record.peer.map_or_else(|| record.stream.to_string(), |peer| format!("{} {peer}", record.source));
         let host = fields.get("host").and_then(Value::as_str).unwrap_or_default();
         let Some(known) = self.state.clocks.hear(&way, host, stamp, arrival) else { return timed };
-        fields.insert("clock_offset".to_owned(), Value::from(Span(known.offset.0.saturating_add(500_000_000)).as_secs()));
+        fields.entry("clock_offset").or_insert_with(|| Value::from(Span(known.offset.0.saturating_add(500_000_000)).as_secs()));
         Timed { time: known.time, own: true, ..timed }
     }
 

@@ -134,6 +134,8 @@ pub enum Test {
         field: Arc<str>,
         /// `|cased`
         cased: bool,
+        /// Whether anything may stand before and behind its value (`endswith`, `startswith`, `contains`).
+        open: (bool, bool),
     },
     /// The writings of one value, such as the three of `base64offset`: any of them.
     AnyOf(Vec<Test>),

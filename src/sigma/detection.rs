@@ -68,7 +68,8 @@ fn conditions(table: &Map, searches: &[(Arc<str>, Search)], sink: &mut Sink) -> 
     }
 }
 
-fn search(node: &Node, sink: &mut Sink) -> Option<Search> {
+/// One search.
+pub(super) fn search(node: &Node, sink: &mut Sink) -> Option<Search> {
     match node {
         Node::Map(map) => of_map(map, sink),
         Node::List(place, members) => {

@@ -9,12 +9,9 @@ use crate::diag::Place;
 /// How a value is held against the field.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(super) enum Kind {
-    /// As the whole text, number or boolean.
+    /// As the whole of it.
     #[default]
     Whole,
-    Contains,
-    StartsWith,
-    EndsWith,
     Exists,
     Regex,
     Cidr,
@@ -26,6 +23,8 @@ pub(super) enum Kind {
 #[derive(Debug, Default)]
 pub(super) struct Modifiers {
     pub kind: Kind,
+    /// Whether anything may stand before and behind it: `endswith`, `startswith`, both with `contains`.
+    pub open: (bool, bool),
     pub all: bool,
     pub cased: bool,
     pub negated: bool,
@@ -43,6 +42,7 @@ pub(super) struct Modifiers {
 #[derive(Clone, Copy)]
 enum Effect {
     Kind(Kind),
+    Open(bool, bool),
     All,
     Cased,
     Negated,
@@ -54,9 +54,9 @@ enum Effect {
 }
 
 const TABLE: &[(&str, Effect)] = &[
-    ("contains", Effect::Kind(Kind::Contains)),
-    ("startswith", Effect::Kind(Kind::StartsWith)),
-    ("endswith", Effect::Kind(Kind::EndsWith)),
+    ("contains", Effect::Open(true, true)),
+    ("startswith", Effect::Open(false, true)),
+    ("endswith", Effect::Open(true, false)),
     ("exists", Effect::Kind(Kind::Exists)),
     ("re", Effect::Kind(Kind::Regex)),
     ("cidr", Effect::Kind(Kind::Cidr)),
@@ -78,6 +78,10 @@ const TABLE: &[(&str, Effect)] = &[
     ("i", Effect::Flag('i')),
     ("m", Effect::Flag('m')),
     ("s", Effect::Flag('s')),
+    // As pySigma writes them, too.
+    ("ignorecase", Effect::Flag('i')),
+    ("multiline", Effect::Flag('m')),
+    ("dotall", Effect::Flag('s')),
     ("expand", Effect::Expand),
     ("minute", Effect::Part(TimePart::Minute)),
     ("hour", Effect::Part(TimePart::Hour)),
@@ -114,6 +118,7 @@ pub(super) fn parse<'a>(key: &'a Text, sink: &mut Sink) -> Option<(&'a str, Modi
 fn apply(effect: Effect, modifiers: &mut Modifiers) {
     match effect {
         Effect::Kind(kind) => modifiers.kind = kind,
+        Effect::Open(before, behind) => modifiers.open = (before, behind),
         Effect::All => modifiers.all = true,
         Effect::Cased => modifiers.cased = true,
         Effect::Negated => modifiers.negated = true,
@@ -127,7 +132,8 @@ fn apply(effect: Effect, modifiers: &mut Modifiers) {
 
 /// Whether the modifier may follow those seen so far; tells the sink when not.
 fn legal(name: &str, effect: Effect, seen: &[&str], so_far: &Modifiers, place: Place, sink: &mut Sink) -> bool {
-    if seen.contains(&name) {
+    // What is encoded twice is another value.
+    if seen.contains(&name) && !rewrites(effect) {
         sink.error(place, format!("the modifier `{name}` stands twice"), "keep one of them");
     } else if matches!(effect, Effect::Flag(_)) && so_far.kind != Kind::Regex {
         sink.error(place, format!("the modifier `{name}` is a flag of `re`"), "write it behind `re`");
@@ -142,13 +148,14 @@ fn legal(name: &str, effect: Effect, seen: &[&str], so_far: &Modifiers, place: P
 }
 
 const KINDS: &[&str] = &["contains", "startswith", "endswith"];
+const FLAGS: &[&str] = &["i", "m", "s", "ignorecase", "multiline", "dotall"];
 const REWRITES: &[&str] = &["windash", "base64", "base64offset", "utf16le", "wide", "utf16be", "utf16"];
 const COMPARES: &[&str] = &["lt", "lte", "gt", "gte"];
 const PARTS: &[&str] = &["minute", "hour", "day", "week", "month", "year"];
 
-/// `windash` may stand on either side: putting `*` around a value does not change its dashes.
+/// The others may stand on either side: putting `*` around a value changes neither its dashes nor its characters.
 fn rewrites(effect: Effect) -> bool {
-    matches!(effect, Effect::Encode(_))
+    matches!(effect, Effect::Encode(Encoding::Base64 | Encoding::Base64Offset))
 }
 
 /// Whether two modifiers can stand in one key, in either order.
@@ -160,13 +167,13 @@ fn together(a: &str, b: &str) -> bool {
 fn may(a: &str, b: &str) -> bool {
     match a {
         "exists" => false,
-        "re" => matches!(b, "i" | "m" | "s" | "all" | "neq"),
+        "re" => matches!(b, "all" | "neq" | "expand") || FLAGS.contains(&b) || KINDS.contains(&b),
         "cidr" => matches!(b, "all" | "neq" | "expand"),
-        "fieldref" => matches!(b, "all" | "neq" | "cased"),
-        "expand" => b != "re" && b != "exists" && b != "fieldref",
+        "fieldref" => matches!(b, "all" | "neq" | "cased") || KINDS.contains(&b),
+        "expand" => b != "exists" && b != "fieldref",
         a if PARTS.contains(&a) => matches!(b, "all" | "neq") || COMPARES.contains(&b),
         a if COMPARES.contains(&a) => matches!(b, "all" | "expand") || PARTS.contains(&b),
-        a if KINDS.contains(&a) => matches!(b, "all" | "neq" | "cased" | "expand") || REWRITES.contains(&b),
+        a if KINDS.contains(&a) => matches!(b, "all" | "neq" | "cased" | "expand" | "re" | "fieldref") || REWRITES.contains(&b) || FLAGS.contains(&b),
         _ => true,
     }
 }

@@ -3,6 +3,7 @@
 use std::str::FromStr;
 use std::sync::Arc;
 
+use super::processing::Fills;
 use super::yaml::{Map, Node, Style, Text};
 use crate::diag::{self, Diagnostic, Place};
 use crate::model::Span;
@@ -14,11 +15,13 @@ const MAX_DIAGNOSTICS: usize = 100;
 pub(super) struct Sink {
     pub file: Arc<str>,
     pub found: Vec<Diagnostic>,
+    /// What stands in the place of placeholders.
+    pub fills: Arc<Fills>,
 }
 
 impl Sink {
     pub fn new(file: &Arc<str>) -> Sink {
-        Sink { file: Arc::clone(file), found: Vec::new() }
+        Sink { file: Arc::clone(file), found: Vec::new(), fills: Arc::default() }
     }
 
     /// Adds a diagnostic with its remedy.
@@ -42,7 +45,7 @@ impl Sink {
         }
     }
 
-    fn add(&mut self, diagnostic: Diagnostic) {
+    pub fn add(&mut self, diagnostic: Diagnostic) {
         if self.found.len() < MAX_DIAGNOSTICS {
             self.found.push(diagnostic);
         }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use super::ast::{Body, Rule};
 use super::collection;
 use super::document::{self, Filter, Parsed};
+use super::processing::{self, Fills};
 use super::read::Sink;
 use super::resolve;
 use super::yaml;
@@ -81,23 +82,38 @@ impl File {
 /// How the names of case files end. They stand beside the rules that they test, and are no rules.
 pub const CASES_SUFFIX: &str = ".cases.yml";
 
-/// Loads rule files together. A file with anything wrong in it is refused whole, and then whatever refers to its rules.
-/// Case files ([`CASES_SUFFIX`]) are passed over.
+/// Loads rule files together, with the pipelines that a [`super::manifest`] among them names. A file with anything wrong in it is refused
+/// whole, and then whatever refers to its rules. Case files ([`CASES_SUFFIX`]) are passed over.
 #[must_use]
 pub fn load(files: &[SourceFile]) -> Loaded {
-    let mut read: Vec<File> = files.iter().filter(|file| !file.name.ends_with(CASES_SUFFIX)).map(file).collect();
-    let set = resolve::resolve(&mut read);
-    let mut diagnostics = Vec::new();
-    for file in read {
-        let mut found = file.sink.found;
-        found.sort_by_key(|diagnostic| diagnostic.place);
-        diagnostics.append(&mut found);
+    let mut files: Vec<SourceFile> = files.iter().filter(|file| !file.name.ends_with(CASES_SUFFIX)).cloned().collect();
+    let (pipelines, sinks) = processing::take(&mut files);
+    // What the pipelines cannot do to a file's rules refuses it as anything else does: each round one more.
+    let mut unfit: Vec<Diagnostic> = Vec::new();
+    loop {
+        let mut read: Vec<File> = files.iter().map(|source| file(source, &pipelines.fills)).collect();
+        for file in &mut read {
+            let name = Arc::clone(&file.sink.file);
+            unfit.iter().filter(|wrong| wrong.file == name).for_each(|wrong| file.sink.add(wrong.clone()));
+        }
+        let mut set = resolve::resolve(&mut read);
+        let found = processing::apply(&pipelines, &mut set);
+        if found.is_empty() {
+            let mut diagnostics = Vec::new();
+            for sink in sinks.into_iter().chain(read.into_iter().map(|file| file.sink)) {
+                let mut found = sink.found;
+                found.sort_by_key(|diagnostic| diagnostic.place);
+                diagnostics.append(&mut found);
+            }
+            return Loaded { set, diagnostics };
+        }
+        unfit.extend(found);
     }
-    Loaded { set, diagnostics }
 }
 
-fn file(source: &SourceFile) -> File {
-    let mut file = File { sink: Sink::new(&source.name), rules: Vec::new(), filters: Vec::new() };
+fn file(source: &SourceFile, fills: &Arc<Fills>) -> File {
+    let sink = Sink { fills: Arc::clone(fills), ..Sink::new(&source.name) };
+    let mut file = File { sink, rules: Vec::new(), filters: Vec::new() };
     if source.text.len() > MAX_FILE_BYTES {
         file.sink.error(Place::default(), format!("the file is larger than {} MiB", MAX_FILE_BYTES >> 20), "split it");
         return file;

@@ -1,5 +1,6 @@
 //! Values with their modifiers to tests.
 
+use std::borrow::Cow;
 use std::net::IpAddr;
 use std::str::FromStr;
 use std::sync::Arc;
@@ -8,15 +9,46 @@ use ipnet::IpNet;
 
 use super::ast::{Comparison, Pattern, Piece, Test, TimePart};
 use super::modifier::{Kind, Modifiers};
+use super::processing::Unfilled;
 use super::read::{self, Sink};
 use super::text;
-use super::yaml::{Node, Text};
+use super::yaml::{Node, Style, Text};
+
+/// Most values of one field with their placeholders written out.
+const MAX_EXPANDED: usize = 10_000;
 
 /// The tests of a field's values; with `keyword`, of values that are looked for anywhere in an event.
 /// `None` when the sink was told what is wrong.
 pub(super) fn tests(values: &[&Node], modifiers: &Modifiers, keyword: bool, sink: &mut Sink) -> Option<Vec<Test>> {
-    let found: Vec<Option<Test>> = values.iter().map(|node| test(node, modifiers, keyword, sink)).collect();
+    let mut found = Vec::new();
+    for node in values {
+        for node in &filled(node, modifiers, sink)?[..] {
+            found.push(test(node, modifiers, keyword, sink));
+        }
+        if modifiers.expand && found.len() > MAX_EXPANDED {
+            sink.error(node.place(), format!("with its placeholders this field has more than {MAX_EXPANDED} values"), "give fewer");
+            return None;
+        }
+    }
     found.into_iter().collect()
+}
+
+/// The value, or with `expand` those that it stands for.
+fn filled<'a>(node: &'a Node, modifiers: &Modifiers, sink: &mut Sink) -> Option<Cow<'a, [Node]>> {
+    let Node::Text(value) = node else { return Some(Cow::Borrowed(std::slice::from_ref(node))) };
+    if !modifiers.expand {
+        return Some(Cow::Borrowed(std::slice::from_ref(node)));
+    }
+    match sink.fills.texts(&value.text) {
+        Ok(texts) if texts.first().is_some_and(|text| **text == *value.text) => Some(Cow::Borrowed(std::slice::from_ref(node))),
+        Ok(texts) => {
+            Some(texts.into_iter().map(|text| Node::Text(Text { text: text.into(), style: Style::Quoted, one_line: false, ..value.clone() })).collect())
+        }
+        Err(Unfilled(offset, message, help)) => {
+            sink.error(value.place_of(offset), message, help);
+            None
+        }
+    }
 }
 
 fn test(node: &Node, modifiers: &Modifiers, keyword: bool, sink: &mut Sink) -> Option<Test> {
@@ -24,10 +56,6 @@ fn test(node: &Node, modifiers: &Modifiers, keyword: bool, sink: &mut Sink) -> O
         sink.error(node.place(), format!("a value cannot be {}", node.kind()), "write text, a number, true, false or null");
         return None;
     };
-    if let Some(name) = modifiers.expand.then(|| placeholder(&value.text)).flatten() {
-        sink.error(value.place, format!("nothing is known to put in the place of `%{name}%`"), "write its values out as a list, and leave `expand` away");
-        return None;
-    }
     if value.is_null() {
         return null(value, modifiers, keyword, sink);
     }
@@ -36,26 +64,22 @@ fn test(node: &Node, modifiers: &Modifiers, keyword: bool, sink: &mut Sink) -> O
     }
     match modifiers.kind {
         Kind::Exists => exists(node, keyword, sink),
-        Kind::Regex => regex(value, &modifiers.flags, sink),
+        Kind::Regex => regex(value, modifiers, sink),
         Kind::Cidr => cidr(value, sink),
-        Kind::FieldRef => field_ref(value, modifiers.cased, keyword, sink),
+        Kind::FieldRef => field_ref(value, modifiers, keyword, sink),
         Kind::Compare(comparison) => read::number(node, "the value to compare with", sink).map(|number| Test::Compare(comparison, number)),
-        Kind::Whole if !keyword && !modifiers.windash && modifiers.encodings.is_empty() => Some(whole(value, modifiers.cased)),
-        Kind::Whole | Kind::Contains | Kind::StartsWith | Kind::EndsWith => written(value, modifiers, keyword, sink),
+        Kind::Whole if !keyword && as_it_is(modifiers) => Some(whole(value, modifiers.cased)),
+        Kind::Whole => written(value, modifiers, keyword, sink),
     }
 }
 
-/// The first placeholder of a text: `%name%`.
-fn placeholder(text: &str) -> Option<&str> {
-    let mut parts = text.split('%').skip(1);
-    let is_name = |name: &&str| !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-');
-    let last = text.matches('%').count().saturating_sub(1);
-    parts.by_ref().take(last).find(is_name)
+/// Whether the value is not rewritten.
+fn as_it_is(modifiers: &Modifiers) -> bool {
+    modifiers.open == (false, false) && !modifiers.windash && modifiers.encodings.is_empty()
 }
 
 fn null(value: &Text, modifiers: &Modifiers, keyword: bool, sink: &mut Sink) -> Option<Test> {
-    let plain = modifiers.kind == Kind::Whole && modifiers.part.is_none() && !modifiers.windash && modifiers.encodings.is_empty();
-    if keyword || !plain {
+    if keyword || modifiers.kind != Kind::Whole || modifiers.part.is_some() || !as_it_is(modifiers) {
         let what = if keyword { "a keyword cannot be null" } else { "null cannot be modified" };
         sink.error(value.place, what, "write a value, or `''` for empty text");
         return None;
@@ -83,8 +107,14 @@ fn time_part(node: &Node, part: TimePart, modifiers: &Modifiers, keyword: bool, 
     read::number(node, "the value to compare with", sink).map(|number| Test::Part(part, comparison, number))
 }
 
-fn regex(value: &Text, flags: &str, sink: &mut Sink) -> Option<Test> {
-    let source = if flags.is_empty() { value.text.to_string() } else { format!("(?{flags}){}", value.text) };
+fn regex(value: &Text, modifiers: &Modifiers, sink: &mut Sink) -> Option<Test> {
+    let bound = match modifiers.open {
+        // Without any it is found anywhere as well.
+        (false, false) | (true, true) => value.text.to_string(),
+        (false, true) => format!("\\A(?:{})", value.text),
+        (true, false) => format!("(?:{})\\z", value.text),
+    };
+    let source = if modifiers.flags.is_empty() { bound } else { format!("(?{}){bound}", modifiers.flags) };
     match Pattern::new(&source) {
         Ok(pattern) => Some(Test::Regex(pattern)),
         Err(regex::Error::CompiledTooBig(_)) => {
@@ -110,12 +140,12 @@ fn cidr(value: &Text, sink: &mut Sink) -> Option<Test> {
     net.map(Test::Cidr)
 }
 
-fn field_ref(value: &Text, cased: bool, keyword: bool, sink: &mut Sink) -> Option<Test> {
+fn field_ref(value: &Text, modifiers: &Modifiers, keyword: bool, sink: &mut Sink) -> Option<Test> {
     if keyword {
         sink.error(value.place, "`fieldref` needs a field", "write the field in front of it");
         return None;
     }
-    Some(Test::FieldRef { field: Arc::clone(&value.text), cased })
+    Some(Test::FieldRef { field: Arc::clone(&value.text), cased: modifiers.cased, open: modifiers.open })
 }
 
 fn whole(value: &Text, cased: bool) -> Test {
@@ -141,13 +171,7 @@ fn written(value: &Text, modifiers: &Modifiers, keyword: bool, sink: &mut Sink) 
             return None;
         }
     };
-    let ends = match modifiers.kind {
-        Kind::Whole if keyword => (true, true),
-        Kind::Contains => (true, true),
-        Kind::StartsWith => (false, true),
-        Kind::EndsWith => (true, false),
-        _ => (false, false),
-    };
+    let ends = if keyword && modifiers.open == (false, false) { (true, true) } else { modifiers.open };
     writings.iter_mut().for_each(|pattern| open(pattern, ends));
     let mut tests: Vec<Test> = writings.into_iter().map(|pattern| Test::Text { pattern, cased: modifiers.cased }).collect();
     if tests.len() == 1 { tests.pop() } else { Some(Test::AnyOf(tests)) }

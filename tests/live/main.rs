@@ -6,6 +6,7 @@ mod device;
 mod durability;
 mod executor;
 mod guide;
+mod hand;
 mod http;
 mod incidents;
 mod ingest;

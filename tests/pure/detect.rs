@@ -10,7 +10,7 @@ use opmas::sigma::{RuleSet, load};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
-fn event(fields: Value) -> Event {
+pub fn event(fields: Value) -> Event {
     let Value::Object(fields) = fields else { panic!("an event is an object") };
     Event {
         seq: 0,
@@ -216,6 +216,12 @@ fn regular_expressions() {
         ("f|re: ['x', 'b']", json!({"f": "b"}), true),
         ("f|re|all: ['x', 'b']", json!({"f": "b"}), false),
         (r"f|re: 'a\\b'", json!({"f": "a\\b"}), true),
+        ("f|re|ignorecase|dotall: 'A.B'", json!({"f": "a\nb"}), true),
+        ("f|re|contains: 'b'", json!({"f": "abc"}), true),
+        ("f|re|startswith: 'b|c'", json!({"f": "abc"}), false),
+        ("f|re|startswith: 'a|c'", json!({"f": "abc"}), true),
+        ("f|endswith|re: 'a|c'", json!({"f": "abc"}), true),
+        ("f|re|endswith|m: 'b'", json!({"f": "b\nc"}), false),
     ]);
 }
 
@@ -244,6 +250,12 @@ fn other_fields() {
         ("a|fieldref: b.c", json!({"a": ["x", "y"], "b": {"c": ["z", "y"]}}), true),
         ("a|fieldref|neq: b", json!({"a": "x", "b": "y"}), true),
         ("a|fieldref|neq: b", json!({"a": "x", "b": "x"}), false),
+        ("a|fieldref|contains: b", json!({"a": "xBx", "b": "b"}), true),
+        ("a|fieldref|startswith: b", json!({"a": "xBx", "b": "b"}), false),
+        ("a|fieldref|startswith: b", json!({"a": "bx", "b": ["c", "b"]}), true),
+        ("a|fieldref|endswith: b", json!({"a": "xb*", "b": "b*"}), true),
+        ("a|fieldref|endswith|cased: b", json!({"a": "xB", "b": "b"}), false),
+        ("a|fieldref|contains: b", json!({"a": 4625, "b": 62}), true),
     ]);
 }
 
@@ -256,6 +268,8 @@ fn encoded_values() {
         ("f|base64offset|contains: /bin/bash", json!({"f": "echo eC9iaW4vYmFzaCAtaQ=="}), true),
         ("f|base64offset|contains: /bin/bash", json!({"f": "echo aGVsbG8="}), false),
         ("f|wide|base64offset|contains: cmd", json!({"f": "YwBtAGQA"}), true),
+        ("f|base64|base64|contains: foobar", json!({"f": "xWm05dlltRnk="}), true),
+        ("f|contains|wide: cmd", json!({"f": "xc\u{0}m\u{0}d\u{0}"}), true),
         ("f|base64offset|contains|all: [foo, bar]", json!({"f": "Zm9v"}), false),
     ]);
 }
@@ -316,6 +330,16 @@ fn c11_a_filter_keeps_its_rules_from_holding() {
     let detector = detector(&(rules.to_owned() + filter));
     assert_eq!(detector.matches(&event(json!({"a": 1, "user": "adm"})), LogsourceMode::Any), [0]);
     assert_eq!(detector.matches(&event(json!({"a": 1, "user": "eve"})), LogsourceMode::Any), [0, 1]);
+}
+
+#[test]
+fn c11_a_filter_for_any_rule_is_for_those_of_its_log_source() {
+    let rule = |source: &str| format!("title: t\nlogsource: {source}\ndetection: {{s: {{a: 1}}, condition: s}}\n---\n");
+    let filter = "title: f\nlogsource: {product: Windows}\nfilter: {rules: any, s: {user: adm}, condition: not s}\n";
+    let text = [&rule("{product: windows, category: x}"), &rule("{category: x}"), &rule("{product: linux}"), filter].concat();
+    let detector = detector(&text);
+    assert_eq!(detector.matches(&event(json!({"a": 1, "user": "adm"})), LogsourceMode::Any), [1, 2]);
+    assert_eq!(detector.matches(&event(json!({"a": 1, "user": "eve"})), LogsourceMode::Any), [0, 1, 2]);
 }
 
 #[test]

@@ -219,3 +219,51 @@ fn x3_what_only_the_end_decides_says_so() {
     let output = eval(folder.path(), &[], &[at(0, "x"), at(1, "y"), at(15, "z")].concat());
     assert_eq!(lines(&output), [few(0, 10, "x", ""), few(1, 11, "y", r#","end":true"#), few(2, 25, "z", r#","end":true"#)]);
 }
+
+#[test]
+fn hostile_files_and_lines_are_named_or_cost_a_bounded_amount() {
+    let dir = tempfile::tempdir().unwrap();
+    let values: String = (0..420_000).map(|n| format!("      - value number {n}\n")).collect();
+    for (name, text) in [
+        ("good.yml", &b"title: Needle\nname: needle\nlogsource: {}\ndetection: {s: {a.b|contains: needle}, t: {n|gt: 5}, condition: s or t}\n"[..]),
+        ("large.yml", format!("title: t\nlogsource: {{}}\ndetection:\n  s:\n    a:\n{values}  condition: s\n").as_bytes()),
+        ("bytes.yml", b"title: B\xff\xfe\n"),
+        ("deep.yml", format!("a: {}", "[".repeat(100_000)).as_bytes()),
+        ("stairs.yml", "{a: ".repeat(100_000).as_bytes()),
+    ] {
+        std::fs::write(dir.path().join(name), text).unwrap();
+    }
+    let mut input = Vec::new();
+    for line in [
+        format!("{}1{}", "{\"a\":".repeat(100_000), "}".repeat(100_000)).as_bytes(),
+        format!("{{\"x\":{}{},\"a\":{{\"b\":\"needle\"}}}}", "[".repeat(100_000), "]".repeat(100_000)).as_bytes(),
+        format!("{{\"a\":{{\"b\":\"{}needle\"}}}}", "x".repeat(16 << 20)).as_bytes(),
+        b"{\"n\":NaN}",
+        b"{\"n\":-1e308}",
+        b"{\"n\":\"NaN\"}",
+        b"{\"n\":\"inf\"}",
+        b"{\"n\":123456789012345678901234567890}",
+        b"{\"n\":1e308}",
+        b"{\"a\":{\"b\":\"\xff needle\"}}",
+        b"{\"a\":{\"b\":\"needle\"}}",
+    ] {
+        input.extend_from_slice(line);
+        input.push(b'\n');
+    }
+    let path = dir.path().join("input");
+    std::fs::write(&path, input).unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_opmas"));
+    let output = command.arg("eval").arg("--rules").arg(dir.path()).stdin(std::fs::File::open(path).unwrap()).output().unwrap();
+    assert!(output.status.success());
+    assert_eq!(rules_said(&output).iter().map(|(seq, _)| *seq).collect::<Vec<_>>(), [7, 8, 9, 10]);
+    let errors = String::from_utf8(output.stderr).unwrap();
+    for (name, what) in [
+        ("large.yml", "the file is larger than 4 MiB; split it"),
+        ("bytes.yml", "is not UTF-8 text; save it as UTF-8"),
+        ("deep.yml", "nested deeper than 32 levels; nest less"),
+        ("stairs.yml", "nested deeper than 32 levels; nest less"),
+    ] {
+        assert!(errors.lines().any(|line| line.contains(name) && line.contains(what)), "{name}: {errors}");
+    }
+    assert_eq!(errors.lines().count(), 4, "{errors}");
+}

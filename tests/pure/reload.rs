@@ -285,6 +285,67 @@ fn a_broken_file_runs_on_as_it_was_across_a_restart_and_what_needs_one_says_so()
 }
 
 #[test]
+fn a_request_has_it_read_at_once_and_says_what_is_live() {
+    let mut running = Running::new();
+    running.write("rules/one.yml", &one_rule("one", "a"));
+    running.start();
+    let done = running.reloads("rules");
+    running.write("rules/one.yml", &one_rule("one", "b"));
+    running.write("rules/two.yml", &one_rule("two", "c").replace("level", "levle"));
+    running.write("rules/three.yml", &one_rule("three", "c").replace("logsource", "logsorce"));
+    let answer = running.post("/-/reload");
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    let live: serde_json::Value = serde_json::from_str(answer.split_once("\r\n\r\n").unwrap().1).unwrap();
+    assert_eq!(live["rules"], 2, "{live}");
+    let refused = live["refused"].as_array().unwrap();
+    assert!(refused.len() == 1 && refused[0].as_str().unwrap().starts_with("rules/three.yml:1:1: this document has no `logsource`"), "{live}");
+    assert!(running.reloads("rules") > done, "it is done when it is answered");
+    // What comes after the answer is judged by the new rules.
+    running.event("b", "ann");
+    eventually("no finding", || running.metric("opmas_findings_total", "rule=\"one\"") == 1.0);
+    running.write("opmas.toml", &fs::read_to_string(running.path("opmas.toml")).unwrap());
+    assert!(running.page("/-/reload").is_empty(), "only a POST does it");
+    let log = running.terminate();
+    assert!(!log.contains("panicked"), "{log}");
+}
+
+#[test]
+fn pipelines_and_placeholders_go_live_with_the_rules_and_each_rule_is_counted() {
+    let mut running = Running::new();
+    let settings = fs::read_to_string(running.path("opmas.toml")).unwrap();
+    running.write("opmas.toml", &format!("{settings}[sigma]\npipelines = ['own']\n[sigma.placeholders]\nkinds = ['a', 'b']\n"));
+    let pipeline = |field: &str| format!("transformations:\n  - {{type: field_name_mapping, mapping: {{Sort: {field}}}}}\n");
+    running.write("rules/pipelines/own.yml", &pipeline("user"));
+    running.write("rules/shop.yml", &one_rule("seen", "a").replace("kind: a", "Sort|expand: '%kinds%'"));
+    running.start();
+    running.event("b", "a");
+    eventually("no finding by the mapping", || running.metric("opmas_rule_matches_total", "rule=\"seen\"") == 1.0);
+    let done = running.reloads("rules");
+    running.write("rules/pipelines/own.yml", &pipeline("kind"));
+    eventually("the other mapping is not live", || running.reloads("rules") > done);
+    running.event("b", "zzz");
+    eventually("no finding by the other mapping", || running.metric("opmas_rule_matches_total", "rule=\"seen\"") == 2.0);
+    running.write("rules/pipelines/own.yml", "transformations: [{type: field_name_maping}]\n");
+    let wrong = "rules/pipelines/own.yml:1:26: unknown transformation `field_name_maping`; did you mean `field_name_mapping`?";
+    eventually("the fault is not named", || running.reason("rules").is_some_and(|why| why.contains(wrong) && why.contains("last good version runs on")));
+    running.write("rules/shop.yml", "title: [\n");
+    eventually("the fault is not named", || running.reason("rules").is_some_and(|why| why.contains("so are 1 other files")));
+    // More than a sample takes.
+    (0..2_100).for_each(|_| running.event("c", "zzz"));
+    eventually("not all is computed", || {
+        running.metric("opmas_source_records_total", "") == 2_102.0 && running.metric("opmas_detection_lag_entries", "") == 0.0
+    });
+    let rules = running.opmas(&["rule", "list", "--running", "--json"]);
+    let row: serde_json::Value = serde_json::from_str(&rules).unwrap();
+    assert_eq!((&row["rule"], &row["matches"], &row["file"]), (&"seen".into(), &2.into(), &"rules/shop.yml".into()), "{rules}");
+    assert!(row["last_match"].is_string() && row["cost"].as_f64().unwrap() > 0.0, "{rules}");
+    assert!(row["error"].as_str().unwrap().starts_with("rules/shop.yml:"), "{rules}");
+    let told = findings(&DataDir::open_read_only(&running.path("opmas-data")).unwrap());
+    running.terminate();
+    assert_eq!(replayed(&DataDir::open_read_only(&running.path("opmas-data")).unwrap()), told, "the spool alone gives the same");
+}
+
+#[test]
 fn nothing_is_read_again_without_a_change() {
     let mut running = Running::new();
     running.write("rules/shop.yml", &one_rule("seen", "a"));

@@ -2,6 +2,7 @@
 
 mod collection;
 mod hostile;
+mod pipelines;
 mod references;
 mod refused;
 mod values;

@@ -50,4 +50,56 @@ def compose(path):
     return check(jsonschema.Draft7Validator(specification), document, os.path.basename(path))
 
 
-sys.exit(0 if {"schema": schema, "compose": compose}[sys.argv[1]](sys.argv[2]) else 1)
+def fields(detection):
+    """The fields of a detection of pySigma, those that it refers to included."""
+    from sigma.rule import SigmaDetection
+    from sigma.types import SigmaFieldReference
+
+    for item in detection.detection_items:
+        if isinstance(item, SigmaDetection):
+            yield from fields(item)
+        else:
+            yield from [item.field] if item.field else []
+            yield from (value.field for value in item.value if isinstance(value, SigmaFieldReference))
+
+
+def sigma(*paths):
+    from sigma.collection import SigmaCollection
+    from sigma.processing.pipeline import ProcessingPipeline
+
+    directory, *pipelines = paths
+    pipelines = sorted((ProcessingPipeline.from_yaml(open(path).read()) for path in pipelines), key=lambda pipeline: pipeline.priority)
+    for path in sorted(glob.glob(os.path.join(directory, "**/*.yml"), recursive=True)):
+        for rule in SigmaCollection.from_yaml(open(path).read()).rules:
+            for pipeline in pipelines:
+                pipeline.apply(rule)
+            named = sorted({name for detection in rule.detection.detections.values() for name in fields(detection)})
+            source = rule.logsource
+            print(json.dumps([path, source.product, source.category, source.service, named]))
+    return True
+
+
+MODIFIERS = (
+    "contains startswith endswith exists re cidr fieldref lt lte gt gte all cased neq windash base64 base64offset wide utf16be utf16 i m s expand"
+    " minute hour day week month year"
+).split()
+VALUES = ["abcd", ["abcd", "efgh"], 5, True, "10.0.0.0/8"]
+
+
+def modifiers():
+    from sigma.collection import SigmaCollection
+
+    keys = [[one] for one in MODIFIERS] + [[one, other] for one in MODIFIERS for other in MODIFIERS]
+    for key, value in ((key, value) for key in keys for value in VALUES):
+        rule = {"title": "t", "logsource": {"product": "p"}, "detection": {"s": {"|".join(["f", *key]): value}, "condition": "s"}}
+        try:
+            SigmaCollection.from_dicts([rule]).rules[0].detection.parsed_condition[0].parsed
+            taken = True
+        except Exception:
+            taken = False
+        print(json.dumps(["|".join(key), value, taken]))
+    return True
+
+
+CHECKS = {"schema": schema, "compose": compose, "sigma": sigma, "modifiers": modifiers}
+sys.exit(0 if CHECKS[sys.argv[1]](*sys.argv[2:]) else 1)

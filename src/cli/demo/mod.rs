@@ -66,6 +66,10 @@ async fn play(engine: Arc<Engine>, routes: Arc<Routes>, dir: PathBuf) {
     drop(input);
     screen.show_for(&mut feed, QUIET).await;
     how_to_go_on(&dir);
+    if super::OUTPUT.get().is_some() {
+        // Nobody sees it any more.
+        let _ = rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::TERM);
+    }
     while let Some(decided) = show::next(&mut feed).await {
         screen.show(&decided);
     }
@@ -159,7 +163,7 @@ impl Screen {
             for line in render_text(&notice, "demo").lines() {
                 println!("  │ {line}");
             }
-            println!();
+            println!("");
         }
         if only.is_none() {
             self.done.clear();

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::eval::parse_threads;
 use super::recording::{Recording, parse_time};
-use super::{Done, Exit, Failure};
+use super::{Done, Exit, Failure, unwritten};
 use crate::config::{Part, Setup};
 use crate::engine::replay::{self, Range, Replay, Told};
 use crate::engine::{Progress, Unit};
@@ -94,9 +94,7 @@ pub(super) fn run(config: Option<&Path>, arguments: &Arguments) -> Done {
     };
     match played.and_then(|()| Ok(output.lines.flush()?)) {
         Ok(()) => Ok(Exit::Done),
-        // The reader has seen enough (`| head`).
-        Err(Stop::Output(error)) if error.kind() == io::ErrorKind::BrokenPipe => Ok(Exit::Done),
-        Err(Stop::Output(error)) => Err(Failure::new(Exit::Unreachable, format!("writing standard output failed: {error}"))),
+        Err(Stop::Output(error)) => unwritten(&error),
         Err(Stop::Input(why)) => {
             // What was found before stays said.
             let _ = output.lines.flush();

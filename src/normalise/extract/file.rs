@@ -20,6 +20,7 @@ const RESERVED: &[&str] = &[
     "timestamp",
     "host",
     "program",
+    "domain",
     "pid",
     "message",
     "facility",
@@ -36,12 +37,18 @@ const RESERVED: &[&str] = &[
     "truncated",
 ];
 
+/// What a program is about: the words of the field `domain`.
+const DOMAINS: &[&str] = &["wifi", "security", "connectivity", "dhcp", "system", "health"];
+
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Written {
     programs: Vec<Spanned<String>>,
     #[serde(default)]
     logsource: Source,
+    domain: Option<Spanned<String>>,
+    #[serde(default)]
+    hostile: Vec<Spanned<String>>,
     skip: Option<Spanned<String>>,
     #[serde(default, rename = "pattern")]
     patterns: Vec<Spanned<WrittenPattern>>,
@@ -66,6 +73,10 @@ struct WrittenPattern {
     #[serde(default)]
     pairs: BTreeMap<String, Spanned<String>>,
     logsource: Option<Source>,
+    #[serde(default)]
+    remember: Vec<Arc<str>>,
+    #[serde(default)]
+    recall: Vec<Arc<str>>,
     #[serde(default, rename = "example")]
     examples: Vec<Example>,
     #[serde(default)]
@@ -122,7 +133,9 @@ impl Reader<'_> {
             patterns.extend(self.pattern(pattern));
         }
         let programs = written.programs.iter().map(|name| name.get_ref().as_str().into()).collect();
-        let mut program = Program::new(programs, written.logsource.clone().into(), patterns);
+        let domain = written.domain.as_ref().map(|domain| Arc::from(domain.get_ref().as_str()));
+        let mut program = Program::new(programs, written.logsource.clone().into(), domain, patterns);
+        self.keys(written);
         if let Some(skip) = &written.skip
             && let Some(template) = self.template(skip)
             && let Err(message) = program.skip(&template)
@@ -130,6 +143,19 @@ impl Reader<'_> {
             self.wrong(skip.span().start, message, "begin it with fixed text, and make it shorter");
         }
         program
+    }
+
+    /// `hostile` names text fields of the patterns, `domain` is one of the known ones.
+    fn keys(&mut self, written: &Written) {
+        if let Some(domain) = written.domain.as_ref().filter(|domain| !DOMAINS.contains(&domain.get_ref().as_str())) {
+            self.wrong(domain.span().start, format!("unknown domain `{}`", domain.get_ref()), format!("known: {}", DOMAINS.join(", ")));
+        }
+        let templates: Vec<Template> = written.patterns.iter().filter_map(|pattern| Template::parse(pattern.get_ref().line.get_ref()).ok()).collect();
+        for name in &written.hostile {
+            if !templates.iter().flat_map(Template::fields).any(|(field, kind)| field == Some(name.get_ref()) && !kind.is_trusted()) {
+                self.wrong(name.span().start, format!("no pattern has a text field `{}`", name.get_ref()), "name fields that a client chooses");
+            }
+        }
     }
 
     fn template(&mut self, text: &Spanned<String>) -> Option<Template> {
@@ -161,7 +187,10 @@ impl Reader<'_> {
             );
         }
         let set = written.set.iter().map(|(name, value)| (name.get_ref().clone(), value.clone())).collect();
-        let pattern = Pattern::new(written.name.get_ref(), &written.action, &template, pairs, set, written.logsource.clone().map(LogSource::from));
+        let mut pattern = Pattern::new(written.name.get_ref(), &written.action, &template, pairs, set, written.logsource.clone().map(LogSource::from));
+        if let Ok(pattern) = &mut pattern {
+            (pattern.remember, pattern.recall) = (written.remember.clone(), written.recall.clone());
+        }
         pattern.map_err(|error| self.wrong(at, format!("the pattern does not compile: {error}"), "make it shorter")).ok()
     }
 

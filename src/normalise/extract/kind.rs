@@ -1,8 +1,13 @@
 //! What a field of a pattern may hold.
 
-use serde_json::{Map, Value};
+use std::sync::Arc;
+
+use serde_json::Value;
 
 use crate::normalise::canon;
+
+/// One more than the largest whole number that is read: 18 digits.
+const MAX_INT: u64 = 1_000_000_000_000_000_000;
 
 /// The type of a field. Each has its characters, which the pattern matches, and its value, which must parse.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -15,7 +20,7 @@ pub(super) enum Kind {
     Word,
     /// As `word`, in lower case.
     Lower,
-    /// A whole number.
+    /// A whole number, also below zero.
     Int,
     /// An IP address.
     Ip,
@@ -54,18 +59,31 @@ pub(super) const KINDS: &[(&str, Kind)] = &[
 pub(super) struct Wrong;
 
 impl Kind {
-    /// The characters it matches, as a regular expression.
+    /// The characters it matches, as a regular expression over bytes.
     pub(super) fn regex(self) -> &'static str {
         match self {
             Kind::Text | Kind::Trimmed => "(?s:.*)",
             Kind::Word | Kind::Lower | Kind::Ether => r"[^\x00-\x20]*",
-            Kind::Int => "[0-9]{1,18}",
+            Kind::Int => "-?[0-9]{1,18}",
             Kind::Ip => r"[0-9A-Fa-f:.]+(?:%[0-9A-Za-z_.@-]+)?",
             Kind::Port => "[0-9]{1,5}",
             Kind::Endpoint => r"\[?[0-9A-Fa-f:.]+(?:%[0-9A-Za-z_.@-]+)?\]?:[0-9]{1,5}",
             Kind::Mac => "[0-9A-Fa-f:.-]+",
             Kind::Stamp => "[A-Z][a-z]{2} [ 0-9][0-9] [0-9]{2}:[0-9]{2}:[0-9]{2}",
             Kind::Pairs => "(?s:(?: .*)?)",
+        }
+    }
+
+    /// How far a text of it can reach from the start of `text`, in bytes: no less than its expression does. `None` when only that can say.
+    pub(super) fn reach(self, text: &str) -> Option<usize> {
+        let run = |within: fn(u8) -> bool| text.bytes().position(|b| !within(b)).unwrap_or(text.len());
+        match self {
+            Kind::Text | Kind::Trimmed | Kind::Pairs => Some(text.len()),
+            Kind::Word | Kind::Lower | Kind::Ether => Some(run(|b| b > b' ')),
+            Kind::Int => Some(run(|b| b.is_ascii_digit() || b == b'-')),
+            Kind::Port => Some(run(|b| b.is_ascii_digit())),
+            Kind::Ip | Kind::Endpoint | Kind::Mac => Some(run(|b| b.is_ascii_alphanumeric() || b":.%_@-[]".contains(&b))),
+            Kind::Stamp => None,
         }
     }
 
@@ -87,15 +105,16 @@ impl Kind {
         }
     }
 
-    /// Sets the field to the value of `text`.
-    pub(super) fn set(self, name: &str, text: &str, fields: &mut Map<String, Value>) -> Result<(), Wrong> {
+    /// Adds the field with the value of `text`; without a name the text only must hold what the type asks for.
+    pub(super) fn set(self, name: Option<&Arc<str>>, text: &str, fields: &mut Vec<(Arc<str>, Value)>) -> Result<(), Wrong> {
         let value = match self {
+            Kind::Text | Kind::Stamp | Kind::Trimmed | Kind::Word | Kind::Lower if name.is_none() => return Ok(()),
             Kind::Text | Kind::Stamp | Kind::Pairs => Value::from(text),
             Kind::Trimmed => Value::from(text.trim_end_matches(' ')),
             Kind::Word if text.is_empty() => return Ok(()),
             Kind::Word => Value::from(text),
             Kind::Lower => Value::from(text.to_lowercase()),
-            Kind::Int => Value::from(text.parse::<u64>().map_err(|_| Wrong)?),
+            Kind::Int => Value::from(text.parse::<i64>().ok().filter(|n| n.unsigned_abs() < MAX_INT).ok_or(Wrong)?),
             Kind::Ip => Value::from(canon::ip(text).ok_or(Wrong)?.to_string()),
             Kind::Port => Value::from(canon::port(text).ok_or(Wrong)?),
             Kind::Mac => Value::from(canon::mac(text).ok_or(Wrong)?),
@@ -106,12 +125,14 @@ impl Kind {
             },
             Kind::Endpoint => {
                 let (ip, port) = canon::endpoint(text).ok_or(Wrong)?;
-                fields.insert(format!("{name}_ip"), Value::from(ip.to_string()));
-                fields.insert(format!("{name}_port"), Value::from(port));
+                if let Some(name) = name {
+                    fields.push((format!("{name}_ip").into(), Value::from(ip.to_string())));
+                    fields.push((format!("{name}_port").into(), Value::from(port)));
+                }
                 return Ok(());
             }
         };
-        fields.insert(name.to_owned(), value);
+        fields.extend(name.map(|name| (Arc::clone(name), value)));
         Ok(())
     }
 }

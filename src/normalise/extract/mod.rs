@@ -1,24 +1,47 @@
 //! Extractors: data files that type the messages of a program.
 
+mod automaton;
 mod file;
 mod kind;
 mod pattern;
 mod template;
 
-use std::collections::BTreeMap;
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use serde_json::{Map, Value};
 
 use crate::diag::{Diagnostic, SourceFile};
 use crate::model::LogSource;
-use pattern::Program;
+use automaton::Automaton;
+use pattern::{Pattern, Program};
 
 /// All loaded extractors. A message is typed by the first pattern that matches: files in their order, patterns in the order of their file.
 #[derive(Debug, Default)]
 pub struct Extractors {
     files: Vec<Program>,
-    by_program: BTreeMap<Arc<str>, Vec<usize>>,
+    by_program: HashMap<Arc<str>, Compiled>,
+}
+
+/// What there is for one program.
+#[derive(Debug, Default)]
+struct Compiled {
+    /// The files that have patterns for it.
+    files: Vec<usize>,
+    /// The patterns in their order, each as the file and its place there.
+    patterns: Vec<(usize, usize)>,
+    /// Says which of the patterns can match; without it each is tried.
+    automaton: Option<Automaton>,
+}
+
+/// What a message was typed as, beside its fields.
+#[derive(Default)]
+pub(super) struct Applied<'a> {
+    pub(super) logsource: LogSource,
+    /// Fields that later lines of the same process may need.
+    pub(super) remember: &'a [Arc<str>],
+    /// Fields that this line takes from what its process said before.
+    pub(super) recall: &'a [Arc<str>],
 }
 
 impl Extractors {
@@ -34,6 +57,7 @@ impl Extractors {
                 Err(found) => diagnostics.extend(found),
             }
         }
+        loaded.compile();
         (loaded, diagnostics)
     }
 
@@ -55,29 +79,122 @@ impl Extractors {
         self.by_program.contains_key(program)
     }
 
-    /// Types a message: adds `action` and the fields of the first pattern that matches, and says what log source the line
-    /// is of. A program whose extractor names a log source has it also when no pattern matches.
-    pub(super) fn apply(&self, program: &str, message: &str, fields: &mut Map<String, Value>) -> LogSource {
-        let mut source = LogSource::default();
-        let files = self.by_program.get(program).into_iter().flatten().filter_map(|index| self.files.get(*index));
-        for file in files {
-            if source == LogSource::default() {
-                source = file.logsource.clone();
-            }
-            if let Some((pattern, read)) = file.find(message) {
-                fields.insert("action".to_owned(), Value::from(&*pattern.action));
-                fields.extend(read);
-                return pattern.logsource.clone().unwrap_or_else(|| file.logsource.clone());
-            }
+    /// Types a message: adds `domain`, `action` and the fields of the first pattern that matches, and says what log source the line
+    /// is of. A program whose extractor names a log source has it also when no pattern matches, and its domain if it has but one file.
+    pub(super) fn apply(&self, program: &str, message: &str, fields: &mut Map<String, Value>) -> Applied<'_> {
+        let Some(compiled) = self.by_program.get(program) else { return Applied::default() };
+        let mut candidates = Vec::new();
+        if compiled.automaton.as_ref().and_then(|automaton| automaton.candidates(message, &mut candidates)).is_none() {
+            candidates = (0..compiled.patterns.len()).collect();
         }
-        source
+        let read = candidates.into_iter().find_map(|candidate| {
+            let (file, pattern) = self.pattern(*compiled.patterns.get(candidate)?)?;
+            Some((file, pattern, pattern.read(file.without_skip(message))?))
+        });
+        let Some((file, pattern, read)) = read else {
+            let mut files = compiled.files.iter().filter_map(|index| self.files.get(*index));
+            if let [only] = compiled.files.as_slice() {
+                fields.extend(self.files.get(*only).and_then(Program::domain));
+            }
+            let logsource = files.find(|file| file.logsource != LogSource::default()).map(|file| file.logsource.clone()).unwrap_or_default();
+            return Applied { logsource, ..Applied::default() };
+        };
+        fields.extend(file.domain());
+        fields.insert("action".to_owned(), Value::from(&*pattern.action));
+        fields.extend(pattern.set.iter().map(|(name, value)| (name.clone(), value.clone())));
+        fields.extend(read.into_iter().map(|(name, value)| (name.to_string(), value)));
+        let logsource = pattern.logsource.as_ref().unwrap_or(&file.logsource).clone();
+        Applied { logsource, remember: &pattern.remember, recall: &pattern.recall }
+    }
+
+    fn pattern(&self, (file, pattern): (usize, usize)) -> Option<(&Program, &Pattern)> {
+        let file = self.files.get(file)?;
+        Some((file, file.patterns.get(pattern)?))
     }
 
     fn add(&mut self, program: Program) {
         let index = self.files.len();
         for name in &program.programs {
-            self.by_program.entry(Arc::clone(name)).or_default().push(index);
+            let compiled = self.by_program.entry(Arc::clone(name)).or_default();
+            compiled.files.push(index);
+            compiled.patterns.extend((0..program.patterns.len()).map(|pattern| (index, pattern)));
         }
         self.files.push(program);
+    }
+
+    /// Each pattern compiled by itself, so that all together only take more room.
+    fn compile(&mut self) {
+        for compiled in self.by_program.values_mut() {
+            let files = compiled.files.iter().filter_map(|index| self.files.get(*index));
+            let expressions: Vec<String> = files.flat_map(Program::expressions).collect();
+            compiled.automaton = Automaton::new(&expressions).ok();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// The shipped extractors, and every line that they have as an example or as one to refuse, with its program.
+    fn shipped() -> (Extractors, Vec<(Arc<str>, String)>) {
+        let mut files = Vec::new();
+        for entry in std::fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/rules/extractors")).unwrap() {
+            let path = entry.unwrap().path();
+            files.push(SourceFile { name: path.display().to_string().into(), text: std::fs::read_to_string(path).unwrap().into() });
+        }
+        files.sort_by(|a, b| a.name.cmp(&b.name));
+        let (extractors, found) = Extractors::load(&files);
+        assert!(found.is_empty(), "{found:?}");
+        let lines: Vec<_> = extractors
+            .files
+            .iter()
+            .zip(&files)
+            .flat_map(|(program, file)| {
+                let lines = file.text.lines().filter_map(|line| line.strip_prefix("line = "));
+                let lines =
+                    lines.filter_map(|text| toml::from_str::<toml::Table>(&format!("x = {text}")).ok()).map(|table| table["x"].as_str().unwrap().to_owned());
+                lines.map(|line| (program.programs[0].clone(), line)).collect::<Vec<_>>()
+            })
+            .collect();
+        (extractors, lines)
+    }
+
+    /// Each file and pattern in turn, without an automaton.
+    fn in_turn(extractors: &Extractors, program: &str, message: &str) -> Option<(Arc<str>, Map<String, Value>)> {
+        let files = extractors.files.iter().filter(|file| file.programs.iter().any(|name| **name == *program));
+        files.filter_map(|file| file.find(message)).next().map(|(pattern, fields)| (pattern.action.clone(), fields))
+    }
+
+    fn check(extractors: &Extractors, program: &str, message: &str) {
+        let mut fields = Map::new();
+        extractors.apply(program, message, &mut fields);
+        fields.remove("domain");
+        let action = fields.remove("action").map(|action| action.as_str().unwrap().into());
+        assert_eq!(action.map(|action| (action, fields)), in_turn(extractors, program, message), "{program}: {message:?}");
+        for pattern in extractors.files.iter().flat_map(|file| &file.patterns) {
+            pattern.check(message);
+        }
+    }
+
+    #[test]
+    fn the_automaton_finds_what_the_patterns_find_in_turn() {
+        let (extractors, lines) = shipped();
+        let (programs, cut) = (lines.len(), any::<prop::sample::Index>());
+        let mutation = (0..programs, 0..programs, cut.clone(), cut, "[ -~é]{0,12}");
+        for (program, line) in &lines {
+            check(&extractors, program, line);
+        }
+        proptest!(|((one, other, from, to, between) in mutation)| {
+            let (program, line) = &lines[one];
+            let tail = &lines[other].1;
+            let head: String = line.chars().take(from.index(line.chars().count() + 1)).collect();
+            let tail: String = tail.chars().skip(to.index(tail.chars().count() + 1)).collect();
+            check(&extractors, program, &format!("{head}{between}{tail}"));
+            let rest: String = line.chars().skip(from.index(line.chars().count() + 1)).collect();
+            check(&extractors, program, &format!("{head}{between}{rest}"));
+        });
     }
 }

@@ -3,11 +3,14 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use regex::{Regex, RegexBuilder};
+use memchr::memmem;
+use regex_automata::Input;
+use regex_automata::nfa::thompson::{self, pikevm::PikeVM};
+use regex_automata::util::{primitives::NonMaxUsize, syntax};
 use serde_json::{Map, Value};
 
 use super::kind::{Kind, Wrong};
-use super::template::Template;
+use super::template::{Part, Template};
 use crate::model::LogSource;
 
 /// Most memory that one pattern's automaton may take.
@@ -15,17 +18,28 @@ const MAX_COMPILED: usize = 1 << 20;
 /// `KEY=value` words that are looked at in one message.
 const MAX_PAIRS: usize = 128;
 
+/// Why a template does not compile.
+pub(super) type CompileError = Box<thompson::BuildError>;
+
 /// One way that a program words a message.
 #[derive(Debug)]
 pub(super) struct Pattern {
     pub(super) name: Arc<str>,
     pub(super) action: Arc<str>,
     pub(super) logsource: Option<LogSource>,
-    head: String,
-    regex: Regex,
+    /// Fields that later lines of the same process may need.
+    pub(super) remember: Vec<Arc<str>>,
+    /// Fields that this line takes from what its process said before.
+    pub(super) recall: Vec<Arc<str>>,
+    /// Fields with a fixed value.
+    pub(super) set: Map<String, Value>,
+    /// The whole message as a regular expression.
+    text: String,
+    parts: Vec<Part>,
+    /// Decides where [`Pattern::greedy`] does not.
+    exact: PikeVM,
     fields: Vec<(Option<Arc<str>>, Kind)>,
     pairs: BTreeMap<Arc<str>, (Arc<str>, Kind)>,
-    set: Map<String, Value>,
 }
 
 impl Pattern {
@@ -37,82 +51,184 @@ impl Pattern {
         pairs: BTreeMap<Arc<str>, (Arc<str>, Kind)>,
         set: Map<String, Value>,
         logsource: Option<LogSource>,
-    ) -> Result<Pattern, regex::Error> {
-        let regex = compile(&format!(r"\A(?:{})\z", template.regex()))?;
+    ) -> Result<Pattern, CompileError> {
+        let text = format!("(?:{})\\z", template.regex());
+        let exact = compile(&text)?;
         let fields = template.fields().map(|(name, kind)| (name.map(Arc::from), kind)).collect();
-        Ok(Pattern { name: name.into(), action: action.into(), logsource, head: template.head().to_owned(), regex, fields, pairs, set })
+        let (remember, recall, parts) = (Vec::new(), Vec::new(), template.parts.clone());
+        Ok(Pattern { name: name.into(), action: action.into(), logsource, remember, recall, set, text, parts, exact, fields, pairs })
     }
 
     /// The fields of a message; `None` when it is not of this wording, or a value is not of its type.
-    fn read(&self, message: &str) -> Option<Map<String, Value>> {
-        if !message.starts_with(&self.head) {
-            return None;
+    pub(super) fn read(&self, message: &str) -> Option<Vec<(Arc<str>, Value)>> {
+        let greedy = self.greedy(message).and_then(|texts| self.values(&texts));
+        greedy.or_else(|| self.values(&self.exactly(message)?))
+    }
+
+    /// The texts of the fields, each as long as it can be without a look at what comes after the next fixed text. When that comes out even it
+    /// is what the regular expression finds, whose fields are greedy too.
+    fn greedy<'a>(&self, message: &'a str) -> Option<Vec<&'a str>> {
+        let mut rest = message;
+        let mut texts = Vec::with_capacity(self.fields.len());
+        let mut parts = self.parts.iter().peekable();
+        while let Some(part) = parts.next() {
+            let end = match (part, parts.peek()) {
+                (Part::Fixed(text), _) => {
+                    rest = rest.strip_prefix(text.as_str())?;
+                    continue;
+                }
+                (Part::Optional(text), _) => {
+                    rest = rest.strip_prefix(text.as_str()).unwrap_or(rest);
+                    continue;
+                }
+                (Part::Field { kind, .. }, Some(Part::Fixed(next))) => {
+                    let reach = kind.reach(rest)?.saturating_add(next.len()).min(rest.len());
+                    memmem::rfind(rest.as_bytes().get(..reach)?, next.as_bytes())?
+                }
+                (Part::Field { kind, .. }, _) => kind.reach(rest)?,
+            };
+            let (text, after) = rest.split_at_checked(end)?;
+            texts.push(text);
+            rest = after;
         }
-        let captures = self.regex.captures(message)?;
-        let mut fields = self.set.clone();
-        for ((name, kind), capture) in self.fields.iter().zip(captures.iter().skip(1)) {
-            let text = capture.map_or("", |capture| capture.as_str());
-            match (kind, name) {
-                (Kind::Pairs, _) => self.read_pairs(text, &mut fields).ok()?,
-                (_, Some(name)) => kind.set(name, text, &mut fields).ok()?,
-                (_, None) => {}
+        rest.is_empty().then_some(texts)
+    }
+
+    /// The texts of the fields as the regular expression has them: slower, and always right.
+    fn exactly<'a>(&self, message: &'a str) -> Option<Vec<&'a str>> {
+        let mut slots: Vec<Option<NonMaxUsize>> = vec![None; 2 * (self.fields.len() + 1)];
+        self.exact.search_slots(&mut self.exact.create_cache(), &Input::new(message).anchored(regex_automata::Anchored::Yes), &mut slots)?;
+        let text = |pair: &[Option<NonMaxUsize>]| match pair {
+            [Some(from), Some(to)] => message.get(from.get()..to.get()),
+            _ => None,
+        };
+        slots.chunks(2).skip(1).map(text).collect()
+    }
+
+    fn values(&self, texts: &[&str]) -> Option<Vec<(Arc<str>, Value)>> {
+        let mut fields = Vec::with_capacity(texts.len() + self.pairs.len());
+        for ((name, kind), text) in self.fields.iter().zip(texts) {
+            match kind {
+                Kind::Pairs => self.read_pairs(text, &mut fields).ok()?,
+                _ => kind.set(name.as_ref(), text, &mut fields).ok()?,
             }
         }
         Some(fields)
     }
 
     /// The first value of each key counts. A bracket opens the packet that an ICMP error quotes: not this one's values.
-    fn read_pairs(&self, text: &str, fields: &mut Map<String, Value>) -> Result<(), Wrong> {
+    fn read_pairs(&self, text: &str, fields: &mut Vec<(Arc<str>, Value)>) -> Result<(), Wrong> {
         for word in text.split_ascii_whitespace().take(MAX_PAIRS).take_while(|word| !word.starts_with('[')) {
             let Some((key, value)) = word.split_once('=') else { continue };
             let Some((name, kind)) = self.pairs.get(key) else { continue };
-            if !value.is_empty() && !fields.contains_key(&**name) {
-                kind.set(name, value, fields)?;
+            if !value.is_empty() && !fields.iter().any(|(set, _)| set == name) {
+                kind.set(Some(name), value, fields)?;
             }
         }
         Ok(())
     }
 }
 
-fn compile(text: &str) -> Result<Regex, regex::Error> {
-    RegexBuilder::new(text).size_limit(MAX_COMPILED).build()
+/// Messages are UTF-8 and so is the text of templates: bytes do, and make small automata.
+pub(super) fn bytes() -> syntax::Config {
+    syntax::Config::new().unicode(false).utf8(false)
 }
 
-/// The patterns for some programs, in the order in which they are tried.
+/// What a compiled pattern may be.
+pub(super) fn bounded() -> thompson::Config {
+    thompson::Config::new().utf8(false).nfa_size_limit(Some(MAX_COMPILED))
+}
+
+fn compile(text: &str) -> Result<PikeVM, CompileError> {
+    PikeVM::builder().syntax(bytes()).thompson(bounded()).build(text).map_err(Box::new)
+}
+
+/// What may stand before the wordings of a file: its first byte, and the whole.
+#[derive(Debug)]
+pub(super) struct Skip {
+    first: u8,
+    vm: PikeVM,
+    text: String,
+}
+
+impl Skip {
+    /// Compiles it. The error says what is wrong with it.
+    pub(super) fn new(template: &Template) -> Result<Skip, String> {
+        let Some(Part::Fixed(head)) = template.parts.first() else { return Err("`skip` begins with a field".to_owned()) };
+        let first = *head.as_bytes().first().ok_or("`skip` is empty")?;
+        let text = template.regex();
+        let vm = compile(&text).map_err(|error| format!("`skip` does not compile: {error}"))?;
+        Ok(Skip { first, vm, text })
+    }
+
+    /// The message without it.
+    pub(super) fn strip<'a>(&self, message: &'a str) -> &'a str {
+        if message.as_bytes().first() != Some(&self.first) {
+            return message;
+        }
+        let input = Input::new(message).anchored(regex_automata::Anchored::Yes);
+        let mut slots = [None; 2];
+        let found = self.vm.search_slots(&mut self.vm.create_cache(), &input, &mut slots);
+        let end = found.and(slots.last().copied().flatten()).map_or(0, NonMaxUsize::get);
+        message.get(end..).unwrap_or(message)
+    }
+}
+
+/// The patterns of one file, in the order in which they are tried.
 #[derive(Debug)]
 pub(super) struct Program {
     pub(super) programs: Vec<Arc<str>>,
     pub(super) logsource: LogSource,
-    /// What may stand before the wording: its first byte, and the whole.
-    skip: Option<(u8, Regex)>,
-    patterns: Vec<Pattern>,
+    domain: Option<Arc<str>>,
+    pub(super) patterns: Vec<Pattern>,
+    skip: Option<Skip>,
 }
 
 impl Program {
     /// Puts a file's patterns together.
-    pub(super) fn new(programs: Vec<Arc<str>>, logsource: LogSource, patterns: Vec<Pattern>) -> Program {
-        Program { programs, logsource, skip: None, patterns }
+    pub(super) fn new(programs: Vec<Arc<str>>, logsource: LogSource, domain: Option<Arc<str>>, patterns: Vec<Pattern>) -> Program {
+        Program { programs, logsource, domain, skip: None, patterns }
+    }
+
+    /// The field `domain` and its value.
+    pub(super) fn domain(&self) -> Option<(String, Value)> {
+        self.domain.as_deref().map(|domain| ("domain".to_owned(), Value::from(domain)))
     }
 
     /// Leaves out what may stand before every wording. The error says what is wrong with it.
     pub(super) fn skip(&mut self, skip: &Template) -> Result<(), String> {
-        let first = skip.head().bytes().next().ok_or("`skip` begins with a field")?;
-        let regex = compile(&format!(r"\A(?:{})", skip.regex())).map_err(|error| format!("`skip` does not compile: {error}"))?;
-        self.skip = Some((first, regex));
+        self.skip = Some(Skip::new(skip)?);
         Ok(())
     }
 
-    /// The first pattern that matches, and the fields it reads.
+    /// The first pattern that matches, and the fields it reads: each pattern by itself, without an automaton.
     pub(super) fn find(&self, message: &str) -> Option<(&Pattern, Map<String, Value>)> {
         let message = self.without_skip(message);
-        self.patterns.iter().find_map(|pattern| pattern.read(message).map(|fields| (pattern, fields)))
+        self.patterns.iter().find_map(|pattern| {
+            let mut fields = pattern.set.clone();
+            fields.extend(pattern.read(message)?.into_iter().map(|(name, value)| (name.to_string(), value)));
+            Some((pattern, fields))
+        })
     }
 
-    fn without_skip<'a>(&self, message: &'a str) -> &'a str {
-        let Some((first, regex)) = &self.skip else { return message };
-        if message.as_bytes().first() != Some(first) {
-            return message;
+    /// The message without what may stand before its wording.
+    pub(super) fn without_skip<'a>(&self, message: &'a str) -> &'a str {
+        self.skip.as_ref().map_or(message, |skip| skip.strip(message))
+    }
+
+    /// What the automaton of its programs looks for: at least the messages that the patterns match.
+    pub(super) fn expressions(&self) -> impl Iterator<Item = String> {
+        let skip = self.skip.as_ref().map(|skip| format!("(?:{})?", skip.text)).unwrap_or_default();
+        self.patterns.iter().map(move |pattern| format!("{skip}{}", pattern.text))
+    }
+}
+
+#[cfg(test)]
+impl Pattern {
+    /// The quick way never says anything else than the regular expression.
+    pub(super) fn check(&self, message: &str) {
+        if let Some(texts) = self.greedy(message).filter(|texts| self.values(texts).is_some()) {
+            assert_eq!(Some(texts), self.exactly(message), "{}: {message:?}", self.name);
         }
-        regex.find(message).and_then(|found| message.get(found.end()..)).unwrap_or(message)
     }
 }

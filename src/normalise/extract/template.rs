@@ -1,4 +1,5 @@
-//! A pattern's text: fixed characters and `{name:type}` fields, from the first character of the message to the last.
+//! A pattern's text: fixed characters, `{name:type}` fields and `{?text}` that may be missing, from the first character of the message to
+//! the last.
 
 use super::kind::{KINDS, Kind};
 use crate::diag::nearest;
@@ -8,6 +9,8 @@ use crate::diag::nearest;
 pub(super) enum Part {
     /// These characters.
     Fixed(String),
+    /// These characters, or none.
+    Optional(String),
     /// A field; without a name it is matched and left out.
     Field {
         /// Its name in the event.
@@ -57,10 +60,13 @@ impl Template {
                     let Some(field) = field else { return wrong(at, "this `{` is never closed", "write `{{` for a brace of the message") };
                     if !fixed.is_empty() {
                         parts.push(Part::Fixed(std::mem::take(&mut fixed)));
-                    } else if !parts.is_empty() && !field.ends_with(":pairs") {
+                    }
+                    let part = self::field(field, at)?;
+                    let before = parts.iter().rev().find(|part| !matches!(part, Part::Optional(_)));
+                    if matches!((before, &part), (Some(Part::Field { .. }), Part::Field { kind, .. }) if *kind != Kind::Pairs) {
                         return wrong(at, "two fields stand side by side", "put the message's text between them");
                     }
-                    parts.push(self::field(field, at)?);
+                    parts.push(part);
                     // The field's characters and its closing brace.
                     let _closing = chars.nth(field.chars().count());
                 }
@@ -96,18 +102,11 @@ impl Template {
         Ok(())
     }
 
-    /// The characters that every message of the pattern begins with.
-    pub(super) fn head(&self) -> &str {
-        match self.parts.first() {
-            Some(Part::Fixed(text)) => text,
-            _ => "",
-        }
-    }
-
     /// The regular expression for the whole template, one group a field, without anchors.
     pub(super) fn regex(&self) -> String {
         let piece = |part: &Part| match part {
             Part::Fixed(text) => regex::escape(text),
+            Part::Optional(text) => format!("(?:{})?", regex::escape(text)),
             Part::Field { kind, .. } => format!("({})", kind.regex()),
         };
         self.parts.iter().map(piece).collect()
@@ -116,13 +115,16 @@ impl Template {
     /// The fields, in the order of the groups.
     pub(super) fn fields(&self) -> impl Iterator<Item = (Option<&str>, Kind)> {
         self.parts.iter().filter_map(|part| match part {
-            Part::Fixed(_) => None,
+            Part::Fixed(_) | Part::Optional(_) => None,
             Part::Field { name, kind } => Some((name.as_deref(), *kind)),
         })
     }
 }
 
 fn field(text: &str, at: usize) -> Result<Part, TemplateError> {
+    if let Some(text) = text.strip_prefix('?') {
+        return Ok(Part::Optional(text.to_owned()));
+    }
     let (name, kind) = text.split_once(':').unwrap_or((text, "text"));
     let Some((_, kind)) = KINDS.iter().find(|(known, _)| *known == kind) else {
         let known = KINDS.iter().map(|(name, _)| *name);
