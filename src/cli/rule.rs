@@ -189,6 +189,6 @@ fn fields(config: Option<&Path>, arguments: &Arguments) -> Done {
         *counted.entry(field).or_default() += 1;
     }
     let mut found: Vec<Field> = counted.into_iter().map(|(field, rules)| Field { field, rules }).collect();
-    found.sort_by(|a, b| b.rules.cmp(&a.rules));
+    found.sort_by_key(|field| std::cmp::Reverse(field.rules));
     rows::list(&found, false, arguments.json, ["RULES", "FIELD"], |row| [row.rules.to_string(), row.field.to_string()])
 }

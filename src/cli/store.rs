@@ -164,10 +164,12 @@ fn show(config: Option<&Path>, arguments: &AuditShow) -> Done {
                 continue;
             }
         };
-        // A reader that has seen enough, `head` for one, is no failure.
-        if told.is_err() {
-            return Ok(exit);
+        if let Err(error) = told {
+            return super::unwritten(&error).map(|_| exit);
         }
+    }
+    if let Err(error) = out.flush() {
+        return super::unwritten(&error).map(|_| exit);
     }
     if let Some(key) = LedgerKey::public_of(&data) {
         eprintln!("the ledger of {} signs its head with the key {key}", data.node().0);

@@ -18,6 +18,17 @@ pub struct LogSource {
     pub service: Option<Arc<str>>,
 }
 
+impl LogSource {
+    /// Whether the other has every attribute that this one has, and is as it.
+    #[must_use]
+    pub fn covers(&self, other: &LogSource) -> bool {
+        let same = |wanted: &Option<Arc<str>>, own: &Option<Arc<str>>| {
+            wanted.as_ref().is_none_or(|wanted| own.as_ref().is_some_and(|own| own.eq_ignore_ascii_case(wanted)))
+        };
+        same(&self.product, &other.product) && same(&self.category, &other.category) && same(&self.service, &other.service)
+    }
+}
+
 /// A normalised record. Immutable once made; shared between windows by `Arc`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Event {

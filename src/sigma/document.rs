@@ -30,6 +30,8 @@ pub(super) struct Filter {
     pub id: Option<(Arc<str>, Place)>,
     /// Ids or names, each with its place.
     pub rules: Vec<(Arc<str>, Place)>,
+    /// `rules: any`: for every detection of this log source.
+    pub any: Option<LogSource>,
     pub section: Section,
 }
 
@@ -166,16 +168,17 @@ fn logsource(root: &Map, sink: &mut Sink) -> Option<LogSource> {
 
 fn filter(root: &Map, sink: &mut Sink) -> Option<Filter> {
     title(root, sink);
-    logsource(root, sink);
+    let source = logsource(root, sink);
     let id = root.get("id").and_then(|node| read::text(node, "`id`", sink)).map(|text| (Arc::clone(&text.text), text.place));
     let table = read::map(root.get("filter")?, "`filter`", sink)?;
+    let any = matches!(table.get("rules"), Some(Node::Text(text)) if text.text.eq_ignore_ascii_case("any"));
     let rules: Vec<_> = match table.get("rules") {
-        Some(node) => read::texts(node, "`rules`", sink).into_iter().map(|text| (Arc::clone(&text.text), text.place)).collect(),
-        None => Vec::new(),
+        Some(node) if !any => read::texts(node, "`rules`", sink).into_iter().map(|text| (Arc::clone(&text.text), text.place)).collect(),
+        _ => Vec::new(),
     };
-    if rules.is_empty() {
-        sink.error(table.place, "the filter has no `rules`", "list the ids or names of the rules that it is for");
+    if rules.is_empty() && !any {
+        sink.error(table.place, "the filter has no `rules`", "list the ids or names of the rules that it is for, or write `any`");
     }
     let section = detection::parse(table, &["rules"], sink)?;
-    Some(Filter { id, rules, section })
+    Some(Filter { id, rules, any: source.filter(|_| any), section })
 }

@@ -155,9 +155,11 @@ fn build(files: &mut [File]) -> RuleSet {
     }
     set.by_reference = set.rules.iter().enumerate().flat_map(|(i, rule)| names(rule).map(move |name| (Arc::clone(name), i))).collect();
     for filter in &filters {
-        for (name, _) in &filter.rules {
-            let target = set.by_reference.get(name).copied().and_then(|i| set.rules.get_mut(i));
-            if let Some(Rule { body: Body::Detection(detection), .. }) = target {
+        let named: Vec<usize> = filter.rules.iter().filter_map(|(name, _)| set.by_reference.get(name).copied()).collect();
+        for (index, rule) in set.rules.iter_mut().enumerate() {
+            if let Body::Detection(detection) = &mut rule.body
+                && (named.contains(&index) || filter.any.as_ref().is_some_and(|source| source.covers(&detection.logsource)))
+            {
                 join(detection, filter);
             }
         }

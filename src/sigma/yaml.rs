@@ -229,8 +229,9 @@ pub(super) fn parse(text: &str) -> Result<Vec<Document>, YamlError> {
 }
 
 fn syntax(error: &ScanError) -> YamlError {
-    let mark = error.marker();
-    YamlError::Syntax(error.info().to_owned(), place(mark.line(), mark.col()))
+    let at = place(error.marker().line(), error.marker().col());
+    // The parser's own bound on flow lists and maps.
+    if error.info().contains("recursion limit") { YamlError::TooDeep(at) } else { YamlError::Syntax(error.info().to_owned(), at) }
 }
 
 fn place(line: usize, column: usize) -> Place {

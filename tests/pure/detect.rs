@@ -333,6 +333,16 @@ fn c11_a_filter_keeps_its_rules_from_holding() {
 }
 
 #[test]
+fn c11_a_filter_for_any_rule_is_for_those_of_its_log_source() {
+    let rule = |source: &str| format!("title: t\nlogsource: {source}\ndetection: {{s: {{a: 1}}, condition: s}}\n---\n");
+    let filter = "title: f\nlogsource: {product: Windows}\nfilter: {rules: any, s: {user: adm}, condition: not s}\n";
+    let text = [&rule("{product: windows, category: x}"), &rule("{category: x}"), &rule("{product: linux}"), filter].concat();
+    let detector = detector(&text);
+    assert_eq!(detector.matches(&event(json!({"a": 1, "user": "adm"})), LogsourceMode::Any), [1, 2]);
+    assert_eq!(detector.matches(&event(json!({"a": 1, "user": "eve"})), LogsourceMode::Any), [0, 1, 2]);
+}
+
+#[test]
 fn x3_a_rule_is_skipped_when_a_known_log_source_differs() {
     let rule = |source: &str| format!("title: t\nlogsource: {source}\ndetection: {{s: {{a: 1}}, condition: s}}\n");
     let text = [rule("{product: openwrt, service: dropbear}"), rule("{}"), rule("{product: windows}"), rule("{product: openwrt}")].join("---\n");

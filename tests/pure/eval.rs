@@ -40,14 +40,15 @@ fn login(minute: u32, second: u32) -> String {
     format!("Nov 21 {:02}:{:02}:{second:02} ap1 dropbear[4321]: Password auth succeeded for 'root' from 203.0.113.9:48630\n", 10 + minute / 60, minute % 60)
 }
 
+const REPEATED: &str = "Repeated failures of ssh logins on OpenWrt";
 const GUESSING: &str = "Guessing of ssh passwords on OpenWrt";
 const AFTER: &str = "ssh login after failed logins on OpenWrt";
 
 #[test]
-fn five_failures_and_a_login_are_nothing() {
+fn five_failures_and_a_login_are_little() {
     let input: String = (0..5).map(|n| failure(0, n)).chain([login(0, 9)]).collect();
     let output = eval(shipped(), &["--now", "2026-11-21T12:00:00Z"], &input);
-    assert_eq!(rules_said(&output), []);
+    assert_eq!(rules_said(&output), [(4, REPEATED.to_owned())]);
     assert!(output.status.success());
 }
 
@@ -55,7 +56,7 @@ fn five_failures_and_a_login_are_nothing() {
 fn six_failures_then_a_login_are_found() {
     let input: String = (0..6).map(|n| failure(0, n)).chain([login(0, 9)]).collect();
     let output = eval(shipped(), &["--now", "2026-11-21T12:00:00Z"], &input);
-    assert_eq!(rules_said(&output), [(5, GUESSING.to_owned()), (6, AFTER.to_owned())]);
+    assert_eq!(rules_said(&output), [(4, REPEATED.to_owned()), (5, GUESSING.to_owned()), (6, AFTER.to_owned())]);
 }
 
 #[test]
@@ -198,7 +199,7 @@ fn t3_one_line_of_another_year_hides_no_attack() {
             let input = [&attack[..at as usize], &[odd.to_owned()], &attack[at as usize..]].concat().concat();
             let output = eval(shipped(), &["--now", "2026-11-21T12:00:00Z"], &input);
             let seq = |place: u64| place + u64::from(place >= at);
-            assert_eq!(rules_said(&output), [(seq(5), GUESSING.to_owned()), (seq(6), AFTER.to_owned())], "{odd} at {at}");
+            assert_eq!(rules_said(&output), [(seq(4), REPEATED.to_owned()), (seq(5), GUESSING.to_owned()), (seq(6), AFTER.to_owned())], "{odd} at {at}");
         }
     }
 }
@@ -218,4 +219,52 @@ fn x3_what_only_the_end_decides_says_so() {
     assert_eq!(lines(&output), [few(0, 10, "x", ""), few(1, 11, "y", "")]);
     let output = eval(folder.path(), &[], &[at(0, "x"), at(1, "y"), at(15, "z")].concat());
     assert_eq!(lines(&output), [few(0, 10, "x", ""), few(1, 11, "y", r#","end":true"#), few(2, 25, "z", r#","end":true"#)]);
+}
+
+#[test]
+fn hostile_files_and_lines_are_named_or_cost_a_bounded_amount() {
+    let dir = tempfile::tempdir().unwrap();
+    let values: String = (0..420_000).map(|n| format!("      - value number {n}\n")).collect();
+    for (name, text) in [
+        ("good.yml", &b"title: Needle\nname: needle\nlogsource: {}\ndetection: {s: {a.b|contains: needle}, t: {n|gt: 5}, condition: s or t}\n"[..]),
+        ("large.yml", format!("title: t\nlogsource: {{}}\ndetection:\n  s:\n    a:\n{values}  condition: s\n").as_bytes()),
+        ("bytes.yml", b"title: B\xff\xfe\n"),
+        ("deep.yml", format!("a: {}", "[".repeat(100_000)).as_bytes()),
+        ("stairs.yml", "{a: ".repeat(100_000).as_bytes()),
+    ] {
+        std::fs::write(dir.path().join(name), text).unwrap();
+    }
+    let mut input = Vec::new();
+    for line in [
+        format!("{}1{}", "{\"a\":".repeat(100_000), "}".repeat(100_000)).as_bytes(),
+        format!("{{\"x\":{}{},\"a\":{{\"b\":\"needle\"}}}}", "[".repeat(100_000), "]".repeat(100_000)).as_bytes(),
+        format!("{{\"a\":{{\"b\":\"{}needle\"}}}}", "x".repeat(16 << 20)).as_bytes(),
+        b"{\"n\":NaN}",
+        b"{\"n\":-1e308}",
+        b"{\"n\":\"NaN\"}",
+        b"{\"n\":\"inf\"}",
+        b"{\"n\":123456789012345678901234567890}",
+        b"{\"n\":1e308}",
+        b"{\"a\":{\"b\":\"\xff needle\"}}",
+        b"{\"a\":{\"b\":\"needle\"}}",
+    ] {
+        input.extend_from_slice(line);
+        input.push(b'\n');
+    }
+    let path = dir.path().join("input");
+    std::fs::write(&path, input).unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_opmas"));
+    let output = command.arg("eval").arg("--rules").arg(dir.path()).stdin(std::fs::File::open(path).unwrap()).output().unwrap();
+    assert!(output.status.success());
+    assert_eq!(rules_said(&output).iter().map(|(seq, _)| *seq).collect::<Vec<_>>(), [7, 8, 9, 10]);
+    let errors = String::from_utf8(output.stderr).unwrap();
+    for (name, what) in [
+        ("large.yml", "the file is larger than 4 MiB; split it"),
+        ("bytes.yml", "is not UTF-8 text; save it as UTF-8"),
+        ("deep.yml", "nested deeper than 32 levels; nest less"),
+        ("stairs.yml", "nested deeper than 32 levels; nest less"),
+    ] {
+        assert!(errors.lines().any(|line| line.contains(name) && line.contains(what)), "{name}: {errors}");
+    }
+    assert_eq!(errors.lines().count(), 4, "{errors}");
 }

@@ -137,8 +137,8 @@ fn fields_are_those_that_a_set_needs_after_its_pipelines() {
     let (_, said, _) = opmas(dir.path(), &["rule", "list", "--json"]);
     let row: Value = serde_json::from_str(&said).unwrap();
     assert_eq!((&row["logsource"]["product"], &row["level"], &row["file"]), (&"linux".into(), &"high".into(), &"rules/shell_of_a_server.yml".into()));
-    let (exit, said, _) = opmas(dir.path(), &["check"]);
-    assert!(exit == 0 && said.contains("1 rules"), "{said}");
+    let (_, said, errors) = opmas(dir.path(), &["check"]);
+    assert!(said.contains("1 rules") && !errors.contains("rules/shell"), "{said}{errors}");
     // Without opmas.toml nothing fills the placeholder.
     let (exit, _, errors) = opmas(dir.path(), &["rule", "list", "--rules", "rules"]);
     assert!(exit == 3 && errors.contains("rules/shell_of_a_server.yml:23:20: nothing is known to put in the place of `%who%`"), "{errors}");
@@ -159,7 +159,7 @@ fn a_pipeline_that_is_not_there_or_broken_is_named() {
         assert!(exit == 1 && errors.contains(expected), "{errors}");
     }
     let (exit, _, errors) = opmas(dir.path(), &["eval", "--rules", "rules", "--pipeline", "p.yml"]);
-    assert!(exit == 3 && errors.contains("p.yml:1:26: unknown transformation `drop`; did you mean"), "{errors}");
+    assert!(exit == 3 && errors.contains("p.yml:1:26: unknown transformation `drop`; known: field_name_mapping"), "{errors}");
     let (exit, _, errors) = opmas(dir.path(), &["eval", "--rules", "rules", "--pipeline", "none.yml"]);
     assert!(exit == 3 && errors.contains("cannot read the pipeline none.yml"), "{errors}");
 }

@@ -43,12 +43,8 @@ fn meant(step: &Step, set: &RuleSet, trail: &Trail) -> Vec<bool> {
 
 /// The detections of a log source, and the correlations over any of them.
 fn of_source(source: &LogSource, set: &RuleSet) -> Vec<bool> {
-    let parts = |source: &LogSource| [source.product.clone(), source.category.clone(), source.service.clone()];
-    let same = |wanted: &Option<Arc<str>>, own: &Option<Arc<str>>| {
-        wanted.as_ref().is_none_or(|wanted| own.as_ref().is_some_and(|own| own.eq_ignore_ascii_case(wanted)))
-    };
     let of = |rule: &Rule| match &rule.body {
-        Body::Detection(detection) => parts(source).iter().zip(&parts(&detection.logsource)).all(|(wanted, own)| same(wanted, own)),
+        Body::Detection(detection) => source.covers(&detection.logsource),
         Body::Correlation(_) => false,
     };
     let mut found: Vec<bool> = set.rules.iter().map(of).collect();
@@ -197,11 +193,13 @@ impl Work<'_> {
             OfItem::Null { all } => values(*all, &|test| *test == Test::Null),
             OfItem::Applied(id) => self.was_applied(&item.field, id),
         };
-        let of_field = |condition: &OfField| {
-            let referred = |test: &Test| matches!(test, Test::FieldRef { field, .. } if self.is_field(condition, field));
-            self.is_field(condition, &item.field) || item.tests.iter().any(referred)
-        };
-        self.step.items.hold(of_item) && self.step.fields.hold(of_field)
+        // What is renamed of it then, its field or those that it refers to, each decides for itself.
+        let referred = |test: &Test| matches!(test, Test::FieldRef { field, .. } if self.are_met(field));
+        self.step.items.hold(of_item) && (self.are_met(&item.field) || item.tests.iter().any(referred))
+    }
+
+    fn are_met(&self, field: &str) -> bool {
+        self.step.fields.hold(|condition| self.is_field(condition, field))
     }
 
     fn was_applied(&self, field: &str, id: &Arc<str>) -> bool {
@@ -219,7 +217,7 @@ impl Work<'_> {
     /// The fields that a field becomes: itself when the step does not mean it.
     fn names(&mut self, field: &Arc<str>) -> Vec<Arc<str>> {
         let own = || vec![Arc::clone(field)];
-        if !self.step.fields.hold(|condition| self.is_field(condition, field)) {
+        if !self.are_met(field) {
             return own();
         }
         let found = match &self.step.change {

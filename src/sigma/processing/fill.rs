@@ -1,7 +1,7 @@
 //! What stands in the place of placeholders (`%name%` in values with `expand`).
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use crate::diag;
 use crate::sigma::text::MAX_WRITINGS;
@@ -56,15 +56,11 @@ impl Fills {
         Ok(found)
     }
 
-    /// As the pipelines' steps say, in their order; without any, what has values.
+    /// As the first of the pipelines' steps says that can fill it; without any, what has values.
     fn values(&self, name: &str) -> Option<&[Arc<str>]> {
-        let values = || self.values.get(name).map(Vec::as_slice);
-        let wildcard = self.steps.iter().find(|step| step.is_for(name)).is_some_and(|step| step.wildcard);
-        if wildcard { Some(WILDCARD.get_or_init(|| [Arc::from("*")])) } else { values().or_else(|| self.later_wildcard(name)) }
-    }
-
-    fn later_wildcard(&self, name: &str) -> Option<&[Arc<str>]> {
-        self.steps.iter().any(|step| step.wildcard && step.is_for(name)).then(|| WILDCARD.get_or_init(|| [Arc::from("*")]).as_slice())
+        let own = self.values.get(name).map(Vec::as_slice);
+        let first = self.steps.iter().filter(|step| step.is_for(name)).find(|step| step.wildcard || own.is_some());
+        if first.is_some_and(|step| step.wildcard) { Some(&*WILDCARD) } else { own }
     }
 
     fn unknown(&self, offset: usize, name: &str) -> Unfilled {
@@ -78,7 +74,7 @@ impl Fills {
     }
 }
 
-static WILDCARD: std::sync::OnceLock<[Arc<str>; 1]> = std::sync::OnceLock::new();
+static WILDCARD: LazyLock<[Arc<str>; 1]> = LazyLock::new(|| [Arc::from("*")]);
 
 /// The first placeholder of a text, between what stands before and behind it.
 fn placeholder(text: &str) -> Option<(&str, &str, &str)> {

@@ -105,10 +105,13 @@ pub(super) enum OfField {
     Applied(Arc<str>),
 }
 
+/// What becomes what; the first that fits counts.
+type Mapping = Vec<(Arc<str>, Vec<Arc<str>>)>;
+
 #[derive(Debug)]
 pub(super) enum Change {
     Names(BTreeMap<Arc<str>, Vec<Arc<str>>>),
-    Prefixes(Vec<(Arc<str>, Vec<Arc<str>>)>),
+    Prefixes(Mapping),
     Around { prefix: Arc<str>, suffix: Arc<str> },
     Drop,
     LogSource(LogSource),

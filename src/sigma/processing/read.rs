@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::fill::Fill;
-use super::{Change, Conditions, OfField, OfItem, OfRule, Step};
+use super::{Change, Conditions, Mapping, OfField, OfItem, OfRule, Step};
 use crate::diag::{Place, SourceFile};
 use crate::model::LogSource;
 use crate::sigma::ast::{Pattern, Test};
@@ -242,7 +242,7 @@ fn change(table: &Map, kind: &str, sink: &mut Sink) -> Option<Change> {
     })
 }
 
-fn mapping(table: &Map, sink: &mut Sink) -> Option<Vec<(Arc<str>, Vec<Arc<str>>)>> {
+fn mapping(table: &Map, sink: &mut Sink) -> Option<Mapping> {
     let Some(node) = table.get("mapping") else {
         sink.error(table.place, "this transformation has no `mapping`", "write `field: other` lines below it");
         return None;

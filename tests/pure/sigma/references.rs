@@ -125,5 +125,5 @@ fn c11_a_filter_that_names_no_loaded_rule_is_an_error() {
     assert_eq!(names(&loaded), ["a"]);
     let correlated = self::loaded(&[rule("a"), count("c", "a", ""), filter("[c]")].join("---\n"));
     assert_eq!(said(&correlated), ["r.yml:17:11: `c` is a correlation, which a filter cannot be joined to; name the detections that it refers to"]);
-    refused(&filter("[]"), &["r.yml:4:3: the filter has no `rules`; list the ids or names of the rules that it is for"]);
+    refused(&filter("[]"), &["r.yml:4:3: the filter has no `rules`; list the ids or names of the rules that it is for, or write `any`"]);
 }
