@@ -4,7 +4,7 @@ use std::fmt;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// The longest secret: far beyond any password or signing key, far below a file named by mistake.
 const MAX_SECRET: u64 = 4_096;
@@ -41,7 +41,7 @@ impl fmt::Debug for Secret {
 }
 
 /// Where a secret is to be had.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum SecretSource {
     /// A file, read each time: a changed password needs no restart.

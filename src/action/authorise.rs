@@ -2,20 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::model::{Trust, Verdict};
-
-/// How far the whole system may go.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Posture {
-    /// Nothing is carried out.
-    #[default]
-    Observe,
-    /// A person approves what is carried out.
-    Guarded,
-    /// What playbooks and ceilings allow is carried out.
-    Armed,
-}
+use crate::model::{Posture, Trust, Verdict};
 
 /// How far a playbook, or an action by its ceiling, may go.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -94,7 +81,7 @@ fn policy(request: &Request<'_>) -> [Limit; 4] {
         Trust::Verified => Mode::Auto,
     };
     [
-        limit(posture_most, format!("posture is {}", posture.word()), "posture = \"armed\" in opmas.toml".to_owned()),
+        limit(posture_most, format!("posture is {}", posture.word()), "posture = \"armed\" in opmas.toml, or opmas posture,".to_owned()),
         limit(mode, format!("the mode of {playbook} is {}", mode.word()), format!("mode = \"auto\" in {playbook}.rhai")),
         limit(ceiling, format!("the ceiling of {action} is {}", ceiling.word()), format!("{action} = \"auto\" under [actions] in opmas.toml")),
         limit(
@@ -113,18 +100,6 @@ fn limit(most: Mode, is: String, lift: String) -> Limit {
 fn because(limits: &[Limit], most: Mode) -> String {
     let holding = limits.iter().filter(|limit| limit.most == most);
     holding.map(|limit| format!("{} ({} lifts this)", limit.is, limit.lift)).collect::<Vec<_>>().join(", and ")
-}
-
-impl Posture {
-    /// As the configuration writes it.
-    #[must_use]
-    pub fn word(self) -> &'static str {
-        match self {
-            Posture::Observe => "observe",
-            Posture::Guarded => "guarded",
-            Posture::Armed => "armed",
-        }
-    }
 }
 
 impl Mode {

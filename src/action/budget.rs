@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use crate::model::{Decided, RunState, Span, Step, Time, Verdict};
+use crate::model::{Decided, Span, Step, Time, Verdict};
 
 /// Most steps that are counted for a playbook in an hour; a budget cannot be greater.
 pub const MAX_PER_HOUR: u32 = 10_000;
@@ -68,8 +68,12 @@ impl Budgets {
     /// Takes a ledger record into account.
     pub fn apply(&mut self, decided: &Decided) {
         match decided {
-            Decided::Intent { step, at } if step.decision == Verdict::Auto => self.count(step, *at),
-            Decided::RunMoved { run, state: RunState::Done | RunState::Failed | RunState::Diverged, .. } => {
+            Decided::Intent { step, at } if step.decision == Verdict::Auto => self.count(&step.playbook, (&step.run, &step.key), &step.device, *at),
+            // What waits for a person counts once it is approved: whoever can make steps wait must not use the budget up.
+            Decided::Answered { run, playbook, approved: true, plan, at, .. } => {
+                plan.iter().for_each(|step| self.count(playbook, (run, &step.key), &step.device, *at));
+            }
+            Decided::RunMoved { run, state, .. } if state.is_end() => {
                 self.devices.remove(run);
                 self.runs.retain(|r| r != run);
             }
@@ -77,19 +81,19 @@ impl Budgets {
         }
     }
 
-    fn count(&mut self, step: &Step, at: Time) {
-        let steps = self.steps.entry(step.playbook.clone()).or_default();
+    fn count(&mut self, playbook: &Arc<str>, (run, key): (&Arc<str>, &Arc<str>), device: &Arc<str>, at: Time) {
+        let steps = self.steps.entry(playbook.clone()).or_default();
         while steps.front().is_some_and(|(then, ..)| at.since(*then) >= HOUR) || steps.len() >= MAX_PER_HOUR as usize {
             steps.pop_front();
         }
         // A step whose intent is written again after a crash is the same step.
-        if !steps.iter().any(|(_, run, key)| *run == step.run && *key == step.key) {
-            steps.push_back((at, step.run.clone(), step.key.clone()));
+        if !steps.iter().any(|(_, other, step)| other == run && step == key) {
+            steps.push_back((at, run.clone(), key.clone()));
         }
-        if !self.devices.contains_key(&step.run) {
-            self.runs.push_back(step.run.clone());
+        if !self.devices.contains_key(run) {
+            self.runs.push_back(run.clone());
         }
-        self.devices.entry(step.run.clone()).or_default().insert(step.device.clone());
+        self.devices.entry(run.clone()).or_default().insert(device.clone());
         if self.runs.len() > MAX_RUNS
             && let Some(oldest) = self.runs.pop_front()
         {

@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use super::catalogue::{Action, CommandsError, Op};
 use super::nft;
 use super::params::Params;
+use super::template::Template;
 use super::value::{Grammar, ParamValue};
 use crate::model::{OutcomeState, Platform, Span};
 
@@ -56,6 +57,11 @@ pub(super) enum Check {
         /// The parameter that holds the lifetime.
         lifetime: Option<String>,
     },
+    /// What each command prints, without the line's end; an empty one asks only for exit status 0.
+    Prints {
+        /// One for each command.
+        lines: Vec<Template>,
+    },
 }
 
 impl Readback {
@@ -92,6 +98,7 @@ impl Check {
     pub(super) fn commands(&self) -> usize {
         match self {
             Check::NftBlock { .. } => nft::LISTINGS,
+            Check::Prints { lines } => lines.len(),
         }
     }
 
@@ -102,6 +109,7 @@ impl Check {
                 let lifetime = lifetime.iter().map(|name| (name.as_str(), "duration"));
                 std::iter::once((address.as_str(), Grammar::Ip.word())).chain(lifetime).collect()
             }
+            Check::Prints { .. } => Vec::new(),
         }
     }
 
@@ -113,7 +121,27 @@ impl Check {
                 };
                 nft::block(address, lifetime.as_deref().and_then(|name| params.get(name)).and_then(as_span), results)
             }
+            Check::Prints { lines } => prints(&lines.iter().map(|line| line.render(params)).collect::<Vec<_>>(), results),
         }
+    }
+}
+
+/// Whether each command ended well and printed its line.
+fn prints(lines: &[String], results: &[CommandResult]) -> Readback {
+    if results.len() < lines.len() || results.iter().any(|result| result.status.is_none()) {
+        return Readback::new(ReadbackState::Unknown, "not everything could be read back");
+    }
+    let holds = |(line, result): &(&String, &CommandResult)| {
+        let printed = String::from_utf8_lossy(&result.stdout);
+        result.status == Some(0) && (line.is_empty() || printed.trim_end_matches('\n') == **line)
+    };
+    let held = lines.iter().zip(results).filter(holds).count();
+    let wanted = lines.iter().zip(results).find(|pair| !holds(pair)).map(|(line, _)| line.as_str()).unwrap_or_default();
+    match (held, wanted) {
+        (held, _) if held == lines.len() => Readback::new(ReadbackState::Enforced, "everything was read back"),
+        (0, _) => Readback::new(ReadbackState::Absent, "nothing of it is there"),
+        (_, "") => Readback::new(ReadbackState::Partial, "what was set is not in effect yet"),
+        (_, wanted) => Readback::new(ReadbackState::Partial, format!("`{wanted}` was not read back")),
     }
 }
 

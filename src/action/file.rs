@@ -94,6 +94,7 @@ pub(super) struct PlatformTable {
 #[serde(deny_unknown_fields, rename_all = "snake_case")]
 pub(super) enum CheckTable {
     NftBlock(NftBlockTable),
+    Prints(Vec<Spanned<String>>),
 }
 
 #[derive(Debug, Deserialize)]

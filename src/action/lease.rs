@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value};
 
-use crate::model::{LeaseChange, Span, Time};
+use crate::model::{Decided, LeaseChange, Span, Time};
 
 /// First wait after a device did not answer; doubled each time, up to [`MAX_WAIT`].
 const FIRST_WAIT: Span = Span::secs(5);
@@ -57,8 +57,9 @@ pub(super) fn next_state(from: Option<LeaseState>, change: LeaseChange) -> Optio
     match (from, change) {
         (_, LeaseChange::Granted) | (Some(_), LeaseChange::Reasserted) => Some(Some(LeaseState::Held)),
         (Some(_), LeaseChange::Lost) => Some(Some(LeaseState::Lost)),
+        (Some(state), LeaseChange::Extended | LeaseChange::Revoked) => Some(Some(state)),
         (Some(_), LeaseChange::Ended) => Some(None),
-        (None, LeaseChange::Reasserted | LeaseChange::Lost | LeaseChange::Ended) => None,
+        (None, _) => None,
     }
 }
 
@@ -130,6 +131,34 @@ impl Lease {
             end_next: Time::MIN,
             failures: 0,
             in_flight: None,
+        }
+    }
+
+    /// What it is called by people.
+    #[must_use]
+    pub fn name(&self) -> String {
+        format!("{}:{}", self.run, self.key)
+    }
+
+    /// Whether nothing is to be done for it at `now`, as far as is known.
+    #[must_use]
+    pub fn is_settled(&self, now: Time) -> bool {
+        now < self.until && self.want == Want::Verify && self.in_flight.is_none()
+    }
+
+    /// The record of a change.
+    #[must_use]
+    pub fn changed(&self, change: LeaseChange, until: Time, at: Time, detail: &str) -> Decided {
+        Decided::Lease {
+            run: self.run.clone(),
+            key: self.key.clone(),
+            device: self.id.device.clone(),
+            action: self.id.action.clone(),
+            params: self.params.clone(),
+            change,
+            until,
+            at,
+            detail: detail.to_owned(),
         }
     }
 

@@ -9,6 +9,8 @@ use std::sync::Arc;
 use serde_json::{Map, Value};
 
 use super::catalogue::{Action, Catalogue};
+use super::facts::GuardFacts;
+use super::guard::Guard;
 use super::lease::{IllegalMove, Lease, LeaseId, LeaseOp, LeaseState, MAX_WAIT, Want, next_state};
 use super::value::Grammar;
 use crate::model::{Decided, LeaseChange, Outcome, OutcomeState, Span, Step, Time};
@@ -135,6 +137,11 @@ impl Leases {
             // `done` may have put the next look off further.
             LeaseChange::Reasserted => lease.at_ease(lease.next.max(at.plus(self.verify_every))),
             LeaseChange::Lost => lease.want = Want::Reassert,
+            LeaseChange::Extended | LeaseChange::Revoked => {
+                // What was in the way before is tried anew.
+                (lease.until, lease.end_next, lease.next) = (*until, Time::MIN, *at);
+                (lease.want, lease.trouble, lease.failures) = (Want::Reassert, None, 0);
+            }
             LeaseChange::Ended => {}
         }
         Ok(())
@@ -168,17 +175,29 @@ impl Leases {
         let lease = self.leases.get_mut(id)?;
         let op = lease.in_flight.take()?;
         let change = settle(lease, op, now, outcome, every)?;
-        Some(Decided::Lease {
-            run: lease.run.clone(),
-            key: lease.key.clone(),
-            device: lease.id.device.clone(),
-            action: lease.id.action.clone(),
-            params: lease.params.clone(),
-            change,
-            until: lease.until,
-            at: now,
-            detail: outcome.detail.clone(),
-        })
+        Some(lease.changed(change, lease.until, now, &outcome.detail))
+    }
+
+    /// The longest lifetime that an action gives its effect.
+    #[must_use]
+    pub fn longest(&self, action: &str) -> Option<Span> {
+        let action = self.catalogue.get(action)?;
+        match action.param(action.lease.as_deref()?)?.grammar {
+            Grammar::Duration { max, .. } => Some(max),
+            _ => None,
+        }
+    }
+
+    /// The ends of effects that the guard would not let be made any more.
+    #[must_use]
+    pub fn protected(&self, guard: &Guard, now: Time) -> Vec<Decided> {
+        let refused = |lease: &&Lease| {
+            let action = self.catalogue.get(&lease.id.action)?;
+            let params = action.params(&lease.params).ok()?;
+            guard.check_call(action, &params, &GuardFacts::default()).err()
+        };
+        let held = self.leases.values().filter(|lease| now < lease.until);
+        held.filter_map(|lease| Some(lease.changed(LeaseChange::Revoked, now, now, &format!("ended by the guard: {}", refused(&lease)?)))).collect()
     }
 }
 

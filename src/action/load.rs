@@ -203,7 +203,13 @@ fn load_recipe(text: Text<'_>, table: &PlatformTable, params: &[Param]) -> Resul
 }
 
 fn load_check(text: Text<'_>, written: &Spanned<CheckTable>, params: &[Param]) -> Result<Check, Diagnostic> {
-    let CheckTable::NftBlock(table) = written.get_ref();
+    let table = match written.get_ref() {
+        CheckTable::NftBlock(table) => table,
+        CheckTable::Prints(lines) => {
+            let lines: Result<Vec<_>, _> = lines.iter().map(|line| load_template(text, line, Spot::Argument, params)).collect();
+            return lines.map(|lines| Check::Prints { lines });
+        }
+    };
     let check = Check::NftBlock { address: table.address.clone(), lifetime: table.lifetime.clone() };
     for (name, kind) in check.reads() {
         let span = text.within(written.span(), name);

@@ -26,7 +26,8 @@ mod quote;
 mod template;
 mod value;
 
-pub use authorise::{Decision, Mode, Posture, Request, authorise};
+pub use crate::model::Posture;
+pub use authorise::{Decision, Mode, Request, authorise};
 pub use budget::{Budget, Budgets, MAX_PER_HOUR, OverBudget};
 pub use catalogue::{Action, ActionLimits, Assumed, Catalogue, CommandsError, Op, Param, Risk};
 pub use ceilings::{Ceilings, unknown_action};

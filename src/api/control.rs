@@ -14,9 +14,10 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::Part;
-use crate::engine::{Engine, Reason, RuleState};
+use crate::engine::{Engine, LeaseOrder, NotDone, Order, PostureState, Reason, RuleState, Wanted, Wish};
 use crate::executor::Reply;
-use crate::index::{self, Query};
+use crate::index::{self, Query, Rows};
+use crate::model::Posture;
 
 /// Longest request, in bytes: they name a device.
 const MAX_REQUEST: u64 = 64 << 10;
@@ -46,6 +47,34 @@ pub enum Request {
     Query {
         /// What of it.
         query: Query,
+    },
+    /// Something is wanted of a run.
+    Order {
+        /// Its id, or the beginning of it.
+        run: String,
+        /// What.
+        wish: Wish,
+        /// Why; may be empty.
+        because: String,
+    },
+    /// A playbook is to run.
+    Begin {
+        /// Its name.
+        playbook: String,
+        /// The id of the finding that it runs for, or the beginning of it.
+        finding: String,
+        /// Why; may be empty.
+        because: String,
+    },
+    /// Effects are to end or to hold longer.
+    Leases {
+        /// Which, and what.
+        order: LeaseOrder,
+    },
+    /// How far the system may go.
+    Posture {
+        /// What is to be in effect; nothing only asks.
+        wanted: Option<Wanted>,
     },
 }
 
@@ -81,6 +110,28 @@ pub enum Answer {
     Rows {
         /// As the index says it.
         found: Box<index::Answer>,
+    },
+    /// Done with a run.
+    Done {
+        /// Its id.
+        run: Arc<str>,
+    },
+    /// What became of effects, a sentence each.
+    Leases {
+        /// In the order of devices.
+        told: Vec<String>,
+    },
+    /// How far the system may go.
+    Posture {
+        /// What is configured, and what was made of it.
+        standing: Box<PostureState>,
+        /// What is in effect.
+        effective: Posture,
+    },
+    /// It is not done as things stand, or what is named is not there.
+    Refused {
+        /// One sentence.
+        why: String,
     },
     /// It could not be done.
     Failed {
@@ -148,11 +199,12 @@ pub async fn serve(listener: UnixListener, control: Arc<Control>, stop: Cancella
 }
 
 async fn answer(stream: UnixStream, control: &Control) -> io::Result<()> {
+    let by = stream.peer_cred().map(|peer| user(peer.uid()))?;
     let (read, mut write) = stream.into_split();
     let mut line = String::new();
     AsyncReader::new(read.take(MAX_REQUEST)).read_line(&mut line).await?;
     let answer = match serde_json::from_str::<Request>(&line) {
-        Ok(request) => control.answer(request).await,
+        Ok(request) => control.answer(request, &by).await,
         Err(error) => Answer::Failed { why: format!("that is no request: {error}") },
     };
     let mut text = serde_json::to_vec(&answer)?;
@@ -160,8 +212,27 @@ async fn answer(stream: UnixStream, control: &Control) -> io::Result<()> {
     write.write_all(&text).await
 }
 
+/// A user's name as this machine's own list has it; else the number.
+fn user(uid: u32) -> Arc<str> {
+    let list = std::fs::read_to_string("/etc/passwd").unwrap_or_default();
+    let named = |line: &str| {
+        let mut fields = line.split(':');
+        let name = fields.next()?;
+        (fields.nth(1)?.parse() == Ok(uid)).then(|| name.to_owned())
+    };
+    list.lines().find_map(named).unwrap_or_else(|| format!("user {uid}")).into()
+}
+
+/// An order's answer.
+fn done(result: Result<Arc<str>, NotDone>) -> Answer {
+    match result {
+        Ok(run) => Answer::Done { run },
+        Err(why) => Answer::Refused { why: why.to_string() },
+    }
+}
+
 impl Control {
-    async fn answer(&self, request: Request) -> Answer {
+    async fn answer(&self, request: Request, by: &Arc<str>) -> Answer {
         match request {
             Request::Status => self.status(),
             Request::DeviceCheck { device } => Answer::Device { reply: Box::new(self.engine.check_device(&device).await) },
@@ -170,10 +241,32 @@ impl Control {
                 Ok(found) => Answer::Rows { found: Box::new(found) },
                 Err(why) => Answer::Failed { why },
             },
+            Request::Order { run, wish, because } => done(self.engine.hand().order(Order { of: run, wish, by: by.clone(), because }).await),
+            Request::Begin { playbook, finding, because } => self.begin(playbook, finding, because, by).await,
+            Request::Leases { order } => match self.engine.change_leases(&order, by).await {
+                Ok(told) => Answer::Leases { told },
+                Err(why) => Answer::Refused { why: why.to_string() },
+            },
+            Request::Posture { wanted } => match self.engine.posture(wanted, by).await {
+                Ok((standing, effective)) => Answer::Posture { standing: Box::new(standing), effective },
+                Err(why) => Answer::Refused { why },
+            },
             Request::InventoryReload => match self.reload().await {
                 Ok(devices) => Answer::Inventory { devices },
                 Err(why) => Answer::Failed { why },
             },
+        }
+    }
+
+    async fn begin(&self, playbook: String, finding: String, because: String, by: &Arc<str>) -> Answer {
+        match self.engine.query(Query::Finding { id: finding }).await {
+            Ok(index::Answer { rows: Rows::Finding(story), .. }) => {
+                let order = Order { of: playbook, wish: Wish::Begin(Box::new(story.finding)), by: by.clone(), because };
+                done(self.engine.hand().order(order).await)
+            }
+            Ok(index::Answer { rows: Rows::NotOne(why), .. }) => Answer::Refused { why },
+            Ok(_) => Answer::Failed { why: "the index answers something else".to_owned() },
+            Err(why) => Answer::Failed { why },
         }
     }
 

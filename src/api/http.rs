@@ -18,7 +18,11 @@ use sha2::{Digest, Sha256};
 use tokio::net::TcpListener;
 
 use super::ingest::{self, Ingest};
+use super::runs::{self, Runs};
 use crate::engine::{Engine, Gravity, Status};
+
+/// A name, and the digest of its token.
+pub(super) type Token = (Arc<str>, Arc<[u8; 32]>);
 
 /// What the pages are made from.
 #[derive(Clone)]
@@ -56,7 +60,7 @@ pub async fn bind(listen: SocketAddr) -> io::Result<TcpListener> {
 ///
 /// # Errors
 /// The listener failed for good.
-pub async fn serve(listener: TcpListener, pages: Pages, ingest: Ingest, stop: impl Future<Output = ()> + Send + 'static) -> io::Result<()> {
+pub async fn serve(listener: TcpListener, pages: Pages, ingest: Ingest, runs: Runs, stop: impl Future<Output = ()> + Send + 'static) -> io::Result<()> {
     let router = Router::new()
         .route("/healthz", get(|| async { "ok\n" }))
         .route("/readyz", get(readyz))
@@ -65,6 +69,7 @@ pub async fn serve(listener: TcpListener, pages: Pages, ingest: Ingest, stop: im
         .layer(middleware::from_fn_with_state(pages.clone(), authorise))
         .with_state(pages)
         .merge(ingest::router(ingest))
+        .merge(runs::router(runs))
         .into_make_service_with_connect_info::<SocketAddr>();
     axum::serve(listener, router).with_graceful_shutdown(stop).await
 }
@@ -79,9 +84,15 @@ async fn authorise(State(pages): State<Pages>, request: Request, next: Next) -> 
 }
 
 /// The digest of the bearer token that a request brings.
-pub(super) fn given(headers: &HeaderMap) -> Option<Arc<[u8; 32]>> {
+fn given(headers: &HeaderMap) -> Option<Arc<[u8; 32]>> {
     let (scheme, token) = headers.get(header::AUTHORIZATION)?.to_str().ok()?.split_once(' ')?;
     scheme.eq_ignore_ascii_case("bearer").then(|| Pages::digest(token.trim()))
+}
+
+/// Whose token a request brings. All are compared, and digests of them, so that the time taken tells nothing.
+pub(super) fn whose(tokens: &[Token], headers: &HeaderMap) -> Option<Arc<str>> {
+    let given = given(headers)?;
+    tokens.iter().fold(None, |found, (name, token)| if *token == given { Some(name.clone()) } else { found })
 }
 
 /// 401, and what is asked for.

@@ -16,7 +16,7 @@ use serde::Serialize;
 use serde_json::json;
 use tokio::sync::{Semaphore, watch};
 
-use super::http::{Pages, given, unauthorised};
+use super::http::{Pages, Token, unauthorised, whose};
 use crate::engine::{Gravity, Status};
 use crate::model::Payload;
 use crate::secret::Secret;
@@ -30,9 +30,6 @@ const TURN: Duration = Duration::from_secs(5);
 const BODY: Duration = Duration::from_secs(30);
 /// Seconds after which a request that could not be taken is to be sent again.
 const RETRY_AFTER: &str = "5";
-
-/// A source, and the digest of its token.
-type Token = (Arc<str>, Arc<[u8; 32]>);
 
 /// What requests are answered from.
 #[derive(Clone)]
@@ -117,7 +114,7 @@ impl IntoResponse for Failed {
 
 impl Ingest {
     async fn answer(&self, peer: IpAddr, request: Request, payload: Payload) -> Response {
-        let Some(source) = self.source(request.headers()) else {
+        let Some(source) = whose(&self.tokens, request.headers()) else {
             count("", StatusCode::UNAUTHORIZED);
             return unauthorised();
         };
@@ -127,12 +124,6 @@ impl Ingest {
         };
         count(&source, response.status());
         response
-    }
-
-    /// Whose token a request brings. All are compared, and digests of them, so that the time taken tells nothing.
-    fn source(&self, headers: &HeaderMap) -> Option<Arc<str>> {
-        let given = given(headers)?;
-        self.tokens.iter().fold(None, |found, (source, token)| if *token == given { Some(source.clone()) } else { found })
     }
 
     async fn take(&self, source: &Arc<str>, peer: IpAddr, request: Request, payload: Payload) -> Result<Response, Failed> {

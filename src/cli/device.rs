@@ -1,5 +1,7 @@
 //! `opmas device`: the devices that actions run on.
 
+mod setup_log;
+
 use std::io::{IsTerminal, Write};
 use std::path::Path;
 use std::sync::Arc;
@@ -31,6 +33,8 @@ pub(super) enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Print the commands that make a device send its log to opmas, or run them.
+    SetupLog(setup_log::Arguments),
 }
 
 /// `opmas device add [NAME] root@192.168.1.1[:PORT]`
@@ -62,6 +66,7 @@ pub(super) fn run(config: Option<&Path>, command: &Command) -> Done {
         Command::Add(arguments) => add(&paths, arguments),
         Command::List { json } => list(&paths, *json),
         Command::Check { names, json } => check(&paths, names, *json),
+        Command::SetupLog(arguments) => setup_log::run(config, &paths, arguments),
     }
 }
 

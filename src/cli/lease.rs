@@ -1,10 +1,14 @@
-//! `opmas lease`: what holds on devices.
+//! `opmas lease`: what holds on devices, and for how long.
 
 use std::path::Path;
 
 use super::Done;
-use super::rows::{self, short};
+use super::hand::{self, Why};
+use super::rows;
+use crate::api::control::{Answer, Request};
+use crate::engine::LeaseOrder;
 use crate::index::{LeaseRow, Query, Rows};
+use crate::model::Span;
 
 /// What to do.
 #[derive(clap::Subcommand)]
@@ -15,17 +19,63 @@ pub(super) enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Undo effects at once, and read back that they are gone.
+    End {
+        #[command(flatten)]
+        which: Which,
+    },
+    /// Have effects hold longer than they would.
+    Extend {
+        #[command(flatten)]
+        which: Which,
+        /// By how much, such as `1h`.
+        #[arg(long = "for", value_name = "SPAN")]
+        longer: Span,
+    },
+}
+
+/// Which effects, and why.
+#[derive(clap::Args)]
+pub(super) struct Which {
+    /// One, as `opmas lease list` names it, or the beginning of that.
+    #[arg(required_unless_present = "device")]
+    lease: Option<String>,
+    /// All on this device.
+    #[arg(long)]
+    device: Option<String>,
+    #[command(flatten)]
+    why: Why,
 }
 
 pub(super) fn run(config: Option<&Path>, command: &Command) -> Done {
-    let Command::List { json } = command;
+    let json = match command {
+        Command::List { json } => json,
+        Command::End { which } => return change(config, which, None),
+        Command::Extend { which, longer } => return change(config, which, Some(*longer)),
+    };
     let answer = rows::ask(config, &Query::Leases)?;
     let Rows::Leases(found) = &answer.rows else { return Err(rows::not_one(&answer.rows)) };
-    rows::list(found, answer.more, *json, ["DEVICE", "ACTION", "PARAMETERS", "STATE", "UNTIL", "RUN", "DETAIL"], |lease: &LeaseRow| {
+    rows::list(found, answer.more, *json, ["DEVICE", "ACTION", "PARAMETERS", "STATE", "UNTIL", "LEASE", "DETAIL"], |lease: &LeaseRow| {
         let state = if lease.held { "held" } else { "lost" }.to_owned();
         let params = params(&lease.params);
-        [lease.device.to_string(), lease.action.to_string(), params, state, lease.until.to_string(), short(&lease.run), lease.detail.clone()]
+        [
+            lease.device.to_string(),
+            lease.action.to_string(),
+            params,
+            state,
+            lease.until.to_string(),
+            format!("{}:{}", lease.run, lease.key),
+            lease.detail.clone(),
+        ]
     })
+}
+
+fn change(config: Option<&Path>, which: &Which, longer: Option<Span>) -> Done {
+    let order = LeaseOrder { lease: which.lease.clone(), device: which.device.clone(), longer, because: which.why.because.clone() };
+    match hand::tell(config, &Request::Leases { order })? {
+        Answer::Leases { told } => rows::show(&told.iter().map(|line| crate::alert::visible(line, 1_000) + "\n").collect::<String>()),
+        other => Err(hand::unexpected(&other)),
+    }
 }
 
 /// `duration=1h ip=203.0.113.9`

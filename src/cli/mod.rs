@@ -7,6 +7,8 @@ use std::sync::OnceLock;
 
 use clap::{Parser, Subcommand};
 
+use crate::engine::Wish;
+
 // In the place of the standard ones, which panic where standard output is closed or full.
 macro_rules! println {
     ($($text:tt)*) => { $crate::cli::say(format_args!("{}\n", format_args!($($text)*))) };
@@ -26,11 +28,13 @@ mod device;
 mod eval;
 mod explain;
 mod finding;
+mod hand;
 mod init;
 mod lease;
 mod man;
 mod normalise;
 mod playbook;
+mod posture;
 mod recording;
 mod replay;
 mod rows;
@@ -40,6 +44,7 @@ mod schema;
 mod service;
 mod show;
 mod store;
+mod test;
 
 /// A streaming correlation and playbook engine.
 #[derive(Parser)]
@@ -62,6 +67,8 @@ enum Command {
     Init(init::Arguments),
     /// Read the whole configuration, say what is wrong and who may do what.
     Check,
+    /// Hold the rules against the cases beside them (*.cases.yml).
+    Test(test::Arguments),
     /// Evaluate rules over log lines from standard input, one JSON object a match.
     Eval(eval::Arguments),
     /// Show which part of a rule holds for the events on standard input, and which does not.
@@ -76,10 +83,16 @@ enum Command {
     /// List and show what was found, and what was done about it.
     #[command(subcommand)]
     Finding(finding::Command),
-    /// List playbooks, and their runs with steps and outcomes.
+    /// List playbooks, and their runs with steps and outcomes; run, pause, resume and cancel them.
     #[command(subcommand)]
     Playbook(playbook::Command),
-    /// List what holds on devices.
+    /// Have a run carry out the plan that it waits with.
+    Approve(hand::OneRun),
+    /// End a run that waits for an approval; nothing of its plan is carried out.
+    Deny(hand::OneRun),
+    /// Show or change how far the system may go now.
+    Posture(posture::Arguments),
+    /// List, end and extend what holds on devices.
     #[command(subcommand)]
     Lease(lease::Command),
     /// List what was told and is not over.
@@ -187,6 +200,7 @@ pub fn main() -> ExitCode {
         Command::Demo => demo::run(),
         Command::Init(arguments) => init::run(&arguments),
         Command::Check => check::run(config),
+        Command::Test(arguments) => test::run(&arguments),
         Command::Eval(arguments) => eval::run(&arguments),
         Command::Explain(arguments) => explain::run(&arguments),
         Command::Rule(command) => rule::run(config, &command),
@@ -194,6 +208,9 @@ pub fn main() -> ExitCode {
         Command::Normalise(arguments) => normalise::run(&arguments),
         Command::Finding(command) => finding::run(config, &command),
         Command::Playbook(command) => playbook::run(config, &command),
+        Command::Approve(one) => hand::order(config, &one, Wish::Approve, "goes on as approved"),
+        Command::Deny(one) => hand::order(config, &one, Wish::Deny, "is denied and has ended"),
+        Command::Posture(arguments) => posture::run(config, &arguments),
         Command::Lease(command) => lease::run(config, &command),
         Command::Alert(command) => alert::run(config, &command),
         Command::Delivery(command) => delivery::run(config, &command),

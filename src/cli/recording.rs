@@ -38,7 +38,14 @@ impl Recording {
 
     /// A normaliser that has seen nothing, with the shipped extractors.
     pub(super) fn normaliser(&self) -> Result<Normaliser, Failure> {
-        let extractors = self.extractors(config::shipped_extractors())?;
+        self.normaliser_for(Path::new(""))
+    }
+
+    /// The same with the extractors of a folder with rules, where it has some and no others were named.
+    pub(super) fn normaliser_for(&self, rules: &Path) -> Result<Normaliser, Failure> {
+        let own = rules.join("extractors");
+        let own = Some(own.as_path()).filter(|own| !rules.as_os_str().is_empty() && own.is_dir());
+        let extractors = lay_over(config::shipped_extractors(), self.extractors.as_deref().or(own))?;
         if extractors.is_empty() {
             return Err(Failure::new(Exit::Invalid, "no extractor file loaded; correct those named above"));
         }
@@ -47,17 +54,21 @@ impl Recording {
 
     /// The extractors in `files`, with those of the folder that was named laid over them, by file name. What does not load is named on
     /// standard error.
-    pub(super) fn extractors(&self, mut files: Vec<SourceFile>) -> Result<Extractors, Failure> {
-        if let Some(dir) = &self.extractors {
-            let found = config::tree(dir, |name| name.ends_with(".toml"));
-            let found = found.map_err(|error| Failure::new(Exit::Invalid, format!("cannot read the extractors in {}: {error}", dir.display())))?;
-            found.unreadable.iter().for_each(|wrong| eprintln!("opmas: {wrong}"));
-            let name = |file: &SourceFile| Path::new(&*file.name).file_name().map(ToOwned::to_owned);
-            files.retain(|file| !found.files.iter().any(|over| name(over) == name(file)));
-            files.extend(found.files);
-        }
-        let (extractors, diagnostics) = Extractors::load(&files);
-        diagnostics.iter().for_each(|wrong| eprintln!("opmas: {wrong}"));
-        Ok(extractors)
+    pub(super) fn extractors(&self, files: Vec<SourceFile>) -> Result<Extractors, Failure> {
+        lay_over(files, self.extractors.as_deref())
     }
+}
+
+fn lay_over(mut files: Vec<SourceFile>, dir: Option<&Path>) -> Result<Extractors, Failure> {
+    if let Some(dir) = dir {
+        let found = config::tree(dir, |name| name.ends_with(".toml"));
+        let found = found.map_err(|error| Failure::new(Exit::Invalid, format!("cannot read the extractors in {}: {error}", dir.display())))?;
+        found.unreadable.iter().for_each(|wrong| eprintln!("opmas: {wrong}"));
+        let name = |file: &SourceFile| Path::new(&*file.name).file_name().map(ToOwned::to_owned);
+        files.retain(|file| !found.files.iter().any(|over| name(over) == name(file)));
+        files.extend(found.files);
+    }
+    let (extractors, diagnostics) = Extractors::load(&files);
+    diagnostics.iter().for_each(|wrong| eprintln!("opmas: {wrong}"));
+    Ok(extractors)
 }

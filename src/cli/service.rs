@@ -13,6 +13,7 @@ use super::{Done, Exit, Failure};
 use crate::api::control::{self, Control};
 use crate::api::http::{self, Pages};
 use crate::api::ingest::Ingest;
+use crate::api::runs::Runs;
 use crate::config::Setup;
 use crate::engine::{self, Engine, Gravity, Status};
 
@@ -55,6 +56,7 @@ where
     let ingest = Ingest::new(&setup.source_tokens().map_err(|error| invalid(&error))?, to_doors, status.clone());
     let started = Arc::new(OnceLock::new());
     let pages = Pages { status: status.clone(), metrics: metrics.clone(), token, engine: started.clone() };
+    let runs = Runs::new(&setup.api_tokens().map_err(|error| invalid(&error))?, started.clone());
     let listener = http::bind(listen).await.map_err(|error| invalid(&error))?;
     // From here on it no longer ends the process.
     let hangup = signal(SignalKind::hangup()).map_err(|error| invalid(&error))?;
@@ -62,7 +64,7 @@ where
     let stopped = stop.clone();
     status.set("start", Gravity::NotReady, "starting");
     // From here on `/readyz` says why it is not ready yet.
-    let mut http = tokio::spawn(http::serve(listener, pages, ingest, async move { stopped.cancelled().await }));
+    let mut http = tokio::spawn(http::serve(listener, pages, ingest, runs, async move { stopped.cancelled().await }));
     let mut ended = Ended::new().map_err(|error| invalid(&error))?;
     let engine = tokio::select! {
         engine = engine::start(setup, status) => Arc::new(engine.map_err(|error| invalid(&error))?),

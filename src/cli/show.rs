@@ -39,6 +39,10 @@ pub(super) fn log(decided: &Decided) {
         Decided::Alert { change: AlertChange::Resolved, alert, reason, .. } => {
             tracing::info!(alert = %alert.id, route = %alert.route, channel = %alert.channel, findings = alert.count, "alert over: {reason}");
         }
+        Decided::Answered { run, approved, by, because, .. } => tracing::info!(%run, approved, %by, "answer: {}", visible(because, 1_000)),
+        Decided::Posture { set, by, because, .. } => {
+            tracing::warn!(posture = set.as_ref().map_or("as configured", |set| set.posture.word()), %by, "posture: {}", visible(because, 1_000))
+        }
         _ => {}
     }
 }

@@ -13,6 +13,7 @@ use crate::diag::{self, Diagnostic, Place};
 use crate::journal::{DeadConfig, LedgerConfig, SpoolConfig};
 use crate::model::Span;
 use crate::publish::{ForwardConfig, Origin, PublishConfig, Unfit};
+use crate::secret::SecretSource;
 use crate::source::SourceConfig;
 
 /// The whole of `opmas.toml`. Relative paths are relative to its folder.
@@ -55,6 +56,9 @@ pub struct Settings {
     /// Where `/readyz` and `/metrics` are served.
     #[serde(default)]
     pub http: HttpConfig,
+    /// Who may answer runs over HTTP.
+    #[serde(default)]
+    pub api: ApiConfig,
     /// How leases are looked after.
     #[serde(default)]
     pub lease: LeaseConfig,
@@ -78,6 +82,14 @@ impl Default for HealthConfig {
     fn default() -> HealthConfig {
         HealthConfig { every: Span::secs(60) }
     }
+}
+
+/// `[api]`
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ApiConfig {
+    /// `[api.token.NAME]`: a bearer token in a file or an environment variable; the name is who answers.
+    pub token: BTreeMap<String, SecretSource>,
 }
 
 /// `[lease]`
@@ -203,6 +215,7 @@ impl Settings {
             }
         }
         self.broker.values_mut().for_each(|broker| broker.resolve(base));
+        self.api.token.values_mut().filter_map(SecretSource::path).for_each(|path| *path = base.join(&*path));
         self.data_dir = base.join(&self.data_dir);
         if let Some(path) = &mut self.http.token_file {
             *path = base.join(&*path);

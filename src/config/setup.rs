@@ -138,6 +138,29 @@ impl Setup {
         Ok(tokens)
     }
 
+    /// The bearer tokens that may answer runs, by their names.
+    ///
+    /// # Errors
+    /// One cannot be read, or is another one's too.
+    pub fn api_tokens(&self) -> Result<Vec<(Arc<str>, Secret)>, Diagnostic> {
+        let mut tokens: Vec<(Arc<str>, Secret)> = self.source_tokens()?;
+        tokens.extend(self.token()?.map(|token| ("[http]".into(), token)));
+        let others = tokens.len();
+        for (name, source) in &self.settings.api.token {
+            let table = format!("api.token.{name}");
+            let wrong = |what: String| {
+                Diagnostic::new(self.paths.file.display().to_string(), Place::of_key_in(&self.text, &table, "file"), format!("[{table}]: {what}"))
+                    .help("write a long random word into a file of its own, and name it: file = \"secrets/NAME.token\"")
+            };
+            let token = Secret::new(source.read().map_err(|error| wrong(error.to_string()))?.expose().trim());
+            if token.expose().is_empty() || tokens.iter().any(|(_, other)| *other == token) {
+                return Err(wrong("the token is empty, or another one's too".to_owned()));
+            }
+            tokens.push((name.as_str().into(), token));
+        }
+        Ok(tokens.split_off(others))
+    }
+
     fn secret(&self, table: &str, path: &Path) -> Result<Secret, Diagnostic> {
         let empty = || self.wrong_token(table, &format!("{} is empty", path.display()));
         let read = SecretSource::File(path.to_owned()).read().map_err(|error| match error {

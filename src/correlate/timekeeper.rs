@@ -97,6 +97,12 @@ impl Timekeeper {
         }
     }
 
+    /// Whether an entry of this time is believed at once, however its time is judged.
+    #[must_use]
+    pub fn is_believed(&self, stream: &str, time: Time, arrival: Option<Time>) -> bool {
+        arrival.is_some() || self.streams.get(stream).is_some_and(|state| !Stream::is_jump(state.newest, time))
+    }
+
     /// Judges the stamp of the entry `seq`. With an arrival clock (`arrival`) it is believed, as [`Timekeeper::restamped`] has seen to it;
     /// without one a jump ahead waits for a later record of its stream.
     pub fn judge(&mut self, stream: &Arc<str>, seq: u64, time: Time, arrival: Option<Time>) -> Judgement {

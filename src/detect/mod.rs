@@ -17,7 +17,7 @@ use serde_json::{Map, Value};
 
 pub use self::explain::explain;
 pub use self::scan::{Ready, Scan};
-use crate::model::{Event, LogSource};
+use crate::model::{Event, LogSource, Time};
 use crate::normalise::Tape;
 use crate::sigma::RuleSet;
 
@@ -39,6 +39,18 @@ pub struct Room {
     /// The event's fields.
     pub tape: Tape,
     scratch: Scratch,
+    /// The time that was written last, and how.
+    written: Option<(Time, String)>,
+}
+
+impl Room {
+    fn add_timestamp(&mut self, time: Time) {
+        let (_, text) = match self.written.take().filter(|(last, _)| *last == time) {
+            Some(written) => self.written.insert(written),
+            None => self.written.insert((time, time.to_string())),
+        };
+        self.tape.add("timestamp", text);
+    }
 }
 
 /// All detection rules of a set, as one network.
@@ -66,26 +78,34 @@ impl Detector {
     /// As [`Detector::matches`], with room that is kept from one event to the next.
     #[must_use]
     pub fn matches_with(&self, event: &Event, mode: LogsourceMode, room: &mut Room) -> Vec<usize> {
-        self.matches_fields(&event.fields, &event.logsource, mode, room)
+        self.matches_fields(&event.fields, None, &event.logsource, mode, room)
     }
 
-    /// As [`Detector::matches_with`], for the fields of an event to come.
+    /// As [`Detector::matches_with`], for the fields of an event to come, which has yet to get its `timestamp`, if one is given.
     #[must_use]
-    pub fn matches_fields(&self, fields: &Map<String, Value>, source: &LogSource, mode: LogsourceMode, room: &mut Room) -> Vec<usize> {
+    pub fn matches_fields(&self, fields: &Map<String, Value>, timestamp: Option<Time>, source: &LogSource, mode: LogsourceMode, room: &mut Room) -> Vec<usize> {
         room.tape.fill(spaces::without(fields).as_ref().unwrap_or(fields));
+        timestamp.into_iter().for_each(|time| room.add_timestamp(time));
         self.network.matches(&room.tape, logsource::of_fields(fields, source, mode), &mut room.scratch)
     }
 
-    /// As [`Detector::matches`], for the object on the room's tape, whose keys have no spaces.
+    /// As [`Detector::matches_fields`], for the object on the room's tape, whose keys have no spaces.
     #[must_use]
-    pub fn matches_tape(&self, mode: LogsourceMode, room: &mut Room) -> Vec<usize> {
+    pub fn matches_tape(&self, timestamp: Option<Time>, mode: LogsourceMode, room: &mut Room) -> Vec<usize> {
+        timestamp.into_iter().for_each(|time| room.add_timestamp(time));
         self.network.matches(&room.tape, logsource::of_object(room.tape.root(), mode), &mut room.scratch)
     }
 
     /// Whether one more value, in a field of this name, can change nothing for any rule.
     #[must_use]
     pub fn is_inert(&self, field: &str, value: &Value, room: &mut Room) -> bool {
-        (field == "timestamp" && self.times_are_inert) || value.as_str().is_some_and(|text| self.network.is_inert(field, text, &mut room.scratch))
+        match value {
+            Value::String(_) if field == "timestamp" && self.times_are_inert => true,
+            Value::String(text) => self.network.is_inert(field, text, &mut room.scratch),
+            // Keywords look at texts alone.
+            Value::Number(_) | Value::Bool(_) | Value::Null => self.network.is_unnamed(field),
+            Value::Array(_) | Value::Object(_) => false,
+        }
     }
 
     /// Whether a field `timestamp` can change anything for some rule: one names it, or looks through all strings for what a time may hold.

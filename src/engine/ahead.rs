@@ -3,10 +3,24 @@
 use std::sync::{Arc, Mutex};
 
 use super::effects::lock;
-use super::pipeline::Compiled;
 use crate::correlate;
+use crate::detect::Detector;
 use crate::diag::SourceFile;
 use crate::model::Revision;
+use crate::sigma::RuleSet;
+
+/// A set of rules, ready for [`super::Pipeline::set_rules`].
+#[derive(Debug)]
+pub struct Compiled {
+    pub(super) rules: Arc<RuleSet>,
+    pub(super) detector: Detector,
+}
+
+impl From<Arc<RuleSet>> for Compiled {
+    fn from(rules: Arc<RuleSet>) -> Compiled {
+        Compiled { detector: Detector::new(&rules), rules }
+    }
+}
 
 /// What was compiled last, with its revision: the reloader puts it there, the detection thread takes it.
 #[derive(Clone, Debug, Default)]

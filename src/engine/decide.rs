@@ -212,6 +212,7 @@ pub(super) fn caused(content: &Content, outbox: &Outbox, alerts: &Alerts, findin
         revision: playbook.revision.clone(),
         finding: finding.id.clone(),
         at: now,
+        by_hand: None,
     });
     let intended = intend(outbox, alerts, &content.channels, &finding, &content.routes.route(&finding), now);
     let names: Vec<&str> = triggered.iter().map(|playbook| &*playbook.name).collect();

@@ -9,11 +9,12 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use super::effects::Effects;
 use super::hands::Hands;
 use super::status::{Gravity, Status};
 use crate::config::Content;
 use crate::executor::{Reply, Request};
-use crate::model::OutcomeState;
+use crate::model::{OutcomeState, Posture};
 
 /// Devices that are looked at once.
 const MAX_AT_ONCE: usize = 8;
@@ -24,13 +25,14 @@ const UNWELL: Duration = Duration::from_secs(30);
 /// How often it is looked for devices whose time has come.
 const LOOK: Duration = Duration::from_secs(5);
 
-/// Looks at devices until `stop`.
-pub(super) async fn run(hands: Arc<Hands>, mut content: watch::Receiver<Arc<Content>>, status: Status, stop: CancellationToken) {
+/// Looks at devices until `stop`, while something may be carried out on them.
+pub(super) async fn run(effects: Arc<Effects>, hands: Arc<Hands>, mut content: watch::Receiver<Arc<Content>>, status: Status, stop: CancellationToken) {
     let mut due: BTreeMap<Arc<str>, Instant> = BTreeMap::new();
     let mut looking = JoinSet::new();
     let mut inventory = content.borrow().inventory.clone();
     loop {
-        let names: Vec<Arc<str>> = inventory.devices.iter().map(|device| device.name.clone()).collect();
+        let idle = effects.posture() == Posture::Observe;
+        let names: Vec<Arc<str>> = inventory.devices.iter().filter(|_| !idle).map(|device| device.name.clone()).collect();
         for gone in due.keys().filter(|name| !names.contains(name)) {
             status.clear(&part(gone));
         }

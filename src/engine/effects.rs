@@ -10,12 +10,13 @@ use tokio_util::sync::CancellationToken;
 use super::index::Feed;
 use super::open::OpenFindings;
 use super::policy::Used;
+use super::posture::PostureState;
 use super::status::{Gravity, Status};
 use crate::action::{Budgets, Leases};
 use crate::alert::{Alerts, Outbox};
 use crate::clock;
 use crate::journal::{Content, DataDir, Ledger, LedgerConfig, LedgerHash, LedgerPlace, LedgerReader, LedgerRecovery, Old, OpenError, ReadError};
-use crate::model::{Decided, Time};
+use crate::model::{Decided, Posture, Time};
 
 /// How long an append that the disk refused waits before it is tried again.
 const RETRY: Duration = Duration::from_millis(500);
@@ -41,6 +42,8 @@ pub(super) struct Effects {
     pub(super) budgets: Mutex<Budgets>,
     /// Findings that are being worked on.
     pub(super) open: Mutex<OpenFindings>,
+    /// How far the system may go; those who follow it are woken when it is set.
+    pub(super) posture: watch::Sender<PostureState>,
     /// Wakes the deliveries.
     pub(super) delivery_news: Notify,
     /// Wakes the leases.
@@ -96,6 +99,7 @@ impl Effects {
             leases: Mutex::new(state.leases),
             budgets: Mutex::new(state.budgets),
             open: Mutex::new(state.open),
+            posture: watch::Sender::new(state.posture),
             delivery_news: Notify::new(),
             lease_news: Notify::new(),
             alert_news: Notify::new(),
@@ -218,7 +222,12 @@ impl Effects {
 
     /// What steps have used up until now.
     pub(super) fn used(&self) -> Used<'_> {
-        Used { leases: &self.leases, budgets: &self.budgets, now: clock::now() }
+        Used { leases: &self.leases, budgets: &self.budgets, posture: self.posture(), now: clock::now() }
+    }
+
+    /// How far the system may go now.
+    pub(super) fn posture(&self) -> Posture {
+        self.posture.borrow().now(clock::now())
     }
 
     /// Takes a record in that was just appended.
@@ -228,6 +237,7 @@ impl Effects {
         lock(&self.alerts).apply(decided);
         lock(&self.budgets).apply(decided);
         lock(&self.open).apply(decided);
+        self.posture.send_if_modified(|posture| posture.apply(decided));
     }
 }
 
@@ -239,12 +249,14 @@ pub(super) struct State {
     pub(super) leases: Leases,
     pub(super) budgets: Budgets,
     pub(super) open: OpenFindings,
+    pub(super) posture: PostureState,
 }
 
 impl State {
     /// Before any record.
-    pub(super) fn new(outbox: Outbox, leases: Leases) -> State {
-        State { outbox, alerts: Alerts::default(), leases, budgets: Budgets::default(), open: OpenFindings::default() }
+    pub(super) fn new(outbox: Outbox, leases: Leases, configured: Posture) -> State {
+        let posture = PostureState { configured, last: None };
+        State { outbox, posture, alerts: Alerts::default(), leases, budgets: Budgets::default(), open: OpenFindings::default() }
     }
 
     pub(super) fn apply(&mut self, decided: &Decided) {
@@ -253,6 +265,7 @@ impl State {
         self.alerts.apply(decided);
         self.budgets.apply(decided);
         self.open.apply(decided);
+        self.posture.apply(decided);
     }
 }
 

@@ -10,15 +10,18 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use super::effects::{Effects, lock};
+use super::hand::{Hand, NotDone};
 use super::hands::Hands;
 use super::health::Observer;
+use super::leases::{self, LeaseOrder};
+use super::posture::{self, PostureState, Wanted};
 use super::reload;
 use super::status::Status;
 use crate::config::Content;
 use crate::executor::{Reply, Request};
 use crate::index::{Answer, Query};
 use crate::journal::{LedgerHash, SpoolHandle};
-use crate::model::{Decided, Inventory};
+use crate::model::{Decided, Inventory, Posture};
 use crate::source::Batch;
 use crate::source::http::Door;
 
@@ -30,6 +33,7 @@ pub struct Engine {
     pub(super) status: Status,
     pub(super) effects: Arc<Effects>,
     pub(super) hands: Arc<Hands>,
+    pub(super) hand: Hand,
     pub(super) reload: mpsc::Sender<reload::Asked>,
     pub(super) spool: Arc<Mutex<Option<SpoolHandle>>>,
     pub(super) batches: mpsc::Sender<Batch>,
@@ -109,6 +113,31 @@ impl Engine {
         let Some(feed) = self.effects.index.get().cloned() else { return Err("the index is not there yet".to_owned()) };
         // It waits for the thread, which may be catching up.
         tokio::task::spawn_blocking(move || feed.query(query, head)).await.unwrap_or_else(|error| Err(error.to_string()))
+    }
+
+    /// The way to the runs, for what persons want of them.
+    #[must_use]
+    pub fn hand(&self) -> Hand {
+        self.hand.clone()
+    }
+
+    /// Ends or extends effects by hand; a sentence for each.
+    ///
+    /// # Errors
+    /// There is no such effect, or it cannot be extended so.
+    pub async fn change_leases(&self, order: &LeaseOrder, by: &str) -> Result<Vec<String>, NotDone> {
+        leases::by_hand(&self.effects, order, by).await
+    }
+
+    /// How far the system may go, after the change that is wanted.
+    ///
+    /// # Errors
+    /// It may not be so, or cannot be recorded: one sentence.
+    pub async fn posture(&self, wanted: Option<Wanted>, by: &Arc<str>) -> Result<(PostureState, Posture), String> {
+        if let Some(wanted) = wanted {
+            posture::change(&self.effects, wanted, by).await?;
+        }
+        Ok((self.effects.posture.borrow().clone(), self.effects.posture()))
     }
 
     /// Asks the executor how a device can be reached.

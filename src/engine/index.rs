@@ -265,11 +265,18 @@ mod tests {
     use crate::model::{FindingId, Time};
 
     fn run(n: usize) -> Decided {
-        Decided::Run { run: format!("{n:016x}").into(), playbook: "p".into(), revision: "r".into(), finding: FindingId::new(&["f"]), at: Time(0) }
+        Decided::Run {
+            run: format!("{n:016x}").into(),
+            playbook: "p".into(),
+            revision: "r".into(),
+            finding: FindingId::new(&["f"]),
+            at: Time(0),
+            by_hand: None,
+        }
     }
 
     fn runs(feed: &Feed, head: u64) -> Vec<String> {
-        match feed.query(Query::Runs { limit: 1_000 }, head).unwrap().rows {
+        match feed.query(Query::Runs { state: None, limit: 1_000 }, head).unwrap().rows {
             Rows::Runs(rows) => rows.iter().map(|row| row.run.to_string()).collect(),
             other => panic!("{other:?}"),
         }

@@ -4,27 +4,55 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::effects::{Effects, lock};
+use super::hand::{NotDone, said};
 use super::hands::Hands;
 use super::status::{Gravity, Status};
-use crate::action::{LeaseOp, LeaseWork, Posture};
+use crate::action::{Guard, GuardConfig, Lease, LeaseId, LeaseOp, LeaseWork};
 use crate::clock;
+use crate::config::Content;
 use crate::executor::{Request, Task};
-use crate::model::{Outcome, OutcomeState, Verdict};
+use crate::model::{LeaseChange, Outcome, OutcomeState, Posture, Span, Verdict};
 
 /// Longest sleep between two looks at the leases.
 const LOOK: Duration = Duration::from_secs(60);
 
+/// How long a person waits for what the device says.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// How often it is looked whether it has said so.
+const GLANCE: Duration = Duration::from_millis(50);
+
+/// What must not be touched, as the configuration and the inventory have it now.
+pub(super) struct Protected {
+    pub(super) guard: GuardConfig,
+    pub(super) content: watch::Receiver<Arc<Content>>,
+}
+
+impl Protected {
+    /// Ends what acts on an address that is protected by now.
+    async fn look(&mut self, effects: &Effects) {
+        let guard = Guard::new(&self.guard, &self.content.borrow_and_update().inventory, []);
+        let over = lock(&effects.leases).protected(&guard, clock::now());
+        if !over.is_empty() {
+            tracing::warn!(effects = over.len(), "effects act on addresses that are protected by now, and are ended");
+            effects.record(over).await;
+        }
+    }
+}
+
 /// Looks after leases until `stop`; then waits for what is under way.
-pub(super) async fn run(effects: Arc<Effects>, hands: Arc<Hands>, posture: Posture, status: Status, stop: CancellationToken) {
+pub(super) async fn run(effects: Arc<Effects>, hands: Arc<Hands>, mut protected: Protected, status: Status, stop: CancellationToken) {
     let mut under_way = JoinSet::new();
     let mut told = BTreeSet::new();
+    protected.look(&effects).await;
     while !stop.is_cancelled() {
         for work in lock(&effects.leases).due(clock::now()) {
-            under_way.spawn(carry_out(effects.clone(), hands.clone(), posture, work));
+            under_way.spawn(carry_out(effects.clone(), hands.clone(), work));
         }
         told = tell(&effects, &status, &told);
         let wake = lock(&effects.leases).wakes();
@@ -33,13 +61,14 @@ pub(super) async fn run(effects: Arc<Effects>, hands: Arc<Hands>, posture: Postu
             () = tokio::time::sleep(sleep) => {}
             () = effects.lease_news.notified() => {}
             Some(_) = under_way.join_next() => {}
+            Ok(()) = protected.content.changed() => protected.look(&effects).await,
             () = stop.cancelled() => {}
         }
     }
     while under_way.join_next().await.is_some() {}
 }
 
-async fn carry_out(effects: Arc<Effects>, hands: Arc<Hands>, posture: Posture, work: LeaseWork) {
+async fn carry_out(effects: Arc<Effects>, hands: Arc<Hands>, work: LeaseWork) {
     let task = Task {
         id: format!("lease:{}:{}", work.id.device, work.id.effect).into(),
         device: work.id.device.clone(),
@@ -50,7 +79,7 @@ async fn carry_out(effects: Arc<Effects>, hands: Arc<Hands>, posture: Posture, w
     let request = match work.op {
         LeaseOp::Verify => Some(Request::Verify(task)),
         // What was armed when it was granted and is not any more is not put back; it still ends.
-        LeaseOp::Reassert => (posture != Posture::Observe && clock::now() < work.until).then_some(Request::Apply(task)),
+        LeaseOp::Reassert => (effects.posture() != Posture::Observe && clock::now() < work.until).then_some(Request::Apply(task)),
         LeaseOp::End => Some(Request::Undo(task)),
     };
     let outcome = match request {
@@ -69,6 +98,76 @@ async fn carry_out(effects: Arc<Effects>, hands: Arc<Hands>, posture: Posture, w
 fn not_put_back() -> Outcome {
     let detail = "the posture is observe: it is not put back".to_owned();
     Outcome { state: OutcomeState::Refused, detail, at: clock::now(), took_ms: 0, until: None }
+}
+
+/// What a person wants of leases, and of which: those that are given must both fit.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct LeaseOrder {
+    /// A lease's name, or the unique beginning of it.
+    pub lease: Option<String>,
+    /// All of this device.
+    pub device: Option<String>,
+    /// They hold so much longer; without it they end now.
+    pub longer: Option<Span>,
+    /// Why; may be empty.
+    pub because: String,
+}
+
+/// Does it, waits a while for the devices, and gives a sentence for each lease.
+///
+/// # Errors
+/// There is none, several begin so, or one would hold longer than its action allows.
+pub(super) async fn by_hand(effects: &Effects, order: &LeaseOrder, by: &str) -> Result<Vec<String>, NotDone> {
+    let (records, ids) = changes(effects, order, by)?;
+    if !effects.record(records).await {
+        return Err(NotDone::NotNow("it cannot be recorded".to_owned()));
+    }
+    let waits = |id: &LeaseId| lock(&effects.leases).get(id).is_some_and(|lease| !lease.is_settled(clock::now()) && lease.trouble.is_none());
+    let all_said = async {
+        while ids.iter().any(waits) {
+            tokio::time::sleep(GLANCE).await;
+        }
+    };
+    // What has not been said by then is told as it is.
+    let _ = tokio::time::timeout(PATIENCE, all_said).await;
+    Ok(ids.iter().map(|id| as_it_is(lock(&effects.leases).get(id), id)).collect())
+}
+
+fn changes(effects: &Effects, order: &LeaseOrder, by: &str) -> Result<(Vec<crate::model::Decided>, Vec<LeaseId>), NotDone> {
+    let (now, leases) = (clock::now(), lock(&effects.leases));
+    let named = |lease: &&Lease| order.lease.as_ref().is_none_or(|name| lease.name().starts_with(&**name));
+    let there = |lease: &&Lease| order.device.as_ref().is_none_or(|device| *lease.id.device == **device);
+    let found: Vec<&Lease> = leases.active().filter(named).filter(there).collect();
+    match found.len() {
+        0 => return Err(NotDone::Unknown("there is no such effect; see `opmas lease list`".to_owned())),
+        1 => {}
+        _ if order.lease.is_some() => return Err(NotDone::Unknown("several effects have a name that begins so; give more of it".to_owned())),
+        _ => {}
+    }
+    let change = |lease: &&Lease| match order.longer {
+        None => Ok(lease.changed(LeaseChange::Revoked, now, now, &said("ended", by, &order.because))),
+        Some(longer) => {
+            let until = lease.until.max(now).plus(longer);
+            match leases.longest(&lease.id.action) {
+                Some(longest) if until.since(now) > longest => Err(NotDone::NotNow(format!("{} holds {longest} at most", lease.id.action))),
+                _ => Ok(lease.changed(LeaseChange::Extended, until, now, &said("extended", by, &order.because))),
+            }
+        }
+    };
+    let records = found.iter().map(change).collect::<Result<_, _>>()?;
+    Ok((records, found.iter().map(|lease| lease.id.clone()).collect()))
+}
+
+fn as_it_is(lease: Option<&Lease>, id: &LeaseId) -> String {
+    let what = format!("{} {} on {}", id.action, id.effect, id.device);
+    match lease {
+        None => format!("{what}: ended, and read back that it is gone"),
+        Some(lease) => match (&lease.trouble, clock::now() < lease.until) {
+            (None, true) => format!("{what}: holds until {}; {}", lease.until, lease.detail),
+            (Some(why), true) => format!("{what}: is to hold until {}, but {why}", lease.until),
+            (trouble, false) => format!("{what}: is being ended; {}", trouble.as_deref().unwrap_or("the device has not answered yet")),
+        },
+    }
 }
 
 /// Says in the status which devices have trouble, and takes back what it said of others. Gives the parts that it speaks of now.

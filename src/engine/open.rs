@@ -26,8 +26,8 @@ struct Open {
     needed_by: BTreeSet<Arc<str>>,
     /// Steps without an outcome yet, by run and key.
     steps: BTreeMap<(Arc<str>, Arc<str>), Step>,
-    /// Playbooks that run, by run.
-    runs: BTreeMap<Arc<str>, Arc<str>>,
+    /// Playbooks that run, by run; what they wait for a person with.
+    runs: BTreeMap<Arc<str>, (Arc<str>, Option<String>)>,
     /// What was done, a sentence each.
     done: Vec<String>,
 }
@@ -36,20 +36,14 @@ impl OpenFindings {
     /// Takes a record in.
     pub(super) fn apply(&mut self, decided: &Decided) {
         match decided {
-            Decided::Finding { finding } if self.findings.len() < MAX_OPEN => {
-                let open = Open {
-                    finding: Arc::new((**finding).clone()),
-                    needed_by: BTreeSet::new(),
-                    steps: BTreeMap::new(),
-                    runs: BTreeMap::new(),
-                    done: Vec::new(),
-                };
-                self.findings.insert(finding.id.clone(), open);
-            }
-            Decided::Run { run, playbook, finding, .. } => {
+            Decided::Finding { finding } if self.findings.len() < MAX_OPEN => drop(self.findings.insert(finding.id.clone(), Open::new(finding))),
+            Decided::Run { run, playbook, finding, by_hand, .. } => {
+                if let Some(by_hand) = by_hand {
+                    self.findings.entry(finding.clone()).or_insert_with(|| Open::new(&by_hand.finding));
+                }
                 self.need(run, finding);
                 if let Some(open) = self.by(run) {
-                    open.runs.insert(run.clone(), playbook.clone());
+                    open.runs.insert(run.clone(), (playbook.clone(), None));
                 }
             }
             // The newest: those before it were told, or are counted.
@@ -84,30 +78,31 @@ impl OpenFindings {
     /// What was done about an open finding, a sentence each, and what is still under way.
     pub(super) fn done(&self, id: &FindingId) -> Vec<String> {
         let Some(open) = self.findings.get(id) else { return Vec::new() };
-        let under_way = open.runs.values().map(|playbook| format!("{playbook}: under way"));
+        let under_way = open.runs.values().map(|(playbook, waits)| format!("{playbook}: {}", waits.as_deref().unwrap_or("under way")));
         open.done.iter().cloned().chain(under_way).collect()
     }
 
     /// Whether a playbook still runs for an open finding.
     pub(super) fn is_under_way(&self, id: &FindingId) -> bool {
-        self.findings.get(id).is_some_and(|open| !open.runs.is_empty())
+        self.findings.get(id).is_some_and(|open| open.runs.values().any(|(_, waits)| waits.is_none()))
     }
 
     fn moved(&mut self, run: &Arc<str>, state: RunState, reason: &str) {
-        if state == RunState::Running {
+        if !state.is_end() {
+            if let Some((_, waits)) = self.by(run).and_then(|open| open.runs.get_mut(run)) {
+                *waits = (state != RunState::Running).then(|| format!("{} {reason}", word(state)));
+            }
             return;
         }
         if let Some(open) = self.by(run)
-            && let Some(playbook) = open.runs.remove(run)
+            && let Some((playbook, _)) = open.runs.remove(run)
         {
             let said = open.done.iter().any(|sentence| sentence.starts_with(&*playbook));
             if (state != RunState::Done || !said) && open.done.len() < MAX_DONE {
                 open.done.push(format!("{playbook}: {}: {reason}", word(state)));
             }
         }
-        if state != RunState::Waiting {
-            self.release(run);
-        }
+        self.release(run);
     }
 
     fn by(&mut self, run: &Arc<str>) -> Option<&mut Open> {
@@ -146,6 +141,12 @@ impl OpenFindings {
     }
 }
 
+impl Open {
+    fn new(finding: &Finding) -> Open {
+        Open { finding: Arc::new(finding.clone()), needed_by: BTreeSet::new(), steps: BTreeMap::new(), runs: BTreeMap::new(), done: Vec::new() }
+    }
+}
+
 /// An alert has the id of its first delivery.
 fn by_alert(id: &str) -> Arc<str> {
     format!("alert {id}").into()
@@ -157,14 +158,21 @@ fn word(state: RunState) -> &'static str {
         RunState::Done => "done",
         RunState::Failed => "failed",
         RunState::Diverged => "stopped for a person to look",
-        RunState::Waiting => "waits",
+        RunState::Waiting => "waits for a person",
+        RunState::Paused => "is held:",
+        RunState::Cancelled => "cancelled",
     }
 }
 
 /// `block_source: block_ip ip=203.0.113.9 duration=1h on ap1: enforced, …`
 pub(super) fn sentence(step: &Step, state: OutcomeState, detail: &str) -> String {
+    let word = serde_json::to_value(state).ok().and_then(|v| v.as_str().map(str::to_owned)).unwrap_or_default();
+    format!("{}: {}: {word}, {detail}", step.playbook, asked(step))
+}
+
+/// `block_ip ip=203.0.113.9 duration=1h on ap1`
+pub(super) fn asked(step: &Step) -> String {
     let params: Vec<String> =
         step.params.iter().map(|(name, value)| format!("{name}={}", value.as_str().map_or_else(|| value.to_string(), str::to_owned))).collect();
-    let word = serde_json::to_value(state).ok().and_then(|v| v.as_str().map(str::to_owned)).unwrap_or_default();
-    format!("{}: {} {} on {}: {word}, {detail}", step.playbook, step.action, params.join(" "), step.device)
+    format!("{} {} on {}", step.action, params.join(" "), step.device)
 }

@@ -7,6 +7,8 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+pub use super::ahead::Compiled;
+use super::draft::{Draft, Drafter};
 use super::tally::Tally;
 use crate::correlate::{self, Correlator, Counters, Fired, Judgement, Limits, State, Timekeeper, Told, WireEvent};
 use crate::detect::{Detector, LogsourceMode, Room};
@@ -89,27 +91,6 @@ impl Snapshot {
         let mut bytes = MAGIC.to_vec();
         bytes.extend_from_slice(&VERSION.to_be_bytes());
         Ok(postcard::to_extend(self, bytes)?)
-    }
-}
-
-/// What a record says by itself, before its time and its place are known.
-enum Draft {
-    /// No rule holds for it, and only its time counts.
-    Quiet(Glance),
-    /// With the rules that hold for its fields as they are so far.
-    Parsed(Box<Parsed>, Vec<usize>),
-}
-
-/// A set of rules, ready for [`Pipeline::set_rules`].
-#[derive(Debug)]
-pub struct Compiled {
-    rules: Arc<RuleSet>,
-    detector: Detector,
-}
-
-impl From<Arc<RuleSet>> for Compiled {
-    fn from(rules: Arc<RuleSet>) -> Compiled {
-        Compiled { detector: Detector::new(&rules), rules }
     }
 }
 
@@ -212,7 +193,7 @@ impl Pipeline {
         match &entry.body {
             EntryBody::Record(record) => {
                 let mut rooms = std::mem::take(&mut self.rooms);
-                let found = rooms.first_mut().map(|room| self.complete(entry.seq, record, self.draft(record, room), room));
+                let found = rooms.first_mut().map(|room| self.complete(entry.seq, record, self.drafter().draft(record, room), room));
                 self.rooms = rooms;
                 found.unwrap_or_default()
             }
@@ -232,7 +213,7 @@ impl Pipeline {
             return entries.iter().flat_map(|entry| self.one(entry)).collect();
         }
         let mut rooms = std::mem::take(&mut self.rooms);
-        let drafts = self.drafts(entries, &mut rooms);
+        let drafts = self.drafter().spread(entries, &mut rooms);
         let mut found = Vec::new();
         for (entry, draft) in entries.iter().zip(drafts) {
             match (&entry.body, draft, rooms.first_mut()) {
@@ -244,77 +225,41 @@ impl Pipeline {
         found
     }
 
-    fn drafts(&self, entries: &[Entry], rooms: &mut [Room]) -> Vec<Option<Draft>> {
-        let one = |entry: &Entry, room: &mut Room| match &entry.body {
-            EntryBody::Record(record) => Some(self.draft(record, room)),
-            EntryBody::Tick(_) | EntryBody::Revision(_) => None,
-        };
-        let each = |share: &[Entry], room: &mut Room| share.iter().map(|entry| one(entry, room)).collect::<Vec<_>>();
-        let shares = entries.chunks(entries.len().div_ceil(rooms.len()).max(1));
-        std::thread::scope(|scope| {
-            let threads: Vec<_> = shares.zip(rooms).map(|(share, room)| (share, scope.spawn(move || each(share, room)))).collect();
-            // A thread that died is made up for here: then the panic is this thread's.
-            threads.into_iter().flat_map(|(share, thread)| thread.join().unwrap_or_else(|_| each(share, &mut Room::default()))).collect()
-        })
-    }
-
-    /// Reads a record and looks for the rules that hold for what it says by itself. Most records are as [`Draft::Quiet`]: for those no
-    /// event is made.
-    fn draft(&self, record: &Record, room: &mut Room) -> Draft {
-        let mode = self.settings.logsource;
-        if let Some(glance) = self.normaliser.glance(record, &mut room.tape).filter(|glance| self.is_whole(record, glance)) {
-            let matched = self.detector.matches_tape(mode, room);
-            return if matched.is_empty() { Draft::Quiet(glance) } else { Draft::Parsed(Box::new(self.normaliser.parse(record)), matched) };
-        }
-        let parsed = self.normaliser.parse(record);
-        let matched = if parsed.refusal.is_some() { Vec::new() } else { self.detector.matches_fields(&parsed.fields, &parsed.logsource, mode, room) };
-        Draft::Parsed(Box::new(parsed), matched)
-    }
-
-    /// Whether its time and its place give the record nothing that a rule would see.
-    fn is_whole(&self, record: &Record, glance: &Glance) -> bool {
-        let timed = glance.has_timestamp || !self.detector.minds_time();
-        let joined = !self.inventory.devices.is_empty() && self.inventory.by_host_or_peer(glance.host.as_deref(), record.peer).is_some();
-        timed && !joined && Timekeeper::restamped(self.normaliser.time_of(record, glance).0, record.arrival).is_none()
+    fn drafter(&self) -> Drafter<'_> {
+        let Pipeline { normaliser, detector, inventory, settings, .. } = self;
+        Drafter { normaliser, detector, inventory, mode: settings.logsource }
     }
 
     /// Gives a draft its time and its place.
     fn complete(&mut self, seq: u64, record: &Record, draft: Draft, room: &mut Room) -> Vec<Found> {
-        let (parsed, mut matched) = match draft {
-            Draft::Quiet(glance) => return self.quiet(seq, record, &glance),
-            Draft::Parsed(parsed, matched) => (*parsed, matched),
+        let (parsed, mut matched, seen) = match draft {
+            Draft::Quiet(glance, seen) => match self.quiet(record, seq, &glance, seen) {
+                Some(found) => return found,
+                None => (Box::new(self.normaliser.parse(record)), Vec::new(), seen),
+            },
+            Draft::Parsed(parsed, matched, seen) => (parsed, matched, seen),
         };
-        let (known, recalls) = (ADDED.map(|name| parsed.fields.contains_key(name)), parsed.recalls());
-        let (event, refused) = self.event(seq, record, parsed);
-        let mut added =
-            ADDED.iter().zip(known).filter(|(name, known)| !known || **name == "timestamp").filter_map(|(name, _)| Some((name, event.fields.get(*name)?)));
-        if !refused && (recalls || added.any(|(name, value)| !self.detector.is_inert(name, value, room))) {
+        let (had, recalls) = (ADDED.map(|name| parsed.fields.contains_key(name)), parsed.recalls());
+        let (event, refusal) = placed(&mut self.normaliser, &self.inventory, seq, record, *parsed);
+        if refusal.is_none() && (recalls || self.drafter().is_changed(&event, had, seen, room)) {
             matched = self.detector.matches_with(&event, self.settings.logsource, room);
         }
+        self.refused.extend(refusal.map(|refusal| (seq, refusal)));
         self.take(event, matched, record.arrival)
     }
 
-    /// A record that no rule holds for: its time is judged, and makes due what it makes due.
-    fn quiet(&mut self, seq: u64, record: &Record, glance: &Glance) -> Vec<Found> {
+    /// A record that no rule holds for: its time is judged, and makes due what it makes due. `None`, with nothing done, when an event is to be
+    /// made of it after all: rules have seen another time, or it has to wait.
+    fn quiet(&mut self, record: &Record, seq: u64, glance: &Glance, seen: Option<Time>) -> Option<Vec<Found>> {
         let said = self.normaliser.time_of(record, glance);
-        let (time, judgement) = self.judge(&record.stream, seq, said, record.arrival);
-        if judgement.pending {
-            let parsed = self.normaliser.parse(record);
-            let (event, _) = self.event(seq, record, parsed);
-            return self.judged(event, Vec::new(), record.arrival, (time, judgement));
+        if seen.is_some_and(|seen| seen != said.0) || !self.timekeeper.is_believed(&record.stream, said.0, record.arrival) {
+            return None;
         }
         self.normaliser.pass(record, said.0);
+        let (time, judgement) = self.judge(&record.stream, seq, said, record.arrival);
         let mut found = self.earlier(&judgement);
         found.extend(self.believe(&record.stream, time, glance.host.as_deref(), record.arrival.is_some()));
-        found
-    }
-
-    /// The event of what was read, and whether it was refused.
-    fn event(&mut self, seq: u64, record: &Record, parsed: Parsed) -> (Event, bool) {
-        let (event, refusal) = placed(&mut self.normaliser, &self.inventory, seq, record, parsed);
-        let refused = refusal.is_some();
-        self.refused.extend(refusal.map(|refusal| (seq, refusal)));
-        (event, refused)
+        Some(found)
     }
 
     /// A record's time in the order of the system, and what it is worth. `own`: whether it was read from the record itself.
@@ -326,12 +271,8 @@ impl Pipeline {
         (time, self.timekeeper.judge_inherited(stream, seq, time))
     }
 
-    fn take(&mut self, event: Event, matched: Vec<usize>, arrival: Option<Time>) -> Vec<Found> {
-        let judged = self.judge(&event.stream, event.seq, (event.time, !event.time_from_arrival), arrival);
-        self.judged(event, matched, arrival, judged)
-    }
-
-    fn judged(&mut self, mut event: Event, matched: Vec<usize>, arrival: Option<Time>, (time, judgement): (Time, Judgement)) -> Vec<Found> {
+    fn take(&mut self, mut event: Event, matched: Vec<usize>, arrival: Option<Time>) -> Vec<Found> {
+        let (time, judgement) = self.judge(&event.stream, event.seq, (event.time, !event.time_from_arrival), arrival);
         restamp(&mut event, time);
         let event = Arc::new(event);
         if let Some(tally) = &self.tally {

@@ -14,15 +14,15 @@ use crate::playbook::{Call, Playbook};
 /// Everything that decides on a step.
 pub(super) struct Policy {
     pub(super) content: watch::Receiver<Arc<Content>>,
-    pub(super) posture: Posture,
     pub(super) ceilings: Ceilings,
     pub(super) guard: GuardConfig,
 }
 
-/// What earlier steps have used up, and when the step is decided.
+/// What earlier steps have used up, and when and under which posture the step is decided.
 pub(super) struct Used<'a> {
     pub(super) leases: &'a Mutex<Leases>,
     pub(super) budgets: &'a Mutex<Budgets>,
+    pub(super) posture: Posture,
     pub(super) now: Time,
 }
 
@@ -55,6 +55,23 @@ impl Policy {
         step
     }
 
+    /// Whether a step that was decided may still be carried out, as it was shown.
+    ///
+    /// # Errors
+    /// Why not, one sentence.
+    pub(super) fn still(&self, used: &Used<'_>, playbook: &Playbook, finding: &Finding, step: &Step) -> Result<(), String> {
+        let call = Call { key: step.key.clone(), device: step.device.clone(), action: step.action.clone(), params: step.params.clone() };
+        let now = self.step(used, &step.run, playbook, finding, &call);
+        match now.decision {
+            Verdict::Refused | Verdict::Observe => Err(now.reason),
+            Verdict::Approve if step.decision == Verdict::Auto => Err(now.reason),
+            Verdict::Approve | Verdict::Auto if (&now.commands, &now.stdin) != (&step.commands, &step.stdin) => {
+                Err(format!("the commands of {} are others than when it was decided", step.action))
+            }
+            Verdict::Approve | Verdict::Auto => Ok(()),
+        }
+    }
+
     fn decide(&self, used: &Used<'_>, playbook: &Playbook, finding: &Finding, call: &Call, step: &mut Step) -> Result<(), String> {
         let Found { action, device, params } = self.find(call)?;
         step.params = params.to_json();
@@ -68,7 +85,7 @@ impl Policy {
         let decision = action::authorise(&action::Request {
             playbook: &playbook.name,
             action: &action.name,
-            posture: self.posture,
+            posture: used.posture,
             mode: playbook.mode,
             ceiling: self.ceilings.of(&action.name),
             trust: finding.trust,

@@ -42,7 +42,7 @@ pub(super) async fn open(data: &DataDir, setup: &Setup, status: &Status) -> Resu
     bundle::keep_all(&setup.content, &Revisions::new(data)).map_err(StartError::io("keep the rules' revision"))?;
     let leases = Leases::new(setup.content.catalogue.clone(), setup.settings.lease.verify_every);
     let mut recovered = Recovered::default();
-    let state = State::new(Outbox::new(&setup.content.channels), leases);
+    let state = State::new(Outbox::new(&setup.content.channels), leases, setup.settings.posture);
     let (effects, recovery) = Effects::open(data, &setup.settings.ledger, state, status.clone(), &mut |decided| recovered.apply(decided))?;
     let (spool, spool_recovery) = Spool::open(data, setup.settings.spool.clone())?;
     let (dead, dead_recovery) = DeadLetters::open(data, &setup.settings.dead)?;
@@ -146,7 +146,11 @@ impl Recovered {
                 }
             }
             Decided::Intent { step, .. } => self.step(&step.run.clone(), decided),
-            Decided::Attempt { run, .. } | Decided::Outcome { run, .. } | Decided::RunMoved { run, .. } => self.step(run, decided),
+            Decided::Attempt { run, .. }
+            | Decided::Outcome { run, .. }
+            | Decided::RunMoved { run, .. }
+            | Decided::Asked { run, .. }
+            | Decided::Answered { run, .. } => self.step(run, decided),
             Decided::Checkpoint { seq, .. } => {
                 self.announced = Announced { until: self.announced.until.max(*seq), later: HashSet::new() };
                 self.checkpoints.extend(CheckpointRef::of(decided));

@@ -20,10 +20,9 @@ use super::handle::addresses;
 use super::hands::Hands;
 use super::intake;
 use super::status::{Gravity, Status};
-use crate::action::Posture;
 use crate::config::{Content, Part, Paths, Settings, Watcher};
 use crate::journal::{Revisions, SpoolHandle};
-use crate::model::{EntryBody, RevisionKind};
+use crate::model::{EntryBody, Posture, RevisionKind};
 
 /// So long nothing must have changed before it is read: a file is seldom written in one go.
 const QUIET: Duration = Duration::from_millis(200);
@@ -164,7 +163,7 @@ impl Reloader {
         self.verified.send_replace(Arc::new(addresses(&content.inventory)));
         let before = self.content.borrow().clone();
         let others = before.catalogue != content.catalogue || before.inventory != content.inventory;
-        let needed = self.settings.posture != Posture::Observe && !content.inventory.devices.is_empty();
+        let needed = self.effects.posture() != Posture::Observe && !content.inventory.devices.is_empty();
         // It reads its own files when it starts.
         if others && (needed || self.hands.are_there()) {
             self.hands.start().await;

@@ -117,6 +117,7 @@ impl Alive {
         match decided {
             Decided::Anchor { .. } => self.state = empty.clone(),
             Decided::Intent { step, at } if self.now.since(*at) < BUDGETED => _ = self.budgeted.insert(step.run.clone()),
+            Decided::Answered { run, at, .. } if self.now.since(*at) < BUDGETED => _ = self.budgeted.insert(run.clone()),
             Decided::Delivery { delivery, of: Some(of), .. } if of.state == AlertState::Resolved => _ = self.ending.insert(delivery.clone(), None),
             // It comes after its delivery.
             Decided::Alert { change: AlertChange::Resolved, alert, .. } => {
@@ -155,7 +156,12 @@ impl Alive {
                 needed
             }
             Decided::Intent { step, .. } => self.runs.contains(&step.run),
-            Decided::Attempt { run, .. } | Decided::Outcome { run, .. } | Decided::RunMoved { run, .. } => self.runs.contains(run),
+            Decided::Attempt { run, .. }
+            | Decided::Outcome { run, .. }
+            | Decided::RunMoved { run, .. }
+            | Decided::Asked { run, .. }
+            | Decided::Answered { run, .. } => self.runs.contains(run),
+            Decided::Posture { at, .. } => self.state.posture.last.as_ref().is_some_and(|last| last.at == *at),
             Decided::Lease { device, action, params, .. } => {
                 let leases = &self.state.leases;
                 leases.get(&leases.id(device, action, params)).is_some()
@@ -181,10 +187,10 @@ mod tests {
     use super::*;
     use crate::action::{Catalogue, Leases, VERIFY_EVERY};
     use crate::alert::{Channels, Outbox};
-    use crate::model::{LeaseChange, OfAlert, Outcome, OutcomeState, RunState, Step, Verdict};
+    use crate::model::{Covered, LeaseChange, OfAlert, Outcome, OutcomeState, Posture, RunState, SetPosture, Step, Verdict};
 
     fn empty() -> State {
-        State::new(Outbox::new(&Channels::default()), Leases::new(Arc::new(Catalogue::default()), VERIFY_EVERY))
+        State::new(Outbox::new(&Channels::default()), Leases::new(Arc::new(Catalogue::default()), VERIFY_EVERY), Posture::Observe)
     }
 
     fn id(n: u8) -> FindingId {
@@ -293,11 +299,15 @@ mod tests {
             key: key.into(),
             outcome: Outcome { state: OutcomeState::Enforced, detail: "read back".into(), at, took_ms: 1, until: None },
         };
+        let asked = Step { decision: Verdict::Approve, ..step(n, 1) };
+        let moved = |state| Decided::RunMoved { run: run.clone(), state, reason: String::new(), at };
+        let (playbook, by, plan) = ("block".into(), "root".into(), vec![Covered::of(&asked)]);
+        let answer = Decided::Answered { run: run.clone(), playbook, approved: true, by, because: String::new(), plan, at };
         let attempt = |attempt| Decided::DeliveryAttempt { delivery: delivery.clone(), attempt, at };
         let answered = |state| Decided::DeliveryOutcome { delivery: delivery.clone(), state, detail: String::new(), at, receipt: None, next: Some(at) };
         let life = vec![
             finding(n),
-            Decided::Run { run: run.clone(), playbook: "block".into(), revision: "r".into(), finding: finding_id.clone(), at },
+            Decided::Run { run: run.clone(), playbook: "block".into(), revision: "r".into(), finding: finding_id.clone(), at, by_hand: None },
             alerted(AlertChange::Opened, alert(n, 1, at)),
             told(&delivery, &alert(n, 1, at), AlertState::Firing),
             Decided::Triaged { finding: finding_id, reason: String::new() },
@@ -307,13 +317,17 @@ mod tests {
             outcome("0"),
             lease(LeaseChange::Granted),
             answered(DeliveryState::Retry),
-            Decided::Intent { step: Box::new(step(n, 1)), at },
+            Decided::Intent { step: Box::new(asked.clone()), at },
+            Decided::Asked { run: run.clone(), plan: vec![asked.clone()], until: at.plus(Span::secs(60)), at },
+            moved(RunState::Waiting),
+            answer,
+            moved(RunState::Running),
             lease(LeaseChange::Lost),
             attempt(2),
             lease(LeaseChange::Reasserted),
             Decided::Attempt { run: run.clone(), key: "1".into(), attempt: 1, at },
             outcome("1"),
-            Decided::RunMoved { run: run.clone(), state: RunState::Done, reason: String::new(), at },
+            moved(RunState::Done),
             answered(if n.is_multiple_of(3) { DeliveryState::Unknown } else { DeliveryState::Sent }),
             lease(LeaseChange::Ended),
         ];
@@ -324,14 +338,25 @@ mod tests {
         Decided::Checkpoint { name: format!("{seq}.checkpoint").into(), hash: "h".into(), seq, at: Time(0) }
     }
 
+    /// A posture set by hand, for a while or not.
+    fn posture(seq: u64) -> Decided {
+        let until = seq.is_multiple_of(2).then_some(Time(5_000_000_000_000));
+        let set = (!seq.is_multiple_of(5)).then_some(SetPosture { posture: Posture::Guarded, until });
+        Decided::Posture { set, by: "root".into(), because: String::new(), at: Time(i64::try_from(seq).unwrap()) }
+    }
+
     /// Several lives, each as far as it has come, shuffled into each other; a checkpoint now and then.
     fn history() -> impl Strategy<Value = Vec<Decided>> {
-        let picks = proptest::collection::vec((0..6_u8, 0..8_u8), 0..220);
+        let picks = proptest::collection::vec((0..6_u8, 0..9_u8), 0..260);
         picks.prop_map(|picks| {
             let mut lives: Vec<_> = (0..6).map(|n| life(n).into_iter()).collect();
             let mut all = Vec::new();
             for (seq, (n, other)) in (1..).zip(picks) {
-                all.extend(if other == 0 { Some(checkpoint(seq)) } else { lives[usize::from(n)].next() });
+                all.extend(match other {
+                    0 => Some(checkpoint(seq)),
+                    1 => Some(posture(seq)),
+                    _ => lives[usize::from(n)].next(),
+                });
             }
             all
         })
@@ -352,9 +377,9 @@ mod tests {
         let leases: Vec<_> = state.leases.active().collect();
         let budget = crate::action::Budget { devices: 1, per_hour: 4 };
         let room: Vec<_> = (0..7).map(|n| state.budgets.check(&step(n, 1), budget, now)).collect();
-        let runs: Vec<_> = recovered.runs.values().map(|run| (run.id(), run.next(), run.history())).collect();
+        let runs: Vec<_> = recovered.runs.values().map(|run| (run.id(), run.next(), run.history(), run.asked(), run.counts_from())).collect();
         let (until, checkpoints) = (recovered.announced.until, &recovered.checkpoints);
-        format!("{unsettled:?}\n{:?}\n{leases:?}\n{room:?}\n{runs:?}\n{until} {later:?} {checkpoints:?}\n{:?}", state.alerts, state.open)
+        format!("{unsettled:?}\n{:?}\n{leases:?}\n{room:?}\n{runs:?}\n{until} {later:?} {checkpoints:?}\n{:?}\n{:?}", state.alerts, state.open, state.posture)
     }
 
     fn carried(records: &[Decided], now: Time) -> Vec<Decided> {

@@ -1,16 +1,16 @@
 //! Runs: what a run needs next is done and recorded, each run by itself.
 
-use std::collections::VecDeque;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
-use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::effects::{Effects, lock};
+use super::hand::{Desk, Order, Ordered, Wish, cancelled};
 use super::hands::Hands;
-use super::policy::Policy;
+use super::plan::{Planner, request};
+use super::policy::{Policy, Used};
 use super::status::{Gravity, Status};
 use super::worker::{Worker, WorkerError};
 use crate::clock;
@@ -18,13 +18,13 @@ use crate::config::Content;
 use crate::diag::SourceFile;
 use crate::executor::{Reply, Request, Task};
 use crate::journal::Revisions;
-use crate::model::{Decided, Finding, Outcome, OutcomeState, RunState, Time, Verdict};
-use crate::playbook::{Evaluate, Limits, NextMove, Playbook, Playbooks, Progress, Run, signatures};
+use crate::model::{Decided, Finding, Outcome, OutcomeState, RunState, Step, Time, Verdict};
+use crate::playbook::{NextMove, Playbook, Playbooks, Progress, Run, StepState, signatures};
 
 /// Runs that are under way at once; further ones wait in their order.
-const MAX_RUNNING: usize = 64;
+pub(super) const MAX_RUNNING: usize = 64;
 /// Runs that wait; further ones fail with that reason.
-const MAX_WAITING: usize = 10_000;
+pub(super) const MAX_WAITING: usize = 10_000;
 /// First pause before something out of reach is tried again; doubled each time up to [`MAX_PAUSE`].
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 /// See [`FIRST_PAUSE`].
@@ -44,28 +44,28 @@ pub(super) struct Runner {
     pub(super) stop: CancellationToken,
 }
 
-/// Drives runs until the decider has ended and `stop` fires: those of the ledger first, then new ones.
-pub(super) async fn run(runner: Arc<Runner>, open: Vec<Run>, mut begun: mpsc::Receiver<Run>) {
-    let mut waiting: VecDeque<Run> = open.into();
-    let mut running = JoinSet::new();
+/// Drives runs until the decider has ended and `stop` fires: those of the ledger first, then new ones; and does what persons want of them.
+pub(super) async fn run(runner: Arc<Runner>, open: Vec<Run>, mut begun: mpsc::Receiver<Run>, mut orders: mpsc::Receiver<Ordered>) {
+    let mut desk = Desk::new(runner.clone(), open);
     loop {
-        while running.len() < MAX_RUNNING
-            && let Some(run) = waiting.pop_front()
-        {
-            running.spawn(drive(runner.clone(), run));
-        }
-        metrics::gauge!("opmas_runs_waiting").set(u32::try_from(waiting.len()).unwrap_or(u32::MAX));
+        desk.start();
+        let until_next = desk.until_next();
         tokio::select! {
             next = begun.recv() => match next {
-                Some(run) if waiting.len() >= MAX_WAITING => give_up(&runner, run).await,
-                Some(run) => waiting.push_back(run),
+                Some(run) if desk.queue.len() >= MAX_WAITING => give_up(&runner, run).await,
+                Some(run) => desk.queue.push_back(run),
                 None => break,
             },
-            Some(_) = running.join_next() => {}
+            Some((order, answer)) = orders.recv() => {
+                // Who asked may have gone away.
+                let _ = answer.send(desk.obey(order).await);
+            }
+            Some(driven) = desk.driving.join_next() => desk.back(driven).await,
+            () = tokio::time::sleep(until_next) => desk.expire(clock::now()).await,
             () = runner.stop.cancelled() => break,
         }
     }
-    while running.join_next().await.is_some() {}
+    while desk.driving.join_next().await.is_some() {}
 }
 
 async fn give_up(runner: &Runner, run: Run) {
@@ -74,36 +74,52 @@ async fn give_up(runner: &Runner, run: Run) {
     runner.effects.record(vec![moved(&run, RunState::Failed, reason)]).await;
 }
 
-fn moved(run: &Run, state: RunState, reason: String) -> Decided {
+pub(super) fn moved(run: &Run, state: RunState, reason: String) -> Decided {
     Decided::RunMoved { run: run.id().clone(), state, reason, at: clock::now() }
 }
 
 /// One run, until it has ended, waits for a person, or opmas ends.
-async fn drive(runner: Arc<Runner>, mut run: Run) {
+pub(super) async fn drive(runner: Arc<Runner>, mut run: Run, wanted: watch::Receiver<Option<Order>>) -> Run {
     let Some(finding) = lock(&runner.effects.open).get(run.finding()) else {
         tracing::error!(run = %run.id(), "its finding is not in the ledger");
-        return;
+        return run;
     };
     while !runner.stop.is_cancelled() {
-        let records = match run.next() {
-            NextMove::Evaluate => runner.evaluate(&run, &finding).await,
-            NextMove::Attempt { key, .. } => runner.carry_out(&mut run, &key, true).await,
-            NextMove::Settle { key, .. } => runner.carry_out(&mut run, &key, false).await,
-            NextMove::Answer { key, state } => {
+        let records = match (stopped(&run, &wanted), run.next()) {
+            (_, NextMove::Wait | NextMove::Finished) => return run,
+            (Some(records), _) => records,
+            (None, NextMove::Evaluate) => runner.evaluate(&run, &finding).await,
+            (None, NextMove::Ask { key }) => runner.ask(&run, &finding, &key).await,
+            (None, NextMove::Attempt { key, .. }) => runner.carry_out(&mut run, &finding, &key, true, &wanted).await,
+            (None, NextMove::Settle { key, .. }) => runner.carry_out(&mut run, &finding, &key, false, &wanted).await,
+            (None, NextMove::Answer { key, state }) => {
                 let reason = run.step(&key).map(|step| step.step.reason.clone()).unwrap_or_default();
                 vec![ended(&run, &key, state, &reason)]
             }
-            NextMove::Hold { reason, .. } => vec![moved(&run, RunState::Waiting, reason)],
-            NextMove::Wait | NextMove::Finished => return,
+            (None, NextMove::Hold { reason, .. }) => {
+                let reason = format!("{reason}, then opmas playbook resume {id}, or cancel {id}", id = run.id());
+                vec![moved(&run, RunState::Waiting, reason)]
+            }
         };
         if !runner.record(&mut run, records).await {
-            return;
+            return run;
         }
+    }
+    run
+}
+
+/// A person wants it to stop here. What was attempted is accounted for before a run is cancelled.
+fn stopped(run: &Run, wanted: &watch::Receiver<Option<Order>>) -> Option<Vec<Decided>> {
+    let order = wanted.borrow().clone()?;
+    match order.wish {
+        Wish::Pause => Some(vec![moved(run, RunState::Paused, order.said("paused"))]),
+        Wish::Cancel if run.steps().iter().all(|step| step.state != StepState::Attempted) => Some(cancelled(run, &order.said("cancelled"))),
+        _ => None,
     }
 }
 
 /// The end of a step that the executor did not bring about.
-fn ended(run: &Run, key: &Arc<str>, state: OutcomeState, detail: &str) -> Decided {
+pub(super) fn ended(run: &Run, key: &Arc<str>, state: OutcomeState, detail: &str) -> Decided {
     outcome(run, key, Outcome { state, detail: detail.to_owned(), at: clock::now(), took_ms: 0, until: None })
 }
 
@@ -113,7 +129,7 @@ fn outcome(run: &Run, key: &Arc<str>, outcome: Outcome) -> Decided {
 
 impl Runner {
     /// Takes records in and appends them. `false` when one does not fit what is known: the ledger and the run disagree, and a person must look.
-    async fn record(&self, run: &mut Run, records: Vec<Decided>) -> bool {
+    pub(super) async fn record(&self, run: &mut Run, records: Vec<Decided>) -> bool {
         for record in &records {
             if matches!(record, Decided::Lease { .. }) {
                 continue;
@@ -132,28 +148,13 @@ impl Runner {
         let Some(playbook) = self.pinned(run) else {
             return vec![moved(run, RunState::Failed, format!("revision {} of its script is neither loaded nor kept", run.revision()))];
         };
-        if clock::now() > run.began().plus(playbook.timeout) {
+        if clock::now() > run.counts_from().plus(playbook.timeout) {
             return vec![moved(run, RunState::Failed, format!("its time is over: {} (timeout in {}.rhai)", playbook.timeout, playbook.name))];
         }
-        let request = Evaluate {
-            playbook: playbook.name.clone(),
-            script: playbook.script.clone(),
-            actions: playbook.actions.clone(),
-            finding: Box::new((**finding).clone()),
-            devices: self.content.borrow().inventory.devices.clone(),
-            history: run.history(),
-            plan: false,
-            limits: Limits::default(),
-        };
-        let evaluation = match self.worker.evaluate(request).await {
+        let devices = self.content.borrow().inventory.devices.clone();
+        let evaluation = match self.worker.evaluate(request(&playbook, finding, &devices, run.history(), false)).await {
             Ok(evaluation) => evaluation,
-            Err(WorkerError::Unavailable(_)) => {
-                self.sleep(FIRST_PAUSE).await;
-                return Vec::new();
-            }
-            // Whatever ends opmas may have ended the worker first: then the run goes on at the next start.
-            Err(WorkerError::Died(_)) if self.stop.is_cancelled() => return Vec::new(),
-            Err(WorkerError::Died(why)) => return vec![moved(run, RunState::Failed, why)],
+            Err(error) => return self.not_evaluated(run, error).await,
         };
         match evaluation.progress {
             Progress::Ready(calls) => calls
@@ -169,6 +170,53 @@ impl Runner {
         }
     }
 
+    async fn not_evaluated(&self, run: &Run, error: WorkerError) -> Vec<Decided> {
+        match error {
+            WorkerError::Unavailable(_) => {
+                self.sleep(FIRST_PAUSE).await;
+                Vec::new()
+            }
+            // Whatever ends opmas may have ended the worker first: then the run goes on at the next start.
+            WorkerError::Died(_) if self.stop.is_cancelled() => Vec::new(),
+            WorkerError::Died(why) => vec![moved(run, RunState::Failed, why)],
+        }
+    }
+
+    /// Asks a person: with the plan from this step on, and what to say.
+    async fn ask(&self, run: &Run, finding: &Finding, key: &Arc<str>) -> Vec<Decided> {
+        if let Err(why) = self.still(run, finding, key) {
+            return vec![ended(run, key, OutcomeState::Refused, &why)];
+        }
+        let Some(playbook) = self.pinned(run) else { return Vec::new() };
+        // What the plan would use up is not used up.
+        let leases = Mutex::new(lock(&self.effects.leases).clone());
+        let budgets = Mutex::new(lock(&self.effects.budgets).clone());
+        let used = Used { leases: &leases, budgets: &budgets, ..self.effects.used() };
+        let now = used.now;
+        let planner = Planner { worker: &self.worker, policy: &self.policy, used, run: run.id(), playbook: &playbook, finding };
+        let mut plan = Vec::new();
+        if let Err(error) = planner.plan(run.history(), &mut plan).await {
+            return self.not_evaluated(run, error).await;
+        }
+        let until = now.plus(playbook.approve_within);
+        let reason = question(run, &plan, until);
+        vec![Decided::Asked { run: run.id().clone(), plan, until, at: now }, moved(run, RunState::Waiting, reason)]
+    }
+
+    /// Whether what a run waits with could be carried out now.
+    pub(super) fn allowed(&self, run: &Run) -> Result<(), String> {
+        let Some(finding) = lock(&self.effects.open).get(run.finding()) else { return Err("its finding is not kept".to_owned()) };
+        let open = run.steps().iter().filter(|step| step.state == StepState::Intended);
+        open.map(|step| &step.step.key).try_for_each(|key| self.still(run, &finding, key))
+    }
+
+    /// Whether a step may be carried out, as posture, guard and budgets are now.
+    fn still(&self, run: &Run, finding: &Finding, key: &Arc<str>) -> Result<(), String> {
+        let Some(step) = run.step(key) else { return Err("there is no such step".to_owned()) };
+        let playbook = self.pinned(run).ok_or_else(|| format!("revision {} of its script is neither loaded nor kept", run.revision()))?;
+        self.policy.still(&self.effects.used(), &playbook, finding, &step.step)
+    }
+
     /// The playbook in the revision that the run began with.
     fn pinned(&self, run: &Run) -> Option<Playbook> {
         let content = self.content.borrow().clone();
@@ -182,9 +230,9 @@ impl Runner {
 
     /// Carries a step out, or finds out first what became of the last attempt. Each attempt is on disk before the executor hears of
     /// it (O7). Empty when opmas ends meanwhile: then it is settled at the next start.
-    async fn carry_out(&self, run: &mut Run, key: &Arc<str>, mut settled: bool) -> Vec<Decided> {
+    async fn carry_out(&self, run: &mut Run, finding: &Finding, key: &Arc<str>, mut settled: bool, wanted: &watch::Receiver<Option<Order>>) -> Vec<Decided> {
         let Some(task) = self.task(run, key) else { return Vec::new() };
-        let over = self.pinned(run).map(|playbook| run.began().plus(playbook.timeout));
+        let over = self.pinned(run).map(|playbook| run.counts_from().plus(playbook.timeout));
         for tries in 1..=MAX_TRIES {
             if self.stop.is_cancelled() {
                 return Vec::new();
@@ -193,6 +241,16 @@ impl Runner {
                 break;
             }
             let reply = if settled {
+                match wanted.borrow().as_ref() {
+                    Some(order) if tries > 1 && order.wish == Wish::Pause => return Vec::new(),
+                    Some(order) if tries > 1 => {
+                        return vec![ended(run, key, OutcomeState::Failed, &format!("{}; nothing was changed", order.said("given up")))];
+                    }
+                    _ => {}
+                }
+                if let Err(why) = self.still(run, finding, key) {
+                    return vec![ended(run, key, OutcomeState::Refused, &why)];
+                }
                 if self.end(run, &task).is_some_and(|end| end <= clock::now()) {
                     return vec![ended(run, key, OutcomeState::Refused, "its time was over before it could be carried out")];
                 }
@@ -208,11 +266,11 @@ impl Runner {
                 // A command was sent and its end was not seen.
                 (true, OutcomeState::Unknown) => settled = false,
                 // Nothing was sent: the device, or the executor, is out of reach.
-                (true, OutcomeState::Failed) if reply.commands.is_empty() => self.pause(tries, &task, &reply).await,
+                (true, OutcomeState::Failed) if reply.commands.is_empty() => self.pause(tries, &task, &reply, wanted).await,
                 (true, _) | (false, OutcomeState::Enforced | OutcomeState::Partial) => return self.outcome(run, key, &task, reply, !settled),
                 // Nothing of it is there: it may be carried out again.
                 (false, OutcomeState::Undone) => settled = true,
-                (false, _) => self.pause(tries, &task, &reply).await,
+                (false, _) => self.pause(tries, &task, &reply, wanted).await,
             }
         }
         self.status.clear(&waiting_for(&task));
@@ -234,12 +292,12 @@ impl Runner {
         [outcome(run, key, end)].into_iter().chain(lease).collect()
     }
 
-    /// When the effect would end, counted from the run's beginning; `None` for an action without a lifetime.
+    /// When the effect would end, counted from the run's beginning without what it waited for persons; `None` for an action without a lifetime.
     fn end(&self, run: &Run, task: &Task) -> Option<Time> {
         let content = self.content.borrow().clone();
         let action = content.catalogue.get(&task.action)?;
         let params = action.params(&task.params).ok()?;
-        action.lifetime(&params).map(|lifetime| run.began().plus(lifetime))
+        action.lifetime(&params).map(|lifetime| run.counts_from().plus(lifetime))
     }
 
     fn task(&self, run: &Run, key: &Arc<str>) -> Option<Task> {
@@ -248,10 +306,16 @@ impl Runner {
         Some(Task { id, device: step.device.clone(), action: step.action.clone(), params: step.params.clone(), verdict: Verdict::Auto })
     }
 
-    async fn pause(&self, tries: u32, task: &Task, reply: &Reply) {
+    /// Before the next try; ended early by a person, by another posture, and by the end of opmas.
+    async fn pause(&self, tries: u32, task: &Task, reply: &Reply, wanted: &watch::Receiver<Option<Order>>) {
         tracing::warn!(device = %task.device, tries, detail = reply.outcome.detail, "a step waits for its device");
         self.status.set(&waiting_for(task), Gravity::Degraded, format!("{} waits: {}", task.action, reply.outcome.detail));
-        self.sleep(FIRST_PAUSE.saturating_mul(1 << tries.saturating_sub(1).min(16)).min(MAX_PAUSE)).await;
+        let (mut wanted, mut posture) = (wanted.clone(), self.effects.posture.subscribe());
+        tokio::select! {
+            () = self.sleep(FIRST_PAUSE.saturating_mul(1 << tries.saturating_sub(1).min(16)).min(MAX_PAUSE)) => {}
+            _ = wanted.changed() => {}
+            _ = posture.changed() => {}
+        }
     }
 
     async fn sleep(&self, time: Duration) {
@@ -260,6 +324,17 @@ impl Runner {
             () = self.stop.cancelled() => {}
         }
     }
+}
+
+/// What a waiting run says, in `playbook show` and in alerts: what it asks for, and how to answer.
+fn question(run: &Run, plan: &[Step], until: Time) -> String {
+    let steps = match plan {
+        [] => "its next step".to_owned(),
+        [one] => super::open::asked(one),
+        [first, rest @ ..] => format!("{} and {} more", super::open::asked(first), rest.len()),
+    };
+    let why = plan.iter().find(|step| step.decision == Verdict::Approve).map_or("", |step| &step.reason);
+    format!("to carry out {steps}: opmas approve {id}, or opmas deny {id}, until {}; {why}", until.brief(), id = run.id())
 }
 
 /// The part of the status that names a device which a step waits for.

@@ -13,6 +13,7 @@ use super::dead::Dead;
 use super::decide::Decider;
 use super::detection::{CaughtUp, Detection};
 use super::effects::{Effects, lock};
+use super::hand::{Hand, MAX_ORDERS, Ordered};
 use super::handle::{Engine, Stop, addresses};
 use super::hands::Hands;
 use super::index;
@@ -23,13 +24,12 @@ use super::reload::{self, Reloader};
 use super::runs::{self, Runner};
 use super::status::{Gravity, Status};
 use super::worker::Worker;
-use super::{deliveries, devices, leases, publish, retain};
-use crate::action::Posture;
+use super::{deliveries, devices, leases, posture, publish, retain};
 use crate::clock;
 use crate::config::{Content, Setup};
 use crate::executor::{self, Launch};
 use crate::journal::{Checkpoints, DataDir, OpenError, ReadError, Revisions, SpoolHandle, SpoolReader};
-use crate::model::{Decided, Entry, NodeId};
+use crate::model::{Decided, Entry, NodeId, Posture};
 use crate::playbook::Run;
 use crate::source::{self, Batch, BindError, Bound, Context};
 
@@ -82,6 +82,7 @@ pub async fn start(setup: Setup, status: Status) -> Result<Engine, StartError> {
     status.set("start", Gravity::NotReady, "catching up with what the spool holds");
     let mut store = recover::open(&data, &setup, &status).await?;
     let (detected_in, detected) = mpsc::channel(MAX_DETECTED);
+    let tell = detected_in.downgrade();
     let (detection, checkpoints) = recover::detection(&data, &mut store, detected_in, &status).await?;
     let recorded = recover::recorded(&mut store, &detection).await?;
     let (entries_in, entries) = mpsc::channel(MAX_BATCHES);
@@ -92,6 +93,7 @@ pub async fn start(setup: Setup, status: Status) -> Result<Engine, StartError> {
     let mut acting = Acting::start(&setup, &data, store.effects, store.runs, &status).await?;
     let dead = Dead::new(store.dead, status.clone(), acting.effects.ending());
     acting.tasks.push(tokio::spawn(dead.clone().watch(acting.stop.clone())));
+    acting.tasks.push(tokio::spawn(posture::run(acting.effects.clone(), tell, status.clone(), acting.stop.clone())));
     let decider = tokio::spawn(acting.decider(checkpoints, dead).run(detected));
     let caught_up = catch_up(detection, recorded, entries, spool.moved()).await?;
     acting.effects.record(caught_up.damage.iter().map(|error| note(format!("passed over while catching up: {error}"))).collect()).await;
@@ -141,6 +143,7 @@ struct Acting {
     content: watch::Sender<Arc<Content>>,
     verified: watch::Sender<Arc<HashSet<IpAddr>>>,
     begun: mpsc::Sender<Run>,
+    orders: mpsc::Sender<Ordered>,
     spool: Arc<Mutex<Option<SpoolHandle>>>,
     status: Status,
     stop: CancellationToken,
@@ -151,12 +154,11 @@ impl Acting {
     async fn start(setup: &Setup, data: &DataDir, effects: Arc<Effects>, open_runs: Vec<Run>, status: &Status) -> Result<Acting, StartError> {
         let paths = executor::Paths::new(&setup.paths.file, data.path()).map_err(StartError::io("find the current folder"))?;
         let hands = Arc::new(Hands::new(Launch::own(&paths), status.clone()));
-        let posture = setup.settings.posture;
         // Otherwise the first request starts it; what is wrong with it should be known before it is needed.
-        if posture != Posture::Observe && !setup.content.inventory.devices.is_empty() {
+        if effects.posture() != Posture::Observe && !setup.content.inventory.devices.is_empty() {
             hands.start().await;
         }
-        let (begun, to_runs) = mpsc::channel(MAX_BEGUN);
+        let ((begun, to_runs), (orders, ordered)) = (mpsc::channel(MAX_BEGUN), mpsc::channel(MAX_ORDERS));
         let acting = Acting {
             node: data.node().clone(),
             effects,
@@ -165,6 +167,7 @@ impl Acting {
             verified: watch::Sender::new(Arc::new(addresses(&setup.content.inventory))),
             content: watch::Sender::new(Arc::new(setup.content.clone())),
             begun,
+            orders,
             spool: Arc::default(),
             status: status.clone(),
             stop: CancellationToken::new(),
@@ -172,9 +175,10 @@ impl Acting {
         };
         acting.keep_scripts(&setup.content)?;
         let (ceilings, guard) = (setup.settings.actions.clone(), setup.settings.guard.clone());
-        let policy = Policy { content: acting.content.subscribe(), posture, ceilings, guard };
-        let runner = acting.runner(policy);
-        let mut tasks = acting.tasks(posture, runner, open_runs, to_runs);
+        let protected = leases::Protected { guard: guard.clone(), content: acting.content.subscribe() };
+        let runner = Arc::new(acting.runner(Policy { content: acting.content.subscribe(), ceilings, guard }));
+        let mut tasks = acting.tasks(protected);
+        tasks.push(tokio::spawn(runs::run(runner, open_runs, to_runs, ordered)));
         let (to_heads, heads) = watch::channel(None);
         tasks.extend(publish::start(&setup.settings, data, &acting.effects, &heads, &acting.stop)?);
         tasks.push(tokio::spawn(retain::run(acting.effects.clone(), data.clone(), setup.settings.ledger.clone(), to_heads, acting.stop.clone())));
@@ -217,16 +221,13 @@ impl Acting {
         }
     }
 
-    fn tasks(&self, posture: Posture, runner: Runner, open_runs: Vec<Run>, to_runs: mpsc::Receiver<Run>) -> Vec<JoinHandle<()>> {
-        let mut tasks = vec![
-            tokio::spawn(runs::run(Arc::new(runner), open_runs, to_runs)),
-            tokio::spawn(leases::run(self.effects.clone(), self.hands.clone(), posture, self.status.clone(), self.stop.clone())),
-            tokio::spawn(deliveries::run(self.effects.clone(), self.content.subscribe(), self.stop.clone())),
-        ];
-        if posture != Posture::Observe {
-            tasks.push(tokio::spawn(devices::run(self.hands.clone(), self.content.subscribe(), self.status.clone(), self.stop.clone())));
-        }
-        tasks
+    fn tasks(&self, protected: leases::Protected) -> Vec<JoinHandle<()>> {
+        let (effects, hands, content) = (&self.effects, &self.hands, || self.content.subscribe());
+        vec![
+            tokio::spawn(leases::run(effects.clone(), hands.clone(), protected, self.status.clone(), self.stop.clone())),
+            tokio::spawn(deliveries::run(effects.clone(), content(), self.stop.clone())),
+            tokio::spawn(devices::run(effects.clone(), hands.clone(), content(), self.status.clone(), self.stop.clone())),
+        ]
     }
 
     fn decider(&self, checkpoints: Checkpoints, dead: Dead) -> Decider {
@@ -252,7 +253,8 @@ impl Acting {
         let doors = sources.iter().filter_map(|source| source.door(&context)).collect();
         before_decider.extend(sources.into_iter().map(|source| tokio::spawn(source.run(context.clone()))));
         let stop = Stop { sources: stop_sources, ticks, effects: self.stop, before_decider, decider, after_decider: self.tasks };
-        Engine { status: self.status, effects: self.effects, hands: self.hands, reload, spool: self.spool, batches, doors, listening, stop }
+        let hand = Hand(self.orders);
+        Engine { status: self.status, effects: self.effects, hands: self.hands, hand, reload, spool: self.spool, batches, doors, listening, stop }
     }
 }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use serde_json::{Map, Value};
 
 use super::draft::Draft;
-use super::rows::{AlertRow, DeliveryRow, FindingRow, LeaseRow, RunRow, Standing, StepRow};
+use super::rows::{AlertRow, AnswerRow, DeliveryRow, FindingRow, LeaseRow, RunRow, Standing, StepRow};
 use super::{IndexError, KEEP_DELIVERIES, KEEP_FINDINGS, KEEP_RUNS};
 use crate::model::{AlertChange, Decided, DeliveryState, Finding, FindingId, LeaseChange, OpenAlert, RunState, Span, Step};
 
@@ -62,6 +62,15 @@ pub(super) fn apply(draft: &mut Draft<'_>, seq: u64, decided: &Decided) -> Done 
         Decided::RunMoved { run, state, reason, at } => draft.row::<RunRow>(RUNS, run, |row| {
             (row.state, row.moved) = (*state, *at);
             row.reason.clone_from(reason);
+            if *state != RunState::Waiting {
+                (row.plan, row.until) = (Vec::new(), None);
+            }
+        }),
+        Decided::Asked { run, plan, until, .. } => draft.row::<RunRow>(RUNS, run, |row| (row.plan, row.until) = (plan.clone(), Some(*until))),
+        Decided::Answered { run, approved, by, because, plan, at, .. } => draft.row::<RunRow>(RUNS, run, |row| {
+            if row.answers.len() < MAX_LINKS {
+                row.answers.push(AnswerRow { approved: *approved, by: by.clone(), because: because.clone(), at: *at, steps: plan.len() });
+            }
         }),
         Decided::Lease { .. } => change_lease(draft, seq, decided),
         Decided::Alert { change, alert, .. } => change_alert(draft, seq, *change, alert),
@@ -76,7 +85,12 @@ pub(super) fn apply(draft: &mut Draft<'_>, seq: u64, decided: &Decided) -> Done 
             (row.state, row.moved, row.next) = (standing(*state), *at, *next);
             row.reason.clone_from(detail);
         }),
-        Decided::Anchor { .. } | Decided::Run { .. } | Decided::Delivery { .. } | Decided::Checkpoint { .. } | Decided::Note { .. } => Ok(()),
+        Decided::Anchor { .. }
+        | Decided::Run { .. }
+        | Decided::Delivery { .. }
+        | Decided::Checkpoint { .. }
+        | Decided::Posture { .. }
+        | Decided::Note { .. } => Ok(()),
     }
 }
 
@@ -105,7 +119,7 @@ fn add_finding(draft: &mut Draft<'_>, seq: u64, finding: &Finding) -> Done {
 }
 
 fn add_run(draft: &mut Draft<'_>, seq: u64, decided: &Decided) -> Done {
-    let Decided::Run { run, playbook, revision, finding, at } = decided else { return Ok(()) };
+    let Decided::Run { run, playbook, revision, finding, at, by_hand } = decided else { return Ok(()) };
     let row = RunRow {
         seq,
         run: run.clone(),
@@ -117,6 +131,10 @@ fn add_run(draft: &mut Draft<'_>, seq: u64, decided: &Decided) -> Done {
         reason: String::new(),
         moved: *at,
         steps: 0,
+        by: by_hand.as_ref().map(|by_hand| by_hand.by.clone()),
+        plan: Vec::new(),
+        until: None,
+        answers: Vec::new(),
     };
     draft.add(RUNS, seq, run, &row)?;
     draft.keep::<RunRow>(RUNS, KEEP_RUNS, |old| old.run)
@@ -175,7 +193,11 @@ fn change_lease(draft: &mut Draft<'_>, seq: u64, decided: &Decided) -> Done {
             at: *at,
         },
     };
-    row.held = *change != LeaseChange::Lost;
+    match change {
+        LeaseChange::Granted | LeaseChange::Reasserted => row.held = true,
+        LeaseChange::Lost => row.held = false,
+        LeaseChange::Extended | LeaseChange::Revoked | LeaseChange::Ended => row.until = *until,
+    }
     if *until >= row.until {
         row.until = *until;
         row.params.clone_from(params);

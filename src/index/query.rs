@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use super::IndexError;
 use super::apply::{ALERTS, DELIVERIES, FINDINGS, LEASES, RUNS, id, row, step};
 use super::rows::{AlertRow, DeliveryRow, FindingRow, FindingStory, LeaseRow, RunRow, RunStory, Standing, StepRow};
-use crate::model::{Finding, Severity, Time};
+use crate::model::{Finding, RunState, Severity, Time};
 
 /// Most rows of one answer.
 pub const MAX_ROWS: usize = 1_000;
@@ -55,6 +55,9 @@ pub enum Query {
     },
     /// Runs, the newest first.
     Runs {
+        /// Only those that stand there.
+        #[serde(default)]
+        state: Option<RunState>,
         /// At most so many, and [`MAX_ROWS`].
         limit: usize,
     },
@@ -119,7 +122,10 @@ pub(super) fn answer(tree: &sled::Tree, query: &Query) -> Result<Answer, IndexEr
             (Rows::Findings(found.into_iter().map(|row| row.finding).collect()), more)
         }
         Query::Finding { id } => return one(finding(tree, id)?),
-        Query::Runs { limit } => newest(tree, RUNS, *limit, |_| true).map(|(found, more)| (Rows::Runs(found), more))?,
+        Query::Runs { state, limit } => {
+            let (found, more) = newest::<RunRow>(tree, RUNS, *limit, |row| state.is_none_or(|asked| asked == row.state))?;
+            (Rows::Runs(found), more)
+        }
         Query::Run { id } => match only(tree, RUNS, "run", id)? {
             Ok(run) => return one(Rows::Run(Box::new(run_story(tree, run)?))),
             Err(why) => return one(Rows::NotOne(why)),

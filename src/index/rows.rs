@@ -45,6 +45,33 @@ pub struct RunRow {
     pub moved: Time,
     /// How many steps it has asked for.
     pub steps: u32,
+    /// Who began it by hand.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub by: Option<Arc<str>>,
+    /// What it asks a person now: the steps that it would take.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub plan: Vec<Step>,
+    /// Until when the answer is waited for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub until: Option<Time>,
+    /// What persons answered.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub answers: Vec<AnswerRow>,
+}
+
+/// A person's answer to a run.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct AnswerRow {
+    /// Yes or no.
+    pub approved: bool,
+    /// Who.
+    pub by: Arc<str>,
+    /// Why.
+    pub because: String,
+    /// When.
+    pub at: Time,
+    /// How many steps it covers.
+    pub steps: usize,
 }
 
 /// A step of a run.

@@ -96,6 +96,9 @@ fn kind(decided: &Decided) -> u16 {
         Decided::Note { .. } => 13,
         Decided::Anchor { .. } => 14,
         Decided::Alert { .. } => 15,
+        Decided::Asked { .. } => 16,
+        Decided::Answered { .. } => 17,
+        Decided::Posture { .. } => 18,
     }
 }
 

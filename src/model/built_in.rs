@@ -16,5 +16,8 @@ pub const ENTRIES_DROPPED: BuiltIn = BuiltIn { id: "opmas_correlation_entries_dr
 /// Alerts were not made, because too many wait for a channel.
 pub const DELIVERIES_DROPPED: BuiltIn = BuiltIn { id: "opmas_deliveries_dropped", title: "Alerts were not made because too many wait" };
 
+/// A person set another posture, or its time is over.
+pub const POSTURE_CHANGED: BuiltIn = BuiltIn { id: "opmas_posture_changed", title: "The posture was changed" };
+
 /// All of them.
-pub const BUILT_IN: [BuiltIn; 3] = [GROUPS_EVICTED, ENTRIES_DROPPED, DELIVERIES_DROPPED];
+pub const BUILT_IN: [BuiltIn; 4] = [GROUPS_EVICTED, ENTRIES_DROPPED, DELIVERIES_DROPPED, POSTURE_CHANGED];

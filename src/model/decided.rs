@@ -21,6 +21,74 @@ pub enum RunState {
     Diverged,
     /// A step's effect is not known, or needs approval; a person must look.
     Waiting,
+    /// A person holds it.
+    Paused,
+    /// A person denied or cancelled it, or nobody approved it in time: what was open is not carried out.
+    Cancelled,
+}
+
+impl RunState {
+    /// Whether it stays so.
+    #[must_use]
+    pub fn is_end(self) -> bool {
+        matches!(self, RunState::Done | RunState::Failed | RunState::Diverged | RunState::Cancelled)
+    }
+}
+
+/// How far the whole system may go.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Posture {
+    /// Nothing is carried out.
+    #[default]
+    Observe,
+    /// A person approves what is carried out.
+    Guarded,
+    /// What playbooks and ceilings allow is carried out.
+    Armed,
+}
+
+impl Posture {
+    /// As the configuration writes it.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            Posture::Observe => "observe",
+            Posture::Guarded => "guarded",
+            Posture::Armed => "armed",
+        }
+    }
+}
+
+/// A posture set by hand in the place of the configured one.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SetPosture {
+    /// How far the system may go.
+    pub posture: Posture,
+    /// Until when; without it until it is set again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub until: Option<Time>,
+}
+
+/// A step that an answer covers: exactly this.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Covered {
+    /// Its place in the script and the fingerprint of what was asked for.
+    pub key: Arc<str>,
+    /// The device's inventory name.
+    pub device: Arc<str>,
+    /// The action.
+    pub action: Arc<str>,
+    /// Canonical parameters.
+    pub params: Map<String, Value>,
+}
+
+impl Covered {
+    /// What an answer to this step covers.
+    #[must_use]
+    pub fn of(step: &Step) -> Covered {
+        Covered { key: step.key.clone(), device: step.device.clone(), action: step.action.clone(), params: step.params.clone() }
+    }
 }
 
 /// What happens to a lease.
@@ -35,6 +103,10 @@ pub enum LeaseChange {
     Lost,
     /// It has ended, and its absence was read back.
     Ended,
+    /// It holds longer, until `until`; `detail` says who wanted it and why.
+    Extended,
+    /// It is to end now; `detail` says who wanted it and why.
+    Revoked,
 }
 
 /// Where a delivery stands.
@@ -49,6 +121,17 @@ pub enum DeliveryState {
     Failed,
     /// It was begun and not answered, and cannot be repeated safely; shown to a person.
     Unknown,
+}
+
+/// Who began a run, and about what.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ByHand {
+    /// A user of this machine.
+    pub by: Arc<str>,
+    /// Why; may be empty.
+    pub because: String,
+    /// The finding.
+    pub finding: Finding,
 }
 
 /// One ledger payload.
@@ -77,6 +160,48 @@ pub enum Decided {
         revision: Arc<str>,
         /// The finding that it is about.
         finding: FindingId,
+        /// When.
+        at: Time,
+        /// Who began it by hand, and the finding once more, which may be over; nothing when the finding began it.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        by_hand: Option<Box<ByHand>>,
+    },
+    /// A run asks a person: what it would carry out, and until when the answer is waited for. It waits then.
+    Asked {
+        /// The run.
+        run: Arc<str>,
+        /// Every step that the script asks for from here on when each action answers its assumed outcome.
+        plan: Vec<Step>,
+        /// Without an answer it is a no then.
+        until: Time,
+        /// When.
+        at: Time,
+    },
+    /// A person's answer to what a run asks.
+    Answered {
+        /// The run.
+        run: Arc<str>,
+        /// The playbook's name.
+        playbook: Arc<str>,
+        /// Yes or no.
+        approved: bool,
+        /// Who: a user of this machine, or the name of a token.
+        by: Arc<str>,
+        /// Why; may be empty.
+        because: String,
+        /// The steps that it covers.
+        plan: Vec<Covered>,
+        /// When.
+        at: Time,
+    },
+    /// The posture was set by hand, or is the configured one again.
+    Posture {
+        /// What it is now; `None` is the configured one.
+        set: Option<SetPosture>,
+        /// Who.
+        by: Arc<str>,
+        /// Why; may be empty.
+        because: String,
         /// When.
         at: Time,
     },

@@ -14,9 +14,9 @@ mod step;
 mod time;
 
 pub use alert::{AlertChange, AlertState, OfAlert, OpenAlert};
-pub use built_in::{BUILT_IN, BuiltIn, DELIVERIES_DROPPED, ENTRIES_DROPPED, GROUPS_EVICTED};
+pub use built_in::{BUILT_IN, BuiltIn, DELIVERIES_DROPPED, ENTRIES_DROPPED, GROUPS_EVICTED, POSTURE_CHANGED};
 pub use dead::{DeadLetter, DeadReason};
-pub use decided::{Decided, DeliveryState, LeaseChange, RunState};
+pub use decided::{ByHand, Covered, Decided, DeliveryState, LeaseChange, Posture, RunState, SetPosture};
 pub use device::{Device, Inventory, Platform};
 pub use event::{Event, LogSource};
 pub use finding::{Entity, EntityKind, Evidence, Finding, FindingKind, RuleRef, Window};

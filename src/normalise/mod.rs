@@ -279,6 +279,12 @@ impl Normaliser {
         (timed.time, timed.own)
     }
 
+    /// As [`Normaliser::time_of`], of what was parsed.
+    #[must_use]
+    pub fn time_of_parsed(&self, record: &Record, parsed: &Parsed) -> Time {
+        self.time(parsed.stamp.as_ref().map(|(stamp, text)| (*stamp, &**text)), record).time
+    }
+
     /// Lets a record pass of which only its time is asked: the lines behind it go by that.
     pub fn pass(&mut self, record: &Record, time: Time) {
         self.remember(record, time);

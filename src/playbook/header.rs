@@ -13,6 +13,10 @@ const OPEN: &str = "/*---";
 const CLOSE: &str = "---*/";
 /// The longest that a run may take in all.
 const MAX_TIMEOUT: Span = Span::secs(24 * 3600);
+/// The longest that a run may wait for an approval.
+const MAX_APPROVE_WITHIN: Span = Span::secs(30 * 24 * 3600);
+/// What `approve_within` is when it is not given.
+const APPROVE_WITHIN: Span = Span::secs(3600);
 /// What `timeout` is when it is not given.
 const TIMEOUT: Span = Span::secs(600);
 
@@ -28,6 +32,8 @@ pub(super) struct Header {
     pub(super) budget: Budget,
     #[serde(default = "default_timeout", deserialize_with = "timeout")]
     pub(super) timeout: Span,
+    #[serde(default = "default_approve_within", deserialize_with = "approve_within")]
+    pub(super) approve_within: Span,
 }
 
 /// Which findings a playbook runs for: all that is given must hold.
@@ -132,9 +138,21 @@ fn default_timeout() -> Span {
     TIMEOUT
 }
 
+fn default_approve_within() -> Span {
+    APPROVE_WITHIN
+}
+
 fn timeout<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Span, D::Error> {
+    bounded(deserializer, "a timeout", MAX_TIMEOUT)
+}
+
+fn approve_within<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Span, D::Error> {
+    bounded(deserializer, "the time for an approval", MAX_APPROVE_WITHIN)
+}
+
+fn bounded<'de, D: Deserializer<'de>>(deserializer: D, what: &str, most: Span) -> Result<Span, D::Error> {
     let span = Span::deserialize(deserializer)?;
-    if span > Span::ZERO && span <= MAX_TIMEOUT { Ok(span) } else { Err(de::Error::custom(format!("a timeout is between 1ms and {MAX_TIMEOUT}"))) }
+    if span > Span::ZERO && span <= most { Ok(span) } else { Err(de::Error::custom(format!("{what} is between 1ms and {most}"))) }
 }
 
 fn budget<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Budget, D::Error> {

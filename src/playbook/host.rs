@@ -31,56 +31,104 @@ pub(super) fn globals(scope: &mut Scope<'_>, request: &Evaluate) {
     scope.push_constant_dynamic("finding", Dynamic::from(FindingHandle(Rc::new((*request.finding).clone()), device)));
 }
 
+/// Something that a script may call.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+pub struct Function {
+    /// As it is written.
+    pub call: String,
+    /// What it gives.
+    pub text: &'static str,
+}
+
+/// Registers, and keeps what is said of each: what has no documentation cannot be called.
+struct Host<'a> {
+    engine: &'a mut Engine,
+    functions: Vec<Function>,
+}
+
+impl Host<'_> {
+    fn told(&mut self, call: &str, text: &'static str) -> &mut Engine {
+        self.functions.push(Function { call: call.to_owned(), text });
+        self.engine
+    }
+
+    fn finding<T: Into<Dynamic> + Clone + 'static>(&mut self, name: &str, text: &'static str, of: fn(&Finding) -> T) {
+        let engine = self.told(&format!("finding.{name}"), text);
+        engine.register_get(name, move |finding: &mut FindingHandle| -> Dynamic { of(&finding.0).into() });
+    }
+
+    fn device<T: Into<Dynamic> + Clone + 'static>(&mut self, name: &str, text: &'static str, of: fn(&Device) -> T) {
+        let engine = self.told(&format!("DEVICE.{name}"), text);
+        engine.register_get(name, move |device: &mut DeviceHandle| -> Dynamic { of(&device.0).into() });
+    }
+}
+
 /// Everything that a script may call.
 pub(super) fn register(engine: &mut Engine, request: &Evaluate, session: &Shared) {
-    finding(engine);
-    device(engine);
-    inventory(engine, request);
+    host(engine, &request.devices);
     for action in &request.actions {
         self::action(engine, &Rc::new(action.clone()), session);
     }
 }
 
-fn finding(engine: &mut Engine) {
-    fn get<T: Into<Dynamic> + Clone + 'static>(engine: &mut Engine, name: &str, of: fn(&Finding) -> T) {
-        engine.register_get(name, move |finding: &mut FindingHandle| -> Dynamic { of(&finding.0).into() });
-    }
-    engine.register_type_with_name::<FindingHandle>("finding");
-    get(engine, "id", |f| f.id.to_string());
-    get(engine, "time", |f| f.time.to_string());
-    get(engine, "title", |f| f.title.to_string());
-    get(engine, "text", |f| f.text.clone());
-    get(engine, "severity", |f| i64::from(u8::from(f.severity)));
-    get(engine, "level", |f| f.level.to_string());
-    get(engine, "rule", |f| f.rule.name.as_ref().unwrap_or(&f.rule.id).to_string());
-    get(engine, "group", |f| f.group.iter().map(|(key, value)| (key.as_str().into(), from_json(value))).collect::<RhaiMap>());
-    get(engine, "site", |f| text_or_unit(f.site.as_ref()));
-    get(engine, "value", |f| f.value.as_ref().map_or(Dynamic::UNIT, from_json));
-    get(engine, "count", |f| i64::try_from(f.count).unwrap_or(i64::MAX));
-    get(engine, "tags", |f| words(&f.tags));
-    engine.register_get("device", |finding: &mut FindingHandle| finding.1.clone().map_or(Dynamic::UNIT, Dynamic::from));
-    engine.register_fn("entity", |finding: &mut FindingHandle, role: &str| text_or_unit(finding.0.entities.get(role).map(|entity| &entity.value)));
+/// What every script may call, beside the actions that its header names.
+#[must_use]
+pub fn functions() -> Vec<Function> {
+    let mut functions = host(&mut Engine::new_raw(), &[]);
+    let more = [
+        ("DEVICE.ACTION(…)", "asks for an action, with its parameters in order or as one map: #{ ip: source, duration: \"30m\" }; #{ state, detail, ok }"),
+        ("print(text)", "a line into the run's record"),
+    ];
+    functions.extend(more.map(|(call, text)| Function { call: call.to_owned(), text }));
+    functions
 }
 
-fn device(engine: &mut Engine) {
+fn host(engine: &mut Engine, devices: &[Device]) -> Vec<Function> {
+    engine.register_type_with_name::<FindingHandle>("finding");
     engine.register_type_with_name::<DeviceHandle>("device");
-    engine.register_get("name", |device: &mut DeviceHandle| device.0.name.to_string());
-    engine.register_get("host", |device: &mut DeviceHandle| device.0.host.clone());
-    engine.register_get("site", |device: &mut DeviceHandle| text_or_unit(device.0.site.as_ref()));
-    engine.register_get("tags", |device: &mut DeviceHandle| words(&device.0.tags));
     engine.register_fn("to_string", |device: &mut DeviceHandle| device.0.name.to_string());
     engine.register_fn("to_debug", |device: &mut DeviceHandle| device.0.name.to_string());
     engine.register_fn("==", |a: DeviceHandle, b: DeviceHandle| a.0.name == b.0.name);
     engine.register_fn("!=", |a: DeviceHandle, b: DeviceHandle| a.0.name != b.0.name);
+    let mut host = Host { engine, functions: Vec::new() };
+    finding(&mut host);
+    host.device("name", "its name in devices.toml", |d| d.name.to_string());
+    host.device("host", "its address or host name", |d| d.host.clone());
+    host.device("site", "where it stands; () when devices.toml does not say", |d| text_or_unit(d.site.as_ref()));
+    host.device("tags", "its words in devices.toml, a list", |d| words(&d.tags));
+    inventory(&mut host, devices);
+    host.functions
 }
 
-fn inventory(engine: &mut Engine, request: &Evaluate) {
-    let all: Rc<[DeviceHandle]> = request.devices.iter().map(|device| DeviceHandle(Rc::new(device.clone()))).collect();
-    let named = all.clone();
-    engine.register_fn("device", move |name: &str| named.iter().find(|device| &*device.0.name == name).cloned().map_or(Dynamic::UNIT, Dynamic::from));
-    let every = all.clone();
-    engine.register_fn("devices", move || -> Array { every.iter().cloned().map(Dynamic::from).collect() });
-    engine.register_fn("devices", move |filter: RhaiMap| -> Raised<Array> { chosen(&all, &filter) });
+fn finding(host: &mut Host<'_>) {
+    host.finding("id", "its id, 32 hexadecimal digits", |f| f.id.to_string());
+    host.finding("time", "when it happened, RFC 3339 in UTC", |f| f.time.to_string());
+    host.finding("title", "one line", |f| f.title.to_string());
+    host.finding("text", "what happened, with the values", |f| f.text.clone());
+    host.finding("severity", "1 (info) to 5 (critical)", |f| i64::from(u8::from(f.severity)));
+    host.finding("level", "the severity's word", |f| f.level.to_string());
+    host.finding("rule", "the rule's name, else its id", |f| f.rule.name.as_ref().unwrap_or(&f.rule.id).to_string());
+    host.finding("group", "the group-by fields and their values, a map", |f| {
+        f.group.iter().map(|(key, value)| (key.as_str().into(), from_json(value))).collect::<RhaiMap>()
+    });
+    host.finding("site", "the site of its device; () when that is not known", |f| text_or_unit(f.site.as_ref()));
+    host.finding("value", "the number that the condition compared; () when there is none", |f| f.value.as_ref().map_or(Dynamic::UNIT, from_json));
+    host.finding("count", "how many events it stands on", |f| i64::try_from(f.count).unwrap_or(i64::MAX));
+    host.finding("tags", "the rule's tags, a list", |f| words(&f.tags));
+    host.told("finding.device", "the device it happened on; () when it is not in devices.toml")
+        .register_get("device", |finding: &mut FindingHandle| finding.1.clone().map_or(Dynamic::UNIT, Dynamic::from));
+    host.told("finding.entity(role)", "the value of an entity, such as \"source\"; () when there is none")
+        .register_fn("entity", |finding: &mut FindingHandle, role: &str| text_or_unit(finding.0.entities.get(role).map(|entity| &entity.value)));
+}
+
+fn inventory(host: &mut Host<'_>, devices: &[Device]) {
+    let all: Rc<[DeviceHandle]> = devices.iter().map(|device| DeviceHandle(Rc::new(device.clone()))).collect();
+    let (named, every) = (all.clone(), all.clone());
+    host.told("device(name)", "the device of this name; () when there is none")
+        .register_fn("device", move |name: &str| named.iter().find(|device| &*device.0.name == name).cloned().map_or(Dynamic::UNIT, Dynamic::from));
+    host.told("devices()", "all devices, a list").register_fn("devices", move || -> Array { every.iter().cloned().map(Dynamic::from).collect() });
+    host.told("devices(#{ name, site, tag })", "the devices for which all that is given holds, a list")
+        .register_fn("devices", move |filter: RhaiMap| -> Raised<Array> { chosen(&all, &filter) });
 }
 
 /// `devices(#{ site: "attic", tag: "ap" })`: all that is given must hold.

@@ -36,8 +36,10 @@ pub struct Playbook {
     pub actions: Vec<ActionSignature>,
     /// How much it may do.
     pub budget: Budget,
-    /// How long a run may take in all.
+    /// How long a run may take in all, without what it waits for persons.
     pub timeout: Span,
+    /// How long it waits for an approval; then it is a no.
+    pub approve_within: Span,
     /// The whole text of the file.
     pub script: Arc<str>,
     /// SHA-256 of the text, hexadecimal.
@@ -124,6 +126,7 @@ fn playbook(file: &SourceFile, known: &[ActionSignature]) -> Result<Playbook, Ve
         actions,
         budget: header.budget,
         timeout: header.timeout,
+        approve_within: header.approve_within,
         script: file.text.clone(),
         revision: hex(&Sha256::digest(file.text.as_bytes())).into(),
     })

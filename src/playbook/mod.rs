@@ -22,6 +22,7 @@ pub mod worker;
 
 pub use evaluate::{ActionSignature, Call, Evaluate, Evaluation, Limits, ParamSignature, Progress, Recorded, evaluate, plan, signatures};
 pub use header::Trigger;
+pub use host::{Function, functions};
 pub use load::{Loaded, Playbook, Playbooks};
 pub use moves::{RUN_MOVES, STEP_MOVES, StepMove, StepState};
-pub use run::{IllegalMove, NextMove, Run, RunStep};
+pub use run::{Asked, IllegalMove, NextMove, Run, RunStep};

@@ -52,6 +52,9 @@ pub const STEP_MOVES: &[(StepState, StepMove, StepState)] = &[
     (StepState::Unknown, StepMove::End(Partial), StepState::Ended),
     (StepState::Unknown, StepMove::End(Undone), StepState::Ended),
     (StepState::Unknown, StepMove::End(Failed), StepState::Ended),
+    // Looked at again: still not to be found out, or absent and no longer allowed.
+    (StepState::Unknown, StepMove::End(Unknown), StepState::Unknown),
+    (StepState::Unknown, StepMove::End(Refused), StepState::Ended),
 ];
 
 /// All legal moves of a run. What has ended stays ended.
@@ -62,6 +65,12 @@ pub const RUN_MOVES: &[(RunState, RunState)] = &[
     (RunState::Running, RunState::Waiting),
     (RunState::Waiting, RunState::Running),
     (RunState::Waiting, RunState::Failed),
+    // A person's hand.
+    (RunState::Running, RunState::Paused),
+    (RunState::Paused, RunState::Running),
+    (RunState::Running, RunState::Cancelled),
+    (RunState::Waiting, RunState::Cancelled),
+    (RunState::Paused, RunState::Cancelled),
 ];
 
 /// Which moves of steps a run allows where it stands.
@@ -70,8 +79,8 @@ pub fn allows(run: RunState, step: StepMove) -> bool {
     match (run, step) {
         (RunState::Running, _) => true,
         // A person or a read-back settles a step; a denial refuses it.
-        (RunState::Waiting, StepMove::End(_)) => true,
-        (RunState::Waiting | RunState::Done | RunState::Failed | RunState::Diverged, _) => false,
+        (RunState::Waiting | RunState::Paused, StepMove::End(_)) => true,
+        (RunState::Waiting | RunState::Paused | RunState::Done | RunState::Failed | RunState::Diverged | RunState::Cancelled, _) => false,
     }
 }
 
@@ -85,8 +94,8 @@ pub fn step_after(from: StepState, by: StepMove) -> Option<StepState> {
 #[must_use]
 pub fn may_leave(to: RunState, step: StepState) -> bool {
     match to {
-        RunState::Running | RunState::Waiting => true,
-        RunState::Failed | RunState::Diverged => step != StepState::Attempted,
+        RunState::Running | RunState::Waiting | RunState::Paused => true,
+        RunState::Failed | RunState::Diverged | RunState::Cancelled => step != StepState::Attempted,
         RunState::Done => step == StepState::Ended,
     }
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::evaluate::Recorded;
 use super::moves::{RUN_MOVES, StepMove, StepState, allows, may_leave, step_after};
-use crate::model::{Decided, FindingId, Outcome, OutcomeState, RunState, Step, Time, Verdict};
+use crate::model::{Covered, Decided, FindingId, Outcome, OutcomeState, RunState, Span, Step, Time, Verdict};
 
 /// A run as the ledger tells it.
 #[derive(Clone, Debug, PartialEq)]
@@ -16,8 +16,25 @@ pub struct Run {
     began: Time,
     state: RunState,
     reason: String,
+    /// What a person is asked, while it waits for the answer.
+    asked: Option<Asked>,
+    /// What was approved; at most what plans have had.
+    covered: Vec<Covered>,
+    /// Since when it waits for a person.
+    held: Option<Time>,
+    /// How long it waited for persons before.
+    waited: Span,
     /// In the order of their intents; at most as many as the evaluation's limit of steps.
     steps: Vec<RunStep>,
+}
+
+/// What a run asks a person.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Asked {
+    /// What it would carry out.
+    pub plan: Vec<Step>,
+    /// Without an answer it is a no then.
+    pub until: Time,
 }
 
 /// One step of a run.
@@ -29,8 +46,10 @@ pub struct RunStep {
     pub state: StepState,
     /// How often it has been attempted.
     pub attempts: u32,
-    /// Whether a person has approved it.
+    /// Whether a person has approved exactly it.
     pub approved: bool,
+    /// Its effect is not known, and is to be read back once more.
+    again: bool,
     /// The newest outcome.
     pub outcome: Option<Outcome>,
 }
@@ -59,6 +78,14 @@ pub enum IllegalMove {
         from: RunState,
         /// Where it was to go.
         to: RunState,
+        /// Why not.
+        why: &'static str,
+    },
+    /// It cannot ask, or be answered, so.
+    #[error("run {run} cannot take a question or an answer: {why}")]
+    Answer {
+        /// The run.
+        run: Arc<str>,
         /// Why not.
         why: &'static str,
     },
@@ -105,6 +132,11 @@ pub enum NextMove {
         /// `Planned` or `Refused`.
         state: OutcomeState,
     },
+    /// A person must approve: record `Asked` with the plan from here on, and that the run is `Waiting`.
+    Ask {
+        /// The step.
+        key: Arc<str>,
+    },
     /// A person must look: record that the run is `Waiting`.
     Hold {
         /// The step.
@@ -124,7 +156,7 @@ impl Run {
     /// # Errors
     /// The record is not `Run`.
     pub fn begin(decided: &Decided) -> Result<Run, IllegalMove> {
-        let Decided::Run { run, playbook, revision, finding, at } = decided else { return Err(IllegalMove::NotOurs { run: "".into() }) };
+        let Decided::Run { run, playbook, revision, finding, at, .. } = decided else { return Err(IllegalMove::NotOurs { run: "".into() }) };
         Ok(Run {
             id: run.clone(),
             playbook: playbook.clone(),
@@ -133,6 +165,10 @@ impl Run {
             began: *at,
             state: RunState::Running,
             reason: String::new(),
+            asked: None,
+            covered: Vec::new(),
+            held: None,
+            waited: Span::ZERO,
             steps: Vec::new(),
         })
     }
@@ -147,7 +183,9 @@ impl Run {
             Decided::Intent { step, .. } if step.run == self.id => self.intend(step),
             Decided::Attempt { run, key, attempt, .. } if *run == self.id => self.attempt(key, *attempt),
             Decided::Outcome { run, key, outcome } if *run == self.id => self.end(key, outcome),
-            Decided::RunMoved { run, state, reason, .. } if *run == self.id => self.shift(*state, reason),
+            Decided::RunMoved { run, state, reason, at } if *run == self.id => self.shift(*state, reason, *at),
+            Decided::Asked { run, plan, until, .. } if *run == self.id => self.ask(plan, *until),
+            Decided::Answered { run, approved, plan, .. } if *run == self.id => self.answer(*approved, plan),
             _ => Err(IllegalMove::NotOurs { run: self.id.clone() }),
         }
     }
@@ -156,8 +194,8 @@ impl Run {
     #[must_use]
     pub fn next(&self) -> NextMove {
         match self.state {
-            RunState::Done | RunState::Failed | RunState::Diverged => NextMove::Finished,
-            RunState::Waiting => NextMove::Wait,
+            RunState::Done | RunState::Failed | RunState::Diverged | RunState::Cancelled => NextMove::Finished,
+            RunState::Waiting | RunState::Paused => NextMove::Wait,
             RunState::Running => self.steps.iter().find(|step| step.state != StepState::Ended).map_or(NextMove::Evaluate, RunStep::next),
         }
     }
@@ -196,10 +234,16 @@ impl Run {
         &self.finding
     }
 
-    /// When it began.
+    /// When its time began to count: its beginning, and as much later as it has waited for persons.
     #[must_use]
-    pub fn began(&self) -> Time {
-        self.began
+    pub fn counts_from(&self) -> Time {
+        self.began.plus(self.waited)
+    }
+
+    /// What a person is asked now.
+    #[must_use]
+    pub fn asked(&self) -> Option<&Asked> {
+        self.asked.as_ref()
     }
 
     /// Where it stands, and why.
@@ -223,7 +267,8 @@ impl Run {
     fn intend(&mut self, step: &Step) -> Result<(), IllegalMove> {
         let from = self.step(&step.key).map_or(StepState::Absent, |step| step.state);
         let state = self.moved(&step.key, from, StepMove::Intend)?;
-        self.steps.push(RunStep { step: step.clone(), state, attempts: 0, approved: false, outcome: None });
+        let approved = self.covered.contains(&Covered::of(step));
+        self.steps.push(RunStep { step: step.clone(), state, attempts: 0, approved, again: false, outcome: None });
         Ok(())
     }
 
@@ -244,11 +289,35 @@ impl Run {
     fn end(&mut self, key: &Arc<str>, outcome: &Outcome) -> Result<(), IllegalMove> {
         let from = self.step(key).map_or(StepState::Absent, |step| step.state);
         let state = self.moved(key, from, StepMove::End(outcome.state))?;
-        self.change(key, |step| (step.state, step.outcome) = (state, Some(outcome.clone())));
+        self.change(key, |step| (step.state, step.again, step.outcome) = (state, false, Some(outcome.clone())));
         Ok(())
     }
 
-    fn shift(&mut self, to: RunState, reason: &str) -> Result<(), IllegalMove> {
+    fn ask(&mut self, plan: &[Step], until: Time) -> Result<(), IllegalMove> {
+        if self.state != RunState::Running {
+            return Err(IllegalMove::Answer { run: self.id.clone(), why: "it is not running" });
+        }
+        self.asked = Some(Asked { plan: plan.to_vec(), until });
+        Ok(())
+    }
+
+    /// An approval covers nothing that was not asked, and nothing that the policy has refused.
+    fn answer(&mut self, approved: bool, plan: &[Covered]) -> Result<(), IllegalMove> {
+        let illegal = |why| IllegalMove::Answer { run: self.id.clone(), why };
+        let (RunState::Waiting, Some(asked)) = (self.state, &self.asked) else { return Err(illegal("it does not ask")) };
+        if !plan.iter().all(|covered| asked.to_approve().any(|one| one == *covered)) {
+            return Err(illegal("the answer is about another plan"));
+        }
+        self.asked = None;
+        if approved {
+            self.covered.extend_from_slice(plan);
+            let covered = &self.covered;
+            self.steps.iter_mut().for_each(|step| step.approved = covered.contains(&Covered::of(&step.step)));
+        }
+        Ok(())
+    }
+
+    fn shift(&mut self, to: RunState, reason: &str, at: Time) -> Result<(), IllegalMove> {
         let illegal = |why| IllegalMove::Run { run: self.id.clone(), from: self.state, to, why };
         if !RUN_MOVES.contains(&(self.state, to)) {
             return Err(illegal("there is no such way"));
@@ -256,9 +325,16 @@ impl Run {
         if !self.steps.iter().all(|step| may_leave(to, step.state)) {
             return Err(illegal("a step is still open"));
         }
-        if (self.state, to) == (RunState::Waiting, RunState::Running) {
-            // What waited for a person has been looked at.
-            self.steps.iter_mut().filter(|step| step.state == StepState::Intended).for_each(|step| step.approved = true);
+        if to == RunState::Running {
+            // A person has looked, or the device is back: what is not known is read back once more.
+            self.steps.iter_mut().for_each(|step| step.again = step.state == StepState::Unknown);
+        }
+        match self.held.take() {
+            Some(since) => self.waited = Span(self.waited.0.saturating_add(at.since(since).0.max(0))),
+            None => self.held = matches!(to, RunState::Waiting | RunState::Paused).then_some(at),
+        }
+        if to != RunState::Waiting {
+            self.asked = None;
         }
         self.state = to;
         reason.clone_into(&mut self.reason);
@@ -280,6 +356,13 @@ impl Run {
     }
 }
 
+impl Asked {
+    /// What an approval covers: steps that the policy lets a person approve.
+    pub fn to_approve(&self) -> impl Iterator<Item = Covered> {
+        self.plan.iter().filter(|step| matches!(step.decision, Verdict::Approve | Verdict::Auto)).map(Covered::of)
+    }
+}
+
 impl RunStep {
     fn may_be_attempted(&self) -> bool {
         match self.step.decision {
@@ -293,10 +376,11 @@ impl RunStep {
         let key = self.step.key.clone();
         match (self.state, self.step.decision) {
             (StepState::Attempted, _) => NextMove::Settle { key, attempt: self.attempts },
+            (StepState::Unknown, _) if self.again => NextMove::Settle { key, attempt: self.attempts },
             (StepState::Unknown, _) => NextMove::Hold { key, reason: "its effect could not be found out; look at the device".to_owned() },
             (_, Verdict::Observe) => NextMove::Answer { key, state: OutcomeState::Planned },
             (_, Verdict::Refused) => NextMove::Answer { key, state: OutcomeState::Refused },
-            (_, Verdict::Approve) if !self.approved => NextMove::Hold { key, reason: self.step.reason.clone() },
+            (_, Verdict::Approve) if !self.approved => NextMove::Ask { key },
             (_, Verdict::Auto | Verdict::Approve) => NextMove::Attempt { key, attempt: self.attempts + 1 },
         }
     }

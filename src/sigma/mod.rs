@@ -10,6 +10,7 @@
 //! The parser is ours: a place for everything, closed tables with the nearest known key. The file is what is accepted or refused (C13).
 
 mod ast;
+mod cases;
 mod collection;
 mod condition;
 mod correlation;
@@ -30,6 +31,7 @@ mod yaml;
 pub use ast::{
     Body, Comparison, Condition, Correlation, CorrelationType, DASHES, Detection, Item, Opmas, Pattern, Piece, Refire, Rule, Search, Test, TimePart,
 };
+pub use cases::{Case, cases};
 pub use lint::{Weight, fields, lint};
 pub use processing::manifest;
 pub use ruleset::{CASES_SUFFIX, Loaded, MAX_FILE_BYTES, RuleSet, load};

@@ -83,6 +83,8 @@ files() {
     if grep -qxF -- "$a" <<<"$applets"; then ln -s busybox "$R/bin/$a"; fi
   done
   ldd "$R"/bin/busybox "$R"/usr/sbin/* 2>/dev/null | grep -o '/[^ :]*\.so[^ :]*' | sort -u | xargs cp -L --parents -t "$R"
+  install -D -m 755 "$here/root/uci" "$here/root/logread" -t "$R/usr/sbin"
+  install -D -m 755 "$here/root/log" "$R/etc/init.d/log"
   echo 'root:x:0:0:root:/root:/bin/ash' >"$R/etc/passwd"
   echo /bin/ash >"$R/etc/shells"
   echo "root:$(openssl passwd -6 secret):1:0:9:7:::" >"$R/etc/shadow"

@@ -176,6 +176,60 @@ fn x1_what_cannot_be_added_says_why() {
 }
 
 #[test]
+fn x1_a_router_is_made_to_send_its_log() {
+    let router = Router::up();
+    let folder = router.dir.path().join("config");
+    fs::create_dir(&folder).unwrap();
+    let source = |listen: &str| fs::write(folder.join("opmas.toml"), format!("[source.routers]\ntype = \"syslog\"\nlisten = \"{listen}\"\n")).unwrap();
+    let setup = |more: &[&str]| router.opmas(&folder, &[&["device", "setup-log", "ap1"], more].concat());
+    router.allow(&authorized(&stdout(&router.opmas(&folder, &["device", "add", "root@192.168.1.1", "--name", "ap1", "--yes"]))));
+
+    // An address that the router cannot reach is no use to it.
+    source("127.0.0.1:1514");
+    let output = setup(&[]);
+    assert_eq!(output.status.code(), Some(3));
+    assert!(stderr(&output).contains("write listen = \"0.0.0.0:1514\" under [source.routers]"), "{}", stderr(&output));
+    source("0.0.0.0:1514");
+    assert_eq!(router.opmas(&folder, &["device", "setup-log", "nobody"]).status.code(), Some(2));
+
+    // Printed, nothing is done.
+    let config = router.root().join("etc/config/system.kv");
+    let said = stdout(&setup(&[]));
+    for line in
+        ["uci -P /tmp/.uci-opmas set 'system.@system[0].log_ip=192.168.1.2'", "'system.@system[0].log_port=1514'", "'system.@system[0].log_hostname=ap1'"]
+    {
+        assert!(said.contains(line), "{line}: {said}");
+    }
+    assert!(!config.exists());
+
+    // What somebody else has not committed yet is not committed along.
+    let foreign = router.root().join("tmp/.uci/system.kv");
+    fs::create_dir_all(foreign.parent().unwrap()).unwrap();
+    fs::write(&foreign, "system.cfg01e48a.hostname=half-done\n").unwrap();
+    let output = setup(&["--apply"]);
+    assert_eq!(output.status.code(), Some(1), "{}{}", stdout(&output), stderr(&output));
+    assert!(stdout(&output).contains("wait uncommitted"), "{}", stdout(&output));
+    assert!(!config.exists() && foreign.exists());
+    fs::remove_file(&foreign).unwrap();
+
+    let output = setup(&["--apply"]);
+    assert_eq!(output.status.code(), Some(0), "{}{}", stdout(&output), stderr(&output));
+    assert!(stdout(&output).contains("everything was read back"), "{}", stdout(&output));
+    let written = fs::read_to_string(&config).unwrap();
+    for line in ["log_ip=192.168.1.2", "log_port=1514", "log_proto=tcp", "log_hostname=ap1", "log_remote=1"] {
+        assert!(written.contains(&format!("system.cfg01e48a.{line}\n")), "{line}: {written}");
+    }
+    assert!(router.runs("rt", "192.168.1.2"), "the log daemon sends it there");
+
+    let output = setup(&["--apply", "--udp", "--address", "fd00:6f70::2"]);
+    assert_eq!(output.status.code(), Some(0), "{}{}", stdout(&output), stderr(&output));
+    assert!(router.runs("rt", "fd00:6f70::2") && !router.runs("rt", "192.168.1.2"));
+
+    router.device("cut");
+    assert_eq!(setup(&["--apply"]).status.code(), Some(4));
+}
+
+#[test]
 fn the_router_sends_its_own_log_lines() {
     let router = Router::up();
     let socket = router.inside("mg", || UdpSocket::bind((MANAGER, 1514)).unwrap());

@@ -48,6 +48,7 @@ followed! {
     first_router = "first-router.md",
     first_alert = "first-alert.md",
     writing_a_rule = "writing-a-rule.md",
+    approving_an_action = "approving-an-action.md",
     writing_a_playbook = "writing-a-playbook.md",
     writing_an_action = "writing-an-action.md",
     writing_an_extractor = "writing-an-extractor.md",
@@ -131,7 +132,8 @@ fn every_metric_that_a_document_names_is_there() {
 #[test]
 fn every_reason_of_readyz_is_explained() {
     let explained = first_column(&read("docs/guide/operating.md"), "| `part` of a reason | gravity | what to do |");
-    let sources = ["intake", "effects", "start", "worker", "hands", "detection", "dead"].map(|name| read(&format!("src/engine/{name}.rs"))).concat();
+    let sources =
+        ["intake", "effects", "start", "worker", "hands", "detection", "dead", "hand", "posture"].map(|name| read(&format!("src/engine/{name}.rs"))).concat();
     let literal: Vec<&str> = sources.split("status.set(\"").skip(1).map(|rest| rest.split('"').next().unwrap()).collect();
     assert!(literal.len() >= 6, "{literal:?}");
     let revisions = ["rules revision", "extractors revision", "inventory revision"];

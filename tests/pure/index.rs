@@ -64,7 +64,14 @@ fn outcome(run: u64, state: OutcomeState) -> Decided {
 }
 
 fn begun(run: u64) -> Decided {
-    Decided::Run { run: format!("{run:016x}").into(), playbook: "block_source".into(), revision: "ab".repeat(32).into(), finding: finding(run).id, at: at(run) }
+    Decided::Run {
+        run: format!("{run:016x}").into(),
+        playbook: "block_source".into(),
+        revision: "ab".repeat(32).into(),
+        finding: finding(run).id,
+        at: at(run),
+        by_hand: None,
+    }
 }
 
 fn moved(run: u64, state: RunState) -> Decided {
@@ -158,8 +165,12 @@ fn findings(index: &Index) -> Vec<Finding> {
 
 /// Everything that can be asked.
 fn answers(index: &Index) -> Vec<Answer> {
-    let mut queries =
-        vec![Query::Runs { limit: MAX_ROWS }, Query::Leases, Query::Alerts { limit: MAX_ROWS }, Query::Deliveries { state: None, limit: MAX_ROWS }];
+    let mut queries = vec![
+        Query::Runs { state: None, limit: MAX_ROWS },
+        Query::Leases,
+        Query::Alerts { limit: MAX_ROWS },
+        Query::Deliveries { state: None, limit: MAX_ROWS },
+    ];
     queries.extend(findings(index).into_iter().map(|finding| Query::Finding { id: finding.id.0.to_string() }));
     queries.iter().map(|query| index.query(query).unwrap()).collect()
 }

@@ -344,7 +344,7 @@ fn the_log_source_is_what_the_extractor_says() {
     assert_eq!(parts("<86>dropbear[7]: Child connection from 192.0.2.9:22"), [some("openwrt"), None, some("dropbear")]);
     assert_eq!(parts("<86>dropbear[7]: Not backgrounding"), [some("openwrt"), None, some("dropbear")]);
     assert_eq!(parts("<4>kernel: [ 1.5] x IN=eth1 OUT= SRC=192.0.2.9 DST=10.0.0.1"), [some("openwrt"), some("firewall"), some("kernel")]);
-    assert_eq!(parts("<4>kernel: [ 1.5] eth1: link up"), [None, None, None]);
+    assert_eq!(parts("<4>kernel: [ 1.5] nothing that is known"), [None, None, None]);
     assert_eq!(parts("<4>x[1]: y"), [None, None, None]);
 }
 

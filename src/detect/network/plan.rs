@@ -202,6 +202,10 @@ impl Plan {
         if let Some(known) = self.known.get(&key) {
             return *known;
         }
+        if let Test::FieldRef { field: other, .. } = test {
+            // So that it is a name that some rule asks for.
+            self.slot(other);
+        }
         let number = count(self.predicates.len());
         let (decided, weight) = match self.shares.get_mut(slot as usize) {
             Some(share) => share.take(test, number),

@@ -85,7 +85,7 @@ impl Builder {
             // Literals are folded; the walk folds ASCII, other texts are folded before.
             let mut builder = NFA::builder();
             builder.match_kind(MatchKind::Standard).prefilter(false);
-            inside.iter().for_each(|(literal, _)| texts.classes.add(literal));
+            texts.classes = Classes::new(inside.iter().map(|(literal, _)| literal.as_str()));
             texts.automaton = Some(builder.build(inside.iter().map(|(literal, _)| literal))?);
         }
         for (literal, hits) in inside {

@@ -13,40 +13,51 @@ use aho_corasick::nfa::contiguous::NFA;
 use super::literal::At;
 use super::texts::{Hit, Mix, Texts};
 
-/// Entries of one automaton's rows; states beyond it are walked in the automaton itself.
-const MAX_ENTRIES: usize = 1 << 19;
+/// Rows of one automaton; states beyond it are walked in the automaton itself. As many as a `u16` with two marks tells apart.
+const MAX_ROWS: usize = 1 << 14;
+/// The bytes that texts have most, so that they stand together: what walks cost is what they fetch from memory.
+const COMMON: &[u8] = b"etaoinsrlcdmpu\\. -/fghwbyvkx";
 
 /// Which bytes an automaton tells apart: upper case is lower case, and all that no literal has is one.
 #[derive(Debug)]
 pub(super) struct Classes {
     of: [u8; 256],
-    count: usize,
+    /// A row has room for two to the power of this.
+    shift: u32,
 }
 
 impl Default for Classes {
     fn default() -> Classes {
-        Classes { of: [0; 256], count: 1 }
+        Classes { of: [0; 256], shift: 0 }
     }
 }
 
 impl Classes {
-    /// Tells a literal's bytes apart.
-    pub fn add(&mut self, literal: &str) {
-        for byte in literal.bytes() {
-            let byte = byte.to_ascii_lowercase();
-            if self.of.get(usize::from(byte)).is_some_and(|class| *class == 0) {
-                // Class 0 is for what no literal has; UTF-8 leaves enough bytes out for the rest to fit.
-                let class = u8::try_from(self.count).unwrap_or(0);
-                self.count += usize::from(class > 0);
+    /// Tells the bytes of literals apart.
+    pub fn new<'l>(literals: impl Iterator<Item = &'l str>) -> Classes {
+        let (mut classes, mut has) = (Classes::default(), [false; 256]);
+        literals.flat_map(str::bytes).for_each(|byte| has.get_mut(usize::from(byte.to_ascii_lowercase())).into_iter().for_each(|has| *has = true));
+        // Class 0 is for what no literal has; UTF-8 leaves enough bytes out for the rest to fit.
+        let mut last = 0u8;
+        for byte in COMMON.iter().copied().chain(0..=u8::MAX) {
+            if has.get_mut(usize::from(byte)).is_some_and(std::mem::take) {
+                last = last.saturating_add(1);
                 for same in [byte, byte.to_ascii_uppercase()] {
-                    self.of.get_mut(usize::from(same)).into_iter().for_each(|own| *own = class);
+                    classes.of.get_mut(usize::from(same)).into_iter().for_each(|own| *own = last);
                 }
             }
         }
+        classes.shift = (usize::from(last) + 1).next_power_of_two().trailing_zeros();
+        classes
     }
 
     fn of(&self, byte: u8) -> usize {
         self.of.get(usize::from(byte)).copied().map_or(0, usize::from)
+    }
+
+    /// Where a row has its entry for a byte.
+    fn place(&self, row: u16, byte: u8) -> usize {
+        (usize::from(row) << self.shift) + self.of(byte)
     }
 }
 
@@ -65,17 +76,17 @@ enum Stop {
     /// Its step has not been found out yet.
     Unknown(u8),
     /// Something ends behind it.
-    Ends(u32),
+    Ends(u16),
 }
 
 /// The rows of one automaton that texts have met so far; kept by each thread.
 #[derive(Debug, Default)]
 pub(super) struct Walk {
-    /// By row and class: 0 when not known yet, else four times where the next row begins, and 1, and 2 when something ends there.
-    next: Vec<u32>,
+    /// By row and class: 0 when not known yet, else four times the next row, and 1, and 2 when something ends there.
+    next: Vec<u16>,
     /// By row; the first is the start.
     states: Vec<(StateID, Option<Box<Ends>>)>,
-    rows: HashMap<StateID, u32, BuildHasherDefault<Mix>>,
+    rows: HashMap<StateID, u16, BuildHasherDefault<Mix>>,
     text: u32,
 }
 
@@ -105,15 +116,15 @@ impl Walk {
             }
             (row, at) = (step >> 2, at + 1);
             if step & 2 != 0 {
-                self.ends(row as usize / classes.count, at, bytes.len(), &mut hit);
+                self.ends(row, at, bytes.len(), &mut hit);
             }
         }
     }
 
     /// Goes on without rows, where there is no room for more, until a state that has one: its row, and behind which byte. `None` at the end.
     #[cold]
-    fn off(&self, texts: &Texts, automaton: &NFA, bytes: &[u8], (row, from): (u32, usize), hit: &mut impl FnMut(Hit)) -> Option<(u32, usize)> {
-        let (mut state, _) = *self.states.get(row as usize / texts.classes.count)?;
+    fn off(&self, texts: &Texts, automaton: &NFA, bytes: &[u8], (row, from): (u16, usize), hit: &mut impl FnMut(Hit)) -> Option<(u16, usize)> {
+        let (mut state, _) = *self.states.get(usize::from(row))?;
         for (byte, end) in bytes.get(from..)?.iter().zip(from + 1..) {
             state = automaton.next_state(Anchored::No, state, byte.to_ascii_lowercase());
             if automaton.is_special(state) && automaton.is_match(state) {
@@ -128,11 +139,11 @@ impl Walk {
 
     /// Goes on until something ends or a step is not known: then `row` and `at` are those before that byte. `None` at the end.
     #[inline]
-    fn skim(&self, classes: &Classes, bytes: &[u8], row: &mut u32, at: &mut usize) -> Option<Stop> {
+    fn skim(&self, classes: &Classes, bytes: &[u8], row: &mut u16, at: &mut usize) -> Option<Stop> {
         let next = self.next.as_slice();
         let mut here = *row;
         for (index, byte) in bytes.get(*at..)?.iter().enumerate() {
-            let step = next.get(here as usize + classes.of(*byte)).copied().unwrap_or(0);
+            let step = next.get(classes.place(here, *byte)).copied().unwrap_or(0);
             if step & 3 != 1 {
                 (*row, *at) = (here, *at + index);
                 return Some(if step == 0 { Stop::Unknown(*byte) } else { Stop::Ends(step) });
@@ -142,37 +153,36 @@ impl Walk {
         None
     }
 
-    fn ends(&mut self, row: usize, end: usize, length: usize, hit: &mut impl FnMut(Hit)) {
-        let Some((_, Some(ends))) = self.states.get_mut(row) else { return };
+    fn ends(&mut self, row: u16, end: usize, length: usize, hit: &mut impl FnMut(Hit)) {
+        let Some((_, Some(ends))) = self.states.get_mut(usize::from(row)) else { return };
         let first = ends.told != self.text;
         ends.told = self.text;
         ends.tell(end, length, first, hit);
     }
 
-    /// Adds the state's row; where it begins.
-    fn add(&mut self, texts: &Texts, automaton: &NFA, state: StateID) -> u32 {
-        let row = u32::try_from(self.next.len()).unwrap_or(0);
+    /// Adds the state's row.
+    fn add(&mut self, texts: &Texts, automaton: &NFA, state: StateID) -> u16 {
+        let row = u16::try_from(self.states.len()).unwrap_or(0);
         let hits = automaton.is_special(state) && automaton.is_match(state);
         self.states.push((state, hits.then(|| Box::new(ends(texts, automaton, state)))));
-        self.next.resize(self.next.len() + texts.classes.count, 0);
+        self.next.resize(self.states.len() << texts.classes.shift, 0);
         self.rows.insert(state, row);
         row
     }
 
     /// Finds out the step from a row by a byte; 0 when there is no room for where it leads.
     #[cold]
-    fn fill(&mut self, texts: &Texts, automaton: &NFA, row: u32, byte: u8) -> u32 {
-        let classes = &texts.classes;
-        let Some((state, _)) = self.states.get(row as usize / classes.count) else { return 0 };
+    fn fill(&mut self, texts: &Texts, automaton: &NFA, row: u16, byte: u8) -> u16 {
+        let Some((state, _)) = self.states.get(usize::from(row)) else { return 0 };
         let state = automaton.next_state(Anchored::No, *state, byte.to_ascii_lowercase());
         let to = match self.rows.get(&state) {
             Some(row) => *row,
-            None if self.next.len() + classes.count > MAX_ENTRIES => return 0,
+            None if self.states.len() >= MAX_ROWS => return 0,
             None => self.add(texts, automaton, state),
         };
         let hits = automaton.is_special(state) && automaton.is_match(state);
-        let step = (to << 2) | (u32::from(hits) << 1) | 1;
-        if let Some(entry) = self.next.get_mut(row as usize + classes.of(byte)) {
+        let step = (to << 2) | (u16::from(hits) << 1) | 1;
+        if let Some(entry) = self.next.get_mut(texts.classes.place(row, byte)) {
             *entry = step;
         }
         step

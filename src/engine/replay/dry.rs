@@ -11,21 +11,21 @@ use crate::alert::{Alert, Alerts, Outbox};
 use crate::config::{Content, Setup};
 use crate::engine::decide::caused;
 use crate::engine::effects::lock;
+use crate::engine::plan::{ASSUMED, Planner};
 use crate::engine::policy::{Policy, Used};
 use crate::engine::status::Status;
 use crate::engine::worker::Worker;
-use crate::model::{Decided, DeliveryState, Finding, LeaseChange, Outcome, OutcomeState, RunState, Span, Step, Time, Verdict};
-use crate::playbook::{Call, Evaluate, Evaluation, Limits, Playbook, Progress, Recorded};
+use crate::model::{Decided, DeliveryState, Finding, LeaseChange, Posture, RunState, Span, Time};
+use crate::playbook::{Playbook, Progress};
 
 /// Budgets count the steps of an hour.
 pub(super) const LOOKS_BACK: Span = Span::secs(3_600);
-/// What an action that was not carried out answers its script.
-const ASSUMED: &str = "assumed";
 
 /// The part of the engine that is right of the ledger, without the ledger. Its clock is the findings' own time.
 pub(super) struct Dry {
     content: Arc<Content>,
     policy: Policy,
+    posture: Posture,
     /// Nothing waits in it: what is told is told at once.
     outbox: Outbox,
     alerts: Mutex<Alerts>,
@@ -42,14 +42,24 @@ impl Dry {
         let settings = &setup.settings;
         // What is configured does not change meanwhile.
         let unchanging = watch::Sender::new(content.clone()).subscribe();
-        let policy = Policy { content: unchanging, posture: settings.posture, ceilings: settings.actions.clone(), guard: settings.guard.clone() };
+        let policy = Policy { content: unchanging, ceilings: settings.actions.clone(), guard: settings.guard.clone() };
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let worker = {
             let _here = runtime.enter();
             Worker::start(Status::default())
         };
         let leases = Mutex::new(Leases::new(content.catalogue.clone(), settings.lease.verify_every));
-        Ok(Dry { alerts: Mutex::default(), outbox: Outbox::new(&content.channels), policy, leases, budgets: Mutex::default(), worker, runtime, content })
+        Ok(Dry {
+            alerts: Mutex::default(),
+            outbox: Outbox::new(&content.channels),
+            policy,
+            posture: settings.posture,
+            leases,
+            budgets: Mutex::default(),
+            worker,
+            runtime,
+            content,
+        })
     }
 
     /// What time brings before it, the steps of the playbooks that it starts, and then who is told.
@@ -100,64 +110,20 @@ impl Dry {
         told
     }
 
-    /// What a script asks for when each action answers its assumed outcome, and one that is refused that it is refused.
-    fn run(&self, run: &Arc<str>, playbook: &Playbook, finding: &Finding, at: Time) -> Vec<Told> {
-        let (mut told, mut history) = (Vec::new(), Vec::new());
-        // Each turn but the last adds a step at least, and a script has a bounded number of them.
-        loop {
-            let evaluation = match self.evaluate(playbook, finding, &history) {
-                Ok(evaluation) => evaluation,
-                Err(why) => {
-                    told.push(Told::Note(format!("run {run} of {}: its steps are not known: {why}", playbook.name)));
-                    break;
-                }
-            };
-            let mut refused = false;
-            for call in &evaluation.planned {
-                let step = self.step(run, playbook, finding, call, at);
-                refused = step.decision == Verdict::Refused;
-                history.push(answered(&step, call, at));
-                told.push(Told::Step(Box::new(step)));
-                if refused {
-                    break;
-                }
-            }
-            if !refused {
-                told.extend(ended(run, playbook, &evaluation.progress));
-                break;
-            }
+    /// The steps of a playbook's run, and why there are no more when it does not end well.
+    pub(super) fn run(&self, run: &Arc<str>, playbook: &Playbook, finding: &Finding, at: Time) -> Vec<Told> {
+        self.make_room(at);
+        let used = Used { leases: &self.leases, budgets: &self.budgets, posture: self.posture, now: at };
+        let planner = Planner { worker: &self.worker, policy: &self.policy, used, run, playbook, finding };
+        let mut steps = Vec::new();
+        let progress = self.runtime.block_on(planner.plan(Vec::new(), &mut steps));
+        let mut told: Vec<Told> = steps.into_iter().map(|step| Told::Step(Box::new(step))).collect();
+        match progress {
+            Ok(progress) => told.extend(ended(run, playbook, &progress)),
+            Err(why) => told.push(Told::Note(format!("run {run} of {}: its steps are not known: {why}", playbook.name))),
         }
         lock(&self.budgets).apply(&Decided::RunMoved { run: run.clone(), state: RunState::Done, reason: String::new(), at });
         told
-    }
-
-    fn evaluate(&self, playbook: &Playbook, finding: &Finding, history: &[Recorded]) -> Result<Evaluation, String> {
-        let request = Evaluate {
-            playbook: playbook.name.clone(),
-            script: playbook.script.clone(),
-            actions: playbook.actions.clone(),
-            finding: Box::new(finding.clone()),
-            devices: self.content.inventory.devices.clone(),
-            history: history.to_vec(),
-            plan: true,
-            limits: Limits::default(),
-        };
-        self.runtime.block_on(self.worker.evaluate(request)).map_err(|error| error.to_string())
-    }
-
-    /// Decides on a step, and counts it as carried out when it would be.
-    fn step(&self, run: &Arc<str>, playbook: &Playbook, finding: &Finding, call: &Call, at: Time) -> Step {
-        self.make_room(at);
-        let used = Used { leases: &self.leases, budgets: &self.budgets, now: at };
-        let step = self.policy.step(&used, run, playbook, finding, call);
-        lock(&self.budgets).apply(&Decided::Intent { step: Box::new(step.clone()), at });
-        if step.decision == Verdict::Auto {
-            let mut leases = lock(&self.leases);
-            let granted = leases.granted(&step, &outcome(OutcomeState::Enforced, ASSUMED, at));
-            // One that cannot follow was granted before.
-            granted.iter().for_each(|lease| drop(leases.apply(lease)));
-        }
-        step
     }
 
     /// Ends the leases whose time is over, when no further one can be looked after.
@@ -166,36 +132,10 @@ impl Dry {
         if leases.has_room() {
             return;
         }
-        let over: Vec<Decided> = leases.active().filter(|lease| lease.until <= at).map(|lease| end(lease, at)).collect();
+        let over: Vec<Decided> =
+            leases.active().filter(|lease| lease.until <= at).map(|lease| lease.changed(LeaseChange::Ended, lease.until, at, "")).collect();
         over.iter().for_each(|lease| drop(leases.apply(lease)));
     }
-}
-
-fn end(lease: &crate::action::Lease, at: Time) -> Decided {
-    Decided::Lease {
-        run: lease.run.clone(),
-        key: lease.key.clone(),
-        device: lease.id.device.clone(),
-        action: lease.id.action.clone(),
-        params: lease.params.clone(),
-        change: LeaseChange::Ended,
-        until: lease.until,
-        at,
-        detail: String::new(),
-    }
-}
-
-fn outcome(state: OutcomeState, detail: &str, at: Time) -> Outcome {
-    Outcome { state, detail: detail.to_owned(), at, took_ms: 0, until: None }
-}
-
-/// What the script is told in its next evaluation.
-fn answered(step: &Step, call: &Call, at: Time) -> Recorded {
-    let outcome = match step.decision {
-        Verdict::Refused => outcome(OutcomeState::Refused, &step.reason, at),
-        Verdict::Auto | Verdict::Approve | Verdict::Observe => outcome(OutcomeState::Planned, ASSUMED, at),
-    };
-    Recorded { key: call.key.clone(), device: call.device.clone(), action: call.action.clone(), outcome }
 }
 
 /// How a script ended, when it did not end well.

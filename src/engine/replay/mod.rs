@@ -14,12 +14,14 @@ use super::decide::bounded;
 use super::detection::{empty, options, part, put};
 use super::pipeline::{Found, Pipeline, Settings};
 use crate::alert::Alert;
+use crate::clock;
 use crate::config::{Part, Setup};
 use crate::correlate;
 use crate::diag::Diagnostic;
 use crate::journal::{DataDir, ReadError, Revisions, SpoolReader};
 use crate::model::{Entry, EntryBody, Finding, Revision, Span, Step, Time};
 use crate::normalise::{Extractors, Normaliser};
+use crate::playbook::Playbook;
 use crate::sigma::{Body, Rule, RuleSet};
 use dry::Dry;
 
@@ -202,6 +204,14 @@ fn own_look_back(rule: &Rule) -> Span {
 /// The rules as they are configured, without the files that do not load.
 fn today(setup: &Setup) -> RuleSet {
     correlate::load(setup.content.good(Part::Rules)).set
+}
+
+/// The steps that a playbook would take for a finding as things are configured, and what a person should know of them.
+///
+/// # Errors
+/// The system gives no thread.
+pub fn of_playbook(setup: &Setup, playbook: &Playbook, finding: &Finding) -> io::Result<Vec<Told>> {
+    Ok(Dry::new(setup)?.run(&"dry run".into(), playbook, finding, clock::now()))
 }
 
 /// The oldest entry that a spool keeps and all after it, up to its end for now; also while an opmas writes it.

@@ -140,7 +140,7 @@ impl Reader<'_> {
             && let Some(template) = self.template(skip)
             && let Err(message) = program.skip(&template)
         {
-            self.wrong(skip.span().start, message, "begin it with fixed text, and make it shorter");
+            self.wrong(skip.span().start, message, "make it shorter");
         }
         program
     }

@@ -80,7 +80,7 @@ impl Extractors {
     }
 
     /// Types a message: adds `domain`, `action` and the fields of the first pattern that matches, and says what log source the line
-    /// is of. A program whose extractor names a log source has it also when no pattern matches, and its domain if it has but one file.
+    /// is of. The lines of a program that has but one file have its domain and log source also when no pattern matches.
     pub(super) fn apply(&self, program: &str, message: &str, fields: &mut Map<String, Value>) -> Applied<'_> {
         let Some(compiled) = self.by_program.get(program) else { return Applied::default() };
         let mut candidates = Vec::new();
@@ -92,12 +92,10 @@ impl Extractors {
             Some((file, pattern, pattern.read(file.without_skip(message))?))
         });
         let Some((file, pattern, read)) = read else {
-            let mut files = compiled.files.iter().filter_map(|index| self.files.get(*index));
-            if let [only] = compiled.files.as_slice() {
-                fields.extend(self.files.get(*only).and_then(Program::domain));
-            }
-            let logsource = files.find(|file| file.logsource != LogSource::default()).map(|file| file.logsource.clone()).unwrap_or_default();
-            return Applied { logsource, ..Applied::default() };
+            let [only] = compiled.files.as_slice() else { return Applied::default() };
+            let Some(file) = self.files.get(*only) else { return Applied::default() };
+            fields.extend(file.domain());
+            return Applied { logsource: file.logsource.clone(), ..Applied::default() };
         };
         fields.extend(file.domain());
         fields.insert("action".to_owned(), Value::from(&*pattern.action));

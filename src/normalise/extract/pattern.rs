@@ -143,10 +143,10 @@ fn compile(text: &str) -> Result<PikeVM, CompileError> {
     PikeVM::builder().syntax(bytes()).thompson(bounded()).build(text).map_err(Box::new)
 }
 
-/// What may stand before the wordings of a file: its first byte, and the whole.
+/// What may stand before the wordings of a file: its first byte, where that is fixed, and the whole.
 #[derive(Debug)]
 pub(super) struct Skip {
-    first: u8,
+    first: Option<u8>,
     vm: PikeVM,
     text: String,
 }
@@ -154,8 +154,10 @@ pub(super) struct Skip {
 impl Skip {
     /// Compiles it. The error says what is wrong with it.
     pub(super) fn new(template: &Template) -> Result<Skip, String> {
-        let Some(Part::Fixed(head)) = template.parts.first() else { return Err("`skip` begins with a field".to_owned()) };
-        let first = *head.as_bytes().first().ok_or("`skip` is empty")?;
+        let first = match template.parts.first() {
+            Some(Part::Fixed(head)) => head.bytes().next(),
+            _ => None,
+        };
         let text = template.regex();
         let vm = compile(&text).map_err(|error| format!("`skip` does not compile: {error}"))?;
         Ok(Skip { first, vm, text })
@@ -163,7 +165,7 @@ impl Skip {
 
     /// The message without it.
     pub(super) fn strip<'a>(&self, message: &'a str) -> &'a str {
-        if message.as_bytes().first() != Some(&self.first) {
+        if self.first.is_some_and(|first| message.as_bytes().first() != Some(&first)) {
             return message;
         }
         let input = Input::new(message).anchored(regex_automata::Anchored::Yes);

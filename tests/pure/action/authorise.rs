@@ -45,7 +45,11 @@ fn one_step_at_a_time_reads_as_a_sentence() {
     assert_eq!(decision.reason, wanted);
     let nothing = authorise(&request(Posture::default(), Mode::Auto, Mode::default(), Trust::Verified));
     assert_eq!(nothing.verdict, Verdict::Observe);
-    assert!(nothing.reason.starts_with("only shown: posture is observe (posture = \"armed\" in opmas.toml lifts this), and the ceiling"), "{}", nothing.reason);
+    assert!(
+        nothing.reason.starts_with("only shown: posture is observe (posture = \"armed\" in opmas.toml, or opmas posture, lifts this), and the ceiling"),
+        "{}",
+        nothing.reason
+    );
 }
 
 #[derive(Debug, serde::Deserialize)]

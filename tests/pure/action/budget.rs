@@ -1,7 +1,7 @@
 //! How much a playbook may do.
 
 use opmas::action::{Budget, Budgets, OverBudget};
-use opmas::model::{Decided, RunState, Step, Time, Verdict};
+use opmas::model::{Covered, Decided, RunState, Step, Time, Verdict};
 
 const HOUR: i64 = 3600;
 
@@ -42,6 +42,32 @@ fn the_hour_slides_and_plans_cost_nothing() {
     assert_eq!(budgets.check(&steps[2], budget, at(HOUR)), Ok(()), "an hour after the first");
     let other = Step { playbook: "other".into(), ..step("r4", "0", "gw", Verdict::Auto) };
     assert_eq!(budgets.check(&other, budget, at(11)), Ok(()), "another playbook has its own");
+}
+
+#[test]
+fn what_waits_for_a_person_counts_when_it_is_approved() {
+    let budget = Budget { devices: 1, per_hour: 2 };
+    let mut budgets = Budgets::default();
+    let waits = step("r1", "0", "gw", Verdict::Approve);
+    budgets.apply(&intent(&waits, 0));
+    let more = [step("r1", "1", "attic", Verdict::Approve), step("r2", "0", "gw", Verdict::Auto)];
+    assert_eq!(budgets.check(&more[0], budget, at(1)), Ok(()), "whoever makes steps wait uses nothing up");
+    let answer = |approved| Decided::Answered {
+        run: "r1".into(),
+        playbook: "block_source".into(),
+        approved,
+        by: "root".into(),
+        because: String::new(),
+        plan: vec![Covered::of(&waits)],
+        at: at(1),
+    };
+    budgets.apply(&answer(false));
+    assert_eq!(budgets.check(&more[0], budget, at(1)), Ok(()));
+    budgets.apply(&answer(true));
+    assert!(matches!(budgets.check(&more[0], budget, at(2)), Err(OverBudget::Devices { .. })));
+    assert_eq!(budgets.check(&waits, budget, at(2)), Ok(()), "the step itself is counted already");
+    budgets.apply(&intent(&more[1], 2));
+    assert!(matches!(budgets.check(&step("r3", "0", "gw", Verdict::Auto), budget, at(3)), Err(OverBudget::PerHour { .. })));
 }
 
 #[test]

@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use opmas::action::{LeaseId, LeaseOp, LeaseState, LeaseWork, Leases, MAX_WORK};
-use opmas::model::{Decided, LeaseChange, Outcome, OutcomeState, Span, Step, Time, Verdict};
+use opmas::action::{Guard, GuardConfig, LeaseId, LeaseOp, LeaseState, LeaseWork, Leases, MAX_WORK, Protected};
+use opmas::model::{Decided, Inventory, LeaseChange, Outcome, OutcomeState, Span, Step, Time, Verdict};
 use proptest::prelude::*;
 use serde_json::json;
 
@@ -193,7 +193,7 @@ fn after_downtime_the_records_alone_say_what_is_due() {
 
 #[test]
 fn moves_that_the_table_does_not_have_are_refused() {
-    for change in [LeaseChange::Reasserted, LeaseChange::Lost, LeaseChange::Ended] {
+    for change in [LeaseChange::Reasserted, LeaseChange::Lost, LeaseChange::Ended, LeaseChange::Extended, LeaseChange::Revoked] {
         let mut leases = empty();
         let step = step("r1", "gw", "203.0.113.9", "1h");
         let Some(Decided::Lease { run, key, device, action, params, until, at, detail, .. }) =
@@ -210,6 +210,58 @@ fn moves_that_the_table_does_not_have_are_refused() {
         leases.apply(&record).unwrap();
         assert_eq!(leases.apply(&record).is_err(), change == LeaseChange::Ended);
     }
+}
+
+fn by_hand(leases: &mut Leases, id: &LeaseId, change: LeaseChange, until: i64, now: i64) {
+    let record = leases.get(id).unwrap().changed(change, at(until), at(now), "by root");
+    leases.apply(&record).unwrap();
+}
+
+#[test]
+fn a_lease_that_is_extended_is_asserted_again_at_once_for_the_time_that_it_has_now() {
+    let mut leases = empty();
+    let id = grant(&mut leases, &step("r1", "gw", "203.0.113.9", "1h"), 0);
+    by_hand(&mut leases, &id, LeaseChange::Extended, 7_200, 100);
+    let due = leases.due(at(100));
+    assert_eq!((ops(&due), &due[0].params["duration"]), (vec![LeaseOp::Reassert], &json!("7100s")));
+    assert!(!leases.get(&id).unwrap().is_settled(at(100)));
+    assert_eq!(settle(&mut leases, &id, OutcomeState::Enforced, 101, "there"), Some(LeaseChange::Reasserted));
+    assert!(leases.get(&id).unwrap().is_settled(at(101)));
+    assert_eq!(ops(&leases.due(at(3_601))), [LeaseOp::Verify], "its first end is not its end");
+    assert_eq!(leases.longest("block_ip"), Some(Span::secs(30 * 86_400)));
+}
+
+#[test]
+fn a_lease_that_is_revoked_is_undone_at_once_and_until_it_is_gone() {
+    let mut leases = empty();
+    let id = grant(&mut leases, &step("r1", "gw", "203.0.113.9", "1h"), 0);
+    // Also while it is being looked at.
+    assert_eq!(ops(&leases.due(at(60))), [LeaseOp::Verify]);
+    by_hand(&mut leases, &id, LeaseChange::Revoked, 61, 61);
+    assert_eq!(settle(&mut leases, &id, OutcomeState::Undone, 61, "gone"), None);
+    assert_eq!(ops(&leases.due(at(61))), [LeaseOp::End]);
+    assert_eq!(settle(&mut leases, &id, OutcomeState::Failed, 62, "no route"), None);
+    assert_eq!(ops(&leases.due(at(67))), [LeaseOp::End], "never put back");
+    assert_eq!(settle(&mut leases, &id, OutcomeState::Undone, 68, "gone"), Some(LeaseChange::Ended));
+    assert_eq!(leases.active().count(), 0);
+}
+
+#[test]
+fn what_comes_to_be_protected_is_revoked_and_only_that() {
+    let mut leases = empty();
+    let id = grant(&mut leases, &step("r1", "gw", "203.0.113.9", "1h"), 0);
+    grant(&mut leases, &step("r2", "gw", "198.51.100.7", "1h"), 0);
+    let guard = |protect: &[&str]| {
+        let protect = protect.iter().map(|net| Protected::parse(net).unwrap()).collect();
+        Guard::new(&GuardConfig { protect }, &Inventory::default(), [])
+    };
+    assert_eq!(leases.protected(&guard(&["10.0.0.0/8"]), at(1)), []);
+    let over = leases.protected(&guard(&["203.0.113.0/24"]), at(1));
+    let [record @ Decided::Lease { change: LeaseChange::Revoked, detail, .. }] = &over[..] else { panic!("{over:?}") };
+    assert!(detail.contains("203.0.113.9 must not be blocked: it is protected by `203.0.113.0/24`"), "{detail}");
+    leases.apply(record).unwrap();
+    assert_eq!(leases.protected(&guard(&["203.0.113.0/24"]), at(2)), [], "once");
+    assert_eq!(leases.due(at(2)).iter().map(|work| (work.id.clone(), work.op)).collect::<Vec<_>>(), [(id, LeaseOp::End)]);
 }
 
 #[test]

@@ -109,9 +109,9 @@ fn tables_are_for_people() {
     let site = Site::new(&ledger);
     assert_eq!(
         site.stdout(&["lease", "list"]),
-        "DEVICE  ACTION    PARAMETERS                  STATE  UNTIL                 RUN           DETAIL\n\
-         ap1     block_ip  duration=1h ip=203.0.113.0  held   2027-01-15T09:00:00Z  000000000000  read back\n\
-         ap1     block_ip  duration=1h ip=203.0.113.1  held   2027-01-15T09:00:01Z  000000000000  read back\n"
+        "DEVICE  ACTION    PARAMETERS                  STATE  UNTIL                 LEASE               DETAIL\n\
+         ap1     block_ip  duration=1h ip=203.0.113.0  held   2027-01-15T09:00:00Z  0000000000000000:1  read back\n\
+         ap1     block_ip  duration=1h ip=203.0.113.1  held   2027-01-15T09:00:01Z  0000000000000001:1  read back\n"
     );
     let expected = "ID            CHANNEL  TELLS   STATE  ATTEMPTS  AT                    NEXT                  FINDING       REASON\n\
          000000000000  email    firing  retry  0         2027-01-15T08:00:03Z  2027-01-15T08:01:02Z  FINDING2      451 later\n\

@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use opmas::journal::{Content, DataDir, Ledger, LedgerHash, LedgerReader, verify_ledger};
 use opmas::model::{
-    AlertChange, AlertState, Decided, DeliveryState, Entity, EntityKind, Evidence, Finding, FindingId, FindingKind, LeaseChange, OfAlert, OpenAlert, Outcome,
-    OutcomeState, RuleRef, RunState, Severity, Span, Step, Time, Trust, Verdict, Window,
+    AlertChange, AlertState, Covered, Decided, DeliveryState, Entity, EntityKind, Evidence, Finding, FindingId, FindingKind, LeaseChange, OfAlert, OpenAlert,
+    Outcome, OutcomeState, Posture, RuleRef, RunState, SetPosture, Severity, Span, Step, Time, Trust, Verdict, Window,
 };
 use proptest::prelude::*;
 
@@ -57,7 +57,14 @@ fn any_decided() -> impl Strategy<Value = Decided> {
     let id = || word().prop_map(|w| FindingId::new(&[&w]));
     prop_oneof![
         (id(), "\\PC{0,40}").prop_map(|(finding, reason)| Decided::Triaged { finding, reason }),
-        (word(), word(), word(), id(), at()).prop_map(|(run, playbook, revision, finding, at)| Decided::Run { run, playbook, revision, finding, at }),
+        (word(), word(), word(), id(), at()).prop_map(|(run, playbook, revision, finding, at)| Decided::Run {
+            run,
+            playbook,
+            revision,
+            finding,
+            at,
+            by_hand: None
+        }),
         (word(), word(), word(), params(), at()).prop_map(|(run, key, device, params, at)| {
             let (playbook, action, reason) = ("p".into(), "block_ip".into(), "armed".to_owned());
             let (commands, stdin) = (vec![vec!["nft".to_owned(), "-f".to_owned(), "-".to_owned()]], vec![Some("add rule".to_owned())]);
@@ -68,6 +75,14 @@ fn any_decided() -> impl Strategy<Value = Decided> {
         (word(), word(), any::<u64>(), at()).prop_map(|(run, key, took_ms, at)| {
             let outcome = Outcome { state: OutcomeState::Enforced, detail: "read back".into(), at, took_ms, until: Some(at) };
             Decided::Outcome { run, key, outcome }
+        }),
+        (word(), word(), any::<bool>(), "\\PC{0,40}", at()).prop_map(|(run, playbook, approved, because, at)| {
+            let covered = Covered { key: "1-0".into(), device: "r1".into(), action: "block_ip".into(), params: Default::default() };
+            Decided::Answered { run, playbook, approved, by: "root".into(), because, plan: vec![covered], at }
+        }),
+        (proptest::option::of(proptest::option::of(at())), "\\PC{0,40}", at()).prop_map(|(set, because, at)| {
+            let set = set.map(|until| SetPosture { posture: Posture::Guarded, until });
+            Decided::Posture { set, by: "root".into(), because, at }
         }),
         (word(), "\\PC{0,40}", at()).prop_map(|(run, reason, at)| Decided::RunMoved { run, state: RunState::Diverged, reason, at }),
         (word(), word(), params(), at(), at()).prop_map(|(run, key, params, until, at)| {

@@ -1,11 +1,12 @@
 //! The run's state machine: every record in every state, and what is next after a crash.
 
-use opmas::model::{Decided, FindingId, RunState, Step, Verdict};
+use opmas::model::{Covered, Decided, FindingId, RunState, Span, Step, Verdict};
 use opmas::playbook::{NextMove, RUN_MOVES, Run, STEP_MOVES, StepMove, StepState};
 
 use super::*;
 
-const RUN_STATES: [RunState; 5] = [RunState::Running, RunState::Done, RunState::Failed, RunState::Diverged, RunState::Waiting];
+const RUN_STATES: [RunState; 7] =
+    [RunState::Running, RunState::Done, RunState::Failed, RunState::Diverged, RunState::Waiting, RunState::Paused, RunState::Cancelled];
 const OUTCOMES: [OutcomeState; 7] = [
     OutcomeState::Enforced,
     OutcomeState::Partial,
@@ -17,11 +18,15 @@ const OUTCOMES: [OutcomeState; 7] = [
 ];
 
 fn begin() -> Decided {
-    Decided::Run { run: "r".into(), playbook: "p".into(), revision: "0".into(), finding: FindingId("f".into()), at: Time(0) }
+    Decided::Run { run: "r".into(), playbook: "p".into(), revision: "0".into(), finding: FindingId("f".into()), at: Time(0), by_hand: None }
 }
 
 fn intent(key: &str, decision: Verdict) -> Decided {
-    let step = Step {
+    Decided::Intent { step: Box::new(step(key, decision)), at: Time(0) }
+}
+
+fn step(key: &str, decision: Verdict) -> Step {
+    Step {
         run: "r".into(),
         key: key.into(),
         playbook: "p".into(),
@@ -32,8 +37,16 @@ fn intent(key: &str, decision: Verdict) -> Decided {
         stdin: Vec::new(),
         decision,
         reason: "because".into(),
-    };
-    Decided::Intent { step: Box::new(step), at: Time(0) }
+    }
+}
+
+fn asked(plan: &[Step]) -> Decided {
+    Decided::Asked { run: "r".into(), plan: plan.to_vec(), until: Time(9), at: Time(0) }
+}
+
+fn answered(approved: bool, plan: &[Step]) -> Decided {
+    let plan = plan.iter().map(Covered::of).collect();
+    Decided::Answered { run: "r".into(), playbook: "p".into(), approved, by: "root".into(), because: String::new(), plan, at: Time(0) }
 }
 
 fn attempt(key: &str, attempt: u32) -> Decided {
@@ -91,16 +104,20 @@ fn expected(run: RunState, step: StepState, record: &Decided) -> bool {
     match record {
         Decided::Intent { .. } => running && step == S::Absent,
         Decided::Attempt { .. } => running && matches!(step, S::Intended | S::Attempted | S::Unknown),
-        Decided::Outcome { outcome, .. } if running || run == RunState::Waiting => match (step, outcome.state) {
+        Decided::Asked { .. } => running,
+        // Nothing was asked.
+        Decided::Answered { .. } => false,
+        Decided::Outcome { outcome, .. } if running || matches!(run, RunState::Waiting | RunState::Paused) => match (step, outcome.state) {
             (S::Intended, O::Planned | O::Refused) => true,
             (S::Attempted, state) => state != O::Planned,
-            (S::Unknown, state) => !matches!(state, O::Planned | O::Refused | O::Unknown),
+            (S::Unknown, state) => state != O::Planned,
             _ => false,
         },
         Decided::RunMoved { state, .. } => match (run, state) {
             (RunState::Running, RunState::Done) => matches!(step, S::Absent | S::Ended),
             (RunState::Running, RunState::Diverged) | (RunState::Running | RunState::Waiting, RunState::Failed) => step != S::Attempted,
-            (RunState::Running, RunState::Waiting) | (RunState::Waiting, RunState::Running) => true,
+            (RunState::Running | RunState::Waiting | RunState::Paused, RunState::Cancelled) => step != S::Attempted,
+            (RunState::Running, RunState::Waiting | RunState::Paused) | (RunState::Waiting | RunState::Paused, RunState::Running) => true,
             _ => false,
         },
         _ => false,
@@ -110,13 +127,14 @@ fn expected(run: RunState, step: StepState, record: &Decided) -> bool {
 #[test]
 fn every_record_in_every_state_is_taken_or_refused_as_it_means() {
     let reachable = reachable();
-    assert_eq!(reachable.len(), 5 + 4 + 2 + 4 + 5, "{:?}", reachable.iter().map(|r| (r.0, r.1)).collect::<Vec<_>>());
+    assert_eq!(reachable.len(), 7 + 6 + 3 + 6 + 7, "{:?}", reachable.iter().map(|r| (r.0, r.1)).collect::<Vec<_>>());
     let (mut taken, mut refused) = (0, 0);
     for (state, step, records) in reachable {
         let attempts = records.iter().filter(|record| matches!(record, Decided::Attempt { .. })).count();
         let mut candidates = vec![begin(), intent("1", Verdict::Auto), attempt("1", u32::try_from(attempts).unwrap() + 1)];
         candidates.extend(OUTCOMES.map(|outcome| end("1", outcome)));
         candidates.extend(RUN_STATES.map(moved));
+        candidates.extend([asked(&[step_of("1")]), answered(true, &[step_of("1")]), answered(false, &[])]);
         candidates.push(Decided::Note { text: "x".into(), at: Time(0) });
         for record in candidates {
             let mut run = after(&records);
@@ -140,13 +158,14 @@ fn the_tables_have_no_move_twice_and_leave_nothing_that_has_ended() {
         assert!(!STEP_MOVES[..index].iter().any(|(f, b, _)| (f, b) == (from, by)));
         assert!(*from != StepState::Ended && (*from == StepState::Absent) == (*by == StepMove::Intend));
     }
-    assert!(RUN_MOVES.iter().all(|(from, to)| from != to && !matches!(from, RunState::Done | RunState::Failed | RunState::Diverged)));
+    assert!(RUN_MOVES.iter().all(|(from, to)| from != to && !from.is_end()));
 }
 
 #[test]
 fn records_of_another_run_and_uncounted_attempts_are_refused() {
     let mut other =
-        Run::begin(&Decided::Run { run: "q".into(), playbook: "p".into(), revision: "0".into(), finding: FindingId("f".into()), at: Time(0) }).unwrap();
+        Run::begin(&Decided::Run { run: "q".into(), playbook: "p".into(), revision: "0".into(), finding: FindingId("f".into()), at: Time(0), by_hand: None })
+            .unwrap();
     for record in [intent("1", Verdict::Auto), attempt("1", 1), end("1", OutcomeState::Enforced), moved(RunState::Done), begin()] {
         assert_eq!(other.apply(&record).unwrap_err().to_string(), "a record that is not about run q was applied to it");
     }
@@ -163,13 +182,63 @@ fn what_was_not_allowed_is_never_attempted() {
         let mut run = after(&[intent("1", verdict)]);
         assert!(run.apply(&attempt("1", 1)).is_err(), "{verdict:?}");
     }
-    // A person's word, which is the way back from waiting, allows what waits for it, and nothing that comes later.
-    let approved = [intent("1", Verdict::Approve), moved(RunState::Waiting), moved(RunState::Running)];
-    assert_eq!(next(&approved), NextMove::Attempt { key: "1".into(), attempt: 1 });
-    let mut run = after(&approved);
+    // The way back from waiting is no approval.
+    let resumed = [intent("1", Verdict::Approve), moved(RunState::Waiting), moved(RunState::Running)];
+    assert_eq!(next(&resumed), NextMove::Ask { key: "1".into() });
+}
+
+fn step_of(key: &str) -> Step {
+    step(key, Verdict::Approve)
+}
+
+#[test]
+fn an_approval_covers_exactly_its_plan_and_a_step_outside_it_asks_again() {
+    let plan = [step_of("1"), step_of("2"), step("3", Verdict::Refused)];
+    let waiting = vec![intent("1", Verdict::Approve), asked(&plan), moved(RunState::Waiting)];
+    let with = |more: &[Decided]| after(&[waiting.as_slice(), more].concat());
+    assert_eq!(with(&[]).next(), NextMove::Wait);
+    let approved = [answered(true, &plan[..2]), moved(RunState::Running)];
+    assert_eq!(with(&approved).next(), NextMove::Attempt { key: "1".into(), attempt: 1 });
+    // What comes later needs no second word when it is the same to the letter.
+    let mut run = with(&[approved.as_slice(), &[attempt("1", 1), end("1", OutcomeState::Enforced)]].concat());
     run.apply(&intent("2", Verdict::Approve)).unwrap();
-    assert!(run.apply(&attempt("2", 1)).is_err());
-    run.apply(&attempt("1", 1)).unwrap();
+    assert_eq!(run.next(), NextMove::Attempt { key: "2".into(), attempt: 1 });
+    for other in [
+        Step { key: "2b".into(), ..step_of("2") },
+        Step { device: "attic".into(), ..step_of("2") },
+        Step { action: "reboot".into(), ..step_of("2") },
+        Step { params: [("ip".to_owned(), "192.0.2.9".into())].into_iter().collect(), ..step_of("2") },
+    ] {
+        let mut run = with(&[approved.as_slice(), &[attempt("1", 1), end("1", OutcomeState::Enforced)]].concat());
+        let key = other.key.clone();
+        run.apply(&Decided::Intent { step: Box::new(other), at: Time(0) }).unwrap();
+        assert_eq!(run.next(), NextMove::Ask { key: key.clone() });
+        assert!(run.apply(&attempt(&key, 1)).is_err());
+    }
+    // An answer covers nothing that was not asked or that was refused, is given once, and a no allows nothing.
+    for wrong in [answered(true, &plan), answered(true, &[step_of("4")])] {
+        assert!(with(&[]).apply(&wrong).is_err());
+    }
+    assert!(with(&approved).apply(&answered(true, &plan[..2])).is_err());
+    let denied = [answered(false, &plan[..2]), end("1", OutcomeState::Refused), moved(RunState::Cancelled)];
+    assert_eq!(with(&denied).next(), NextMove::Finished);
+    assert_eq!(with(&[answered(false, &plan[..2]), moved(RunState::Running)]).next(), NextMove::Ask { key: "1".into() });
+}
+
+#[test]
+fn time_that_a_run_waits_for_a_person_does_not_count() {
+    let at = |state, secs| Decided::RunMoved { run: "r".into(), state, reason: String::new(), at: Time(secs) };
+    assert_eq!(after(&[]).counts_from(), Time(0));
+    let run = after(&[at(RunState::Paused, 5), at(RunState::Running, 30), at(RunState::Waiting, 40), at(RunState::Running, 45)]);
+    assert_eq!(run.counts_from(), Time(0).plus(Span(30)));
+}
+
+#[test]
+fn what_is_not_known_is_looked_at_once_more_when_a_person_resumes_it() {
+    let unknown = [intent("1", Verdict::Auto), attempt("1", 1), end("1", OutcomeState::Unknown), moved(RunState::Waiting), moved(RunState::Running)];
+    assert_eq!(next(&unknown), NextMove::Settle { key: "1".into(), attempt: 1 });
+    let still = [unknown.as_slice(), &[end("1", OutcomeState::Unknown)]].concat();
+    assert!(matches!(next(&still), NextMove::Hold { .. }));
 }
 
 #[test]
@@ -197,12 +266,18 @@ fn what_is_not_carried_out_is_answered_or_held() {
     let key = || "1".into();
     assert_eq!(next(&[intent("1", Verdict::Observe)]), NextMove::Answer { key: key(), state: OutcomeState::Planned });
     assert_eq!(next(&[intent("1", Verdict::Refused)]), NextMove::Answer { key: key(), state: OutcomeState::Refused });
-    assert_eq!(next(&[intent("1", Verdict::Approve)]), NextMove::Hold { key: key(), reason: "because".into() });
+    assert_eq!(next(&[intent("1", Verdict::Approve)]), NextMove::Ask { key: key() });
 }
 
 /// A script and the run together, the engine's part played with every verdict, crashing (forgetting all but the ledger) after each record.
 #[test]
 fn a_run_that_is_rebuilt_from_the_ledger_after_every_record_takes_each_step_once() {
+    for (verdict, asks) in [(Verdict::Auto, 0), (Verdict::Approve, 1)] {
+        rebuilt_after_every_record(verdict, asks);
+    }
+}
+
+fn rebuilt_after_every_record(verdict: Verdict, asks: usize) {
     let script = r#"if finding.device.block_ip("203.0.113.9").ok { device("attic").collect_log(); } device("barn").collect_log();"#;
     let mut ledger = vec![begin()];
     let mut carried_out = Vec::new();
@@ -211,7 +286,7 @@ fn a_run_that_is_rebuilt_from_the_ledger_after_every_record_takes_each_step_once
         ledger[1..].iter().for_each(|record| run.apply(record).unwrap());
         let record = match run.next() {
             NextMove::Evaluate => match evaluate(&Evaluate { history: run.history(), ..request(script) }).progress {
-                Progress::Ready(calls) => intent(&calls[0].key, Verdict::Auto).with(&calls[0]),
+                Progress::Ready(calls) => intent(&calls[0].key, verdict).with(&calls[0]),
                 Progress::Done => moved(RunState::Done),
                 other => panic!("{other:?}"),
             },
@@ -220,13 +295,24 @@ fn a_run_that_is_rebuilt_from_the_ledger_after_every_record_takes_each_step_once
                 attempt(&key, n)
             }
             NextMove::Settle { key, .. } => end(&key, OutcomeState::Enforced),
+            NextMove::Ask { .. } if run.asked().is_none() => {
+                let planned = evaluate(&Evaluate { history: run.history(), plan: true, ..request(script) }).planned;
+                let of = |call: &Call| match intent(&call.key, verdict).with(call) {
+                    Decided::Intent { step, .. } => *step,
+                    other => panic!("{other:?}"),
+                };
+                asked(&planned.iter().map(of).collect::<Vec<_>>())
+            }
+            NextMove::Ask { .. } => moved(RunState::Waiting),
+            NextMove::Wait if run.asked().is_some() => answered(true, &run.asked().unwrap().plan),
+            NextMove::Wait => moved(RunState::Running),
             NextMove::Finished => break,
             other => panic!("{other:?}"),
         };
         ledger.push(record);
     }
     assert_eq!(carried_out.iter().map(|key| &key[..2]).collect::<Vec<_>>(), ["1-", "2-", "3-"]);
-    assert_eq!(ledger.len(), 1 + 3 * 3 + 1);
+    assert_eq!(ledger.len(), 1 + 3 * 3 + 1 + 4 * asks, "one answer covers the plan");
 }
 
 trait WithCall {

@@ -86,6 +86,6 @@ fn x5_an_attack_over_two_routers_is_found_in_two_recordings() {
     site.write("ap1.log", failures.concat()).write("ap2.log", login.concat().replace(" ap1 ", " ap2 "));
     for order in [["ap1.log", "ap2.log"], ["ap2.log", "ap1.log"]] {
         let told = site.told(&[order[0], order[1], NOW[0], NOW[1]]);
-        assert_eq!(rules(&told), ["openwrt_ssh_bruteforce", "openwrt_ssh_login_after_failures"], "{order:?}");
+        assert_eq!(rules(&told), ["openwrt_ssh_repeated_failures", "openwrt_ssh_bruteforce", "openwrt_ssh_login_after_failures"], "{order:?}");
     }
 }

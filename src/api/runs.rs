@@ -1,0 +1,77 @@
+//! `POST /api/v1/runs/{id}/approve` and `/deny`: a person's answer to a run, from elsewhere than this machine's command line.
+//!
+//! The bearer token says who answers: one of `[api.token.NAME]`. The body may be `{"because": "…"}`.
+
+use std::sync::{Arc, OnceLock, Weak};
+
+use axum::body::Bytes;
+use axum::extract::{DefaultBodyLimit, Path, State};
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::{IntoResponse, Response};
+use axum::routing::post;
+use axum::{Json, Router};
+use serde::Deserialize;
+use serde_json::json;
+
+use super::http::{Pages, Token, unauthorised, whose};
+use crate::engine::{Engine, NotDone, Order, Wish};
+use crate::secret::Secret;
+
+/// Longest body, in bytes.
+const MAX_BODY: usize = 4 << 10;
+
+/// What requests are answered from.
+#[derive(Clone)]
+pub struct Runs {
+    tokens: Arc<[Token]>,
+    /// The running system, once it is there.
+    engine: Arc<OnceLock<Weak<Engine>>>,
+}
+
+impl Runs {
+    /// With the tokens by their names; the system may come later.
+    #[must_use]
+    pub fn new(tokens: &[(Arc<str>, Secret)], engine: Arc<OnceLock<Weak<Engine>>>) -> Runs {
+        Runs { tokens: tokens.iter().map(|(name, token)| (name.clone(), Pages::digest(token.expose()))).collect(), engine }
+    }
+}
+
+/// The route.
+pub(super) fn router(runs: Runs) -> Router {
+    Router::new().route("/api/v1/runs/{id}/{answer}", post(answer)).layer(DefaultBodyLimit::max(MAX_BODY)).with_state(runs)
+}
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct Body {
+    because: String,
+}
+
+async fn answer(State(runs): State<Runs>, Path((id, word)): Path<(String, String)>, headers: HeaderMap, body: Bytes) -> Response {
+    let failed = |code: StatusCode, why: &str| (code, Json(json!({ "error": why }))).into_response();
+    if runs.tokens.is_empty() {
+        return failed(
+            StatusCode::FORBIDDEN,
+            "no token may answer: write one into a file and name it in opmas.toml, [api.token.NAME] file = \"secrets/NAME.token\"",
+        );
+    }
+    let Some(name) = whose(&runs.tokens, &headers) else { return unauthorised() };
+    let wish = match &*word {
+        "approve" => Wish::Approve,
+        "deny" => Wish::Deny,
+        _ => return failed(StatusCode::NOT_FOUND, "the answer is approve or deny"),
+    };
+    let body = if body.is_empty() { Ok(Body::default()) } else { serde_json::from_slice::<Body>(&body) };
+    let because = match body {
+        Ok(body) => body.because,
+        Err(error) => return failed(StatusCode::BAD_REQUEST, &format!("the body is {{\"because\": \"…\"}} or empty: {error}")),
+    };
+    let Some(hand) = runs.engine.get().and_then(Weak::upgrade).map(|engine| engine.hand()) else {
+        return failed(StatusCode::SERVICE_UNAVAILABLE, "opmas is starting");
+    };
+    match hand.order(Order { of: id, wish, by: format!("token {name}").into(), because }).await {
+        Ok(run) => Json(json!({ "run": run, "answer": word })).into_response(),
+        Err(NotDone::Unknown(why)) => failed(StatusCode::NOT_FOUND, &why),
+        Err(NotDone::NotNow(why)) => failed(StatusCode::CONFLICT, &why),
+    }
+}

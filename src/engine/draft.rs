@@ -1,0 +1,76 @@
+//! What can be said of a record by itself, on any thread: its fields, and the rules that hold for them.
+
+use crate::correlate::Timekeeper;
+use crate::detect::{Detector, LogsourceMode, Room};
+use crate::model::{Entry, EntryBody, Event, Inventory, Record, Time};
+use crate::normalise::{ADDED, Glance, Normaliser, Parsed};
+
+/// A record before its time and its place are known; with the time that the rules took for its own where they mind it.
+pub(super) enum Draft {
+    /// No rule holds for it, and only its time counts.
+    Quiet(Glance, Option<Time>),
+    /// With the rules that hold for its fields as they are so far.
+    Parsed(Box<Parsed>, Vec<usize>, Option<Time>),
+}
+
+/// What drafts are made with; it stays as it is while they are.
+#[derive(Clone, Copy)]
+pub(super) struct Drafter<'p> {
+    pub(super) normaliser: &'p Normaliser,
+    pub(super) detector: &'p Detector,
+    pub(super) inventory: &'p Inventory,
+    pub(super) mode: LogsourceMode,
+}
+
+impl Drafter<'_> {
+    /// Drafts of the records among the entries, each share on a thread and in a room of its own.
+    pub(super) fn spread(self, entries: &[Entry], rooms: &mut [Room]) -> Vec<Option<Draft>> {
+        let one = move |entry: &Entry, room: &mut Room| match &entry.body {
+            EntryBody::Record(record) => Some(self.draft(record, room)),
+            EntryBody::Tick(_) | EntryBody::Revision(_) => None,
+        };
+        let each = |share: &[Entry], room: &mut Room| share.iter().map(|entry| one(entry, room)).collect::<Vec<_>>();
+        let shares = entries.chunks(entries.len().div_ceil(rooms.len().max(1)).max(1));
+        std::thread::scope(|scope| {
+            let threads: Vec<_> = shares.zip(rooms).map(|(share, room)| (share, scope.spawn(move || each(share, room)))).collect();
+            // A thread that died is made up for here: then the panic is this thread's.
+            threads.into_iter().flat_map(|(share, thread)| thread.join().unwrap_or_else(|_| each(share, &mut Room::default()))).collect()
+        })
+    }
+
+    /// Reads a record and looks for the rules that hold for it. Most records are [`Draft::Quiet`]: for those no event is made.
+    pub(super) fn draft(self, record: &Record, room: &mut Room) -> Draft {
+        if let Some(glance) = self.normaliser.glance(record, &mut room.tape) {
+            let (time, _) = self.normaliser.time_of(record, &glance);
+            if Timekeeper::restamped(time, record.arrival).is_none() && !self.is_joined(record, &glance) {
+                let seen = (self.detector.minds_time() && !glance.has_timestamp).then_some(time);
+                let matched = self.detector.matches_tape(seen, self.mode, room);
+                return if matched.is_empty() { Draft::Quiet(glance, seen) } else { Draft::Parsed(Box::new(self.normaliser.parse(record)), matched, seen) };
+            }
+        }
+        let parsed = Box::new(self.normaliser.parse(record));
+        if parsed.refusal.is_some() {
+            return Draft::Parsed(parsed, Vec::new(), None);
+        }
+        let minds = self.detector.minds_time() && !parsed.fields.contains_key("timestamp");
+        let seen = minds.then(|| self.normaliser.time_of_parsed(record, &parsed));
+        let matched = self.detector.matches_fields(&parsed.fields, seen, &parsed.logsource, self.mode, room);
+        Draft::Parsed(parsed, matched, seen)
+    }
+
+    /// Whether the inventory has something to add.
+    fn is_joined(self, record: &Record, glance: &Glance) -> bool {
+        !self.inventory.devices.is_empty() && self.inventory.by_host_or_peer(glance.host.as_deref(), record.peer).is_some()
+    }
+
+    /// Whether an event got something after its draft that may change which rules hold for it. `had`: which of [`ADDED`] it had then,
+    /// `seen`: the time that rules took for its own.
+    pub(super) fn is_changed(self, event: &Event, had: [bool; ADDED.len()], seen: Option<Time>, room: &mut Room) -> bool {
+        ADDED.iter().zip(had).any(|(name, had)| {
+            let is_time = *name == "timestamp";
+            // Its own `timestamp` is another when arrival has taken its place.
+            let kept = if is_time && !had { seen == Some(event.time) } else { had && !(is_time && event.time_from_arrival) };
+            !kept && event.fields.get(*name).is_some_and(|value| !self.detector.is_inert(name, value, room))
+        })
+    }
+}
