@@ -196,7 +196,7 @@ fn a_pipeline_that_is_wrong_says_where() {
         ("transformations:\n  - {type: add_condition, conditions: {f|containz: 1}}\n", "2:42: unknown modifier `containz`; did you mean `contains`?"),
         (
             "transformations:\n  - {type: field_name_prefix, prefix: a, field_name_conditions: [{type: include_fields, mode: re, fields: ['(']}]}\n",
-            "2:111: `(` is not a regular expression: error: unclosed group; correct it",
+            "2:107: `(` is not a regular expression: unclosed group; correct it",
         ),
     ] {
         let loaded = under(&[text], RULE);
