@@ -14,7 +14,7 @@ use super::timekeeper::{LATENESS, Timekeeper};
 use super::timer::Timers;
 use super::window::{Entry, Input};
 use crate::diag::Diagnostic;
-use crate::entity::{Overlay, View};
+use crate::entity::{Overlay, View, teaches};
 use crate::model::{Event, Span, Time};
 use crate::sigma::RuleSet;
 
@@ -75,7 +75,7 @@ pub struct Correlator {
     pub(super) timers: Timers,
     /// How many groups there are.
     pub(super) total: usize,
-    pub(super) view: View,
+    pub(super) view: Arc<View>,
 }
 
 /// Inputs of one spool entry by correlation, in the order of [`Correlator::rules`].
@@ -114,7 +114,7 @@ impl Correlator {
             freed: Time::MIN,
             timers: Timers::default(),
             total: 0,
-            view: View::default(),
+            view: Arc::default(),
         })
     }
 
@@ -160,7 +160,9 @@ impl Correlator {
     /// A believed event and the detections that it matched enter; the correlations that fire and are not silent.
     /// `told`: what [`Correlator::attempt`] said of this event before it was believed, and is not said again.
     pub fn event(&mut self, time: &mut Timekeeper, event: &Arc<Event>, matched: &[usize], told: &[Told]) -> Vec<Fired> {
-        self.view.learn(event);
+        if event.text("action").is_some_and(teaches) {
+            Arc::make_mut(&mut self.view).learn(event);
+        }
         let mut fired = self.run(time, event, matched, told, false).0;
         // What came late may have opened what is due already.
         fired.extend(self.release(time, time.watermark(), false));
@@ -337,7 +339,7 @@ impl Correlator {
 
     fn evict_one(&mut self, at: usize) -> bool {
         let Some((text, group)) = self.groups.get_mut(at).and_then(Groups::evict) else { return false };
-        self.timers.replace(at, &text, group.timer, None);
+        self.timers.replace(at, &text, group.timer.clone(), None);
         self.total -= 1;
         self.counters.groups_evicted += 1;
         true

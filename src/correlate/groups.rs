@@ -12,7 +12,8 @@ use crate::model::Time;
 /// All groups of one rule by their text. What is iterated is ordered; the map is only asked.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Groups {
-    by_text: HashMap<Arc<str>, Group>,
+    /// Shared with a snapshot while that is written: whoever changes a group then copies it first.
+    by_text: HashMap<Arc<str>, Arc<Group>>,
     /// By stream, each one's groups in the order in which they are evicted.
     shares: BTreeMap<Arc<str>, BTreeSet<Rank>>,
     /// The streams by the number of their groups.
@@ -38,8 +39,8 @@ impl Groups {
         let mut group = self.by_text.remove(text);
         let before = group.as_ref().map(|group| rank(text, group));
         let timer = group.as_ref().and_then(|group| group.timer.clone());
-        let mut group = group.take().unwrap_or_else(|| Group::new(Arc::clone(stream)));
-        let result = change(&mut group);
+        let mut group = group.take().unwrap_or_else(|| Arc::new(Group::new(Arc::clone(stream))));
+        let result = change(Arc::make_mut(&mut group));
         self.learns = self.learns.max(group.known.as_ref().and_then(|known| known.since));
         // One that nothing entered is not kept.
         let now = (group.clock > Time::MIN).then(|| rank(text, &group));
@@ -71,14 +72,14 @@ impl Groups {
     }
 
     pub(super) fn get(&self, text: &Arc<str>) -> Option<&Group> {
-        self.by_text.get(text)
+        self.by_text.get(text).map(|group| &**group)
     }
 
     /// Puts a group back that a snapshot kept.
     pub(super) fn restore(&mut self, text: Arc<str>, group: Group) {
         self.learns = self.learns.max(group.known.as_ref().and_then(|known| known.since));
         self.stand(&Arc::clone(&group.stream), None, Some(rank(&text, &group)));
-        self.by_text.insert(text, group);
+        self.by_text.insert(text, Arc::new(group));
     }
 
     /// Frees what the watermark has passed (T4).
@@ -91,7 +92,7 @@ impl Groups {
         }
     }
 
-    fn remove(&mut self, rank: Rank) -> Option<(Arc<str>, Group)> {
+    fn remove(&mut self, rank: Rank) -> Option<(Arc<str>, Arc<Group>)> {
         let (text, group) = self.by_text.remove_entry(&rank.2)?;
         self.stand(&group.stream, Some(rank), None);
         Some((text, group))
@@ -104,14 +105,14 @@ impl Groups {
 
     /// Evicts the first group of the largest share: whoever makes groups without end loses their own, and a source with fewer than its
     /// part of the bound loses none.
-    pub(super) fn evict(&mut self) -> Option<(Arc<str>, Group)> {
+    pub(super) fn evict(&mut self) -> Option<(Arc<str>, Arc<Group>)> {
         let (_, stream) = self.sizes.last()?;
         let rank = self.shares.get(stream)?.first()?.clone();
         self.remove(rank)
     }
 
-    /// All groups, in the order of their streams and ranks.
-    pub(super) fn iter(&self) -> impl Iterator<Item = (&Arc<str>, &Group)> {
-        self.shares.values().flatten().filter_map(|(_, _, text)| self.by_text.get_key_value(text))
+    /// All groups as they are now, in no order.
+    pub(super) fn shared(&self) -> Vec<(Arc<str>, Arc<Group>)> {
+        self.by_text.iter().map(|(text, group)| (Arc::clone(text), Arc::clone(group))).collect()
     }
 }

@@ -35,7 +35,7 @@ pub use fired::Fired;
 pub use hosts::MAX_HOSTS;
 pub use load::load;
 pub use place::Place;
-pub use snapshot::State;
+pub use snapshot::{Frozen, State};
 pub use timekeeper::{Judgement, LATENESS, MAX_PENDING, MAX_SKEW, MAX_STREAMS, Timekeeper};
 pub use window::{EVIDENCE_FIRST, EVIDENCE_LAST};
 pub use wire::WireEvent;

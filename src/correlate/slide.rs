@@ -23,18 +23,19 @@ enum Measure {
     None,
     /// How often each slot stands there.
     Slots(Vec<u64>),
-    Texts(Counted),
-    Sum(Sum),
-    Ranks(Ranks, f64),
+    // Boxed: most groups are of counts, and have none of them.
+    Texts(Box<Counted>),
+    Sum(Box<Sum>),
+    Ranks(Box<Ranks>, f64),
 }
 
 impl Measure {
     fn new(test: &Test) -> Measure {
         match test {
             Test::Compare(Measured::Rules, _) | Test::Rules(_) => Measure::Slots(Vec::new()),
-            Test::Compare(Measured::Distinct | Measured::Share, _) => Measure::Texts(Counted::default()),
-            Test::Compare(Measured::Sum | Measured::Average, _) => Measure::Sum(Sum::default()),
-            Test::Compare(Measured::Percentile(p), _) => Measure::Ranks(Ranks::default(), *p),
+            Test::Compare(Measured::Distinct | Measured::Share, _) => Measure::Texts(Box::default()),
+            Test::Compare(Measured::Sum | Measured::Average, _) => Measure::Sum(Box::default()),
+            Test::Compare(Measured::Percentile(p), _) => Measure::Ranks(Box::default(), *p),
             Test::Compare(Measured::Events, _) | Test::Ordered(_) | Test::Missing | Test::New => Measure::None,
         }
     }

@@ -5,8 +5,10 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use super::compiled::Compiled;
 use super::correlator::{Correlator, Counters};
 use super::group::Group;
+use super::groups::Groups;
 use super::known::Known;
 use super::measure::Datum;
 use super::place::Place;
@@ -84,18 +86,42 @@ impl Table {
     }
 }
 
+/// Everything that a [`Correlator`] remembers, as it was at one moment: groups are shared with it, so that taking it costs little, and
+/// are copied when they change while it is kept.
+#[derive(Debug)]
+pub struct Frozen {
+    rules: Vec<FrozenRule>,
+    counters: Counters,
+    freed: Time,
+    view: Arc<View>,
+}
+
+#[derive(Debug)]
+struct FrozenRule {
+    key: Arc<str>,
+    shape: Arc<str>,
+    groups: Vec<(Arc<str>, Arc<Group>)>,
+}
+
+impl From<Frozen> for State {
+    fn from(frozen: Frozen) -> State {
+        let mut table = Table::default();
+        let rules = frozen.rules.into_iter().map(|FrozenRule { key, shape, mut groups }| {
+            groups.sort_unstable_by(|(a, _), (b, _)| a.cmp(b));
+            RuleState { key, shape, groups: groups.iter().map(|(text, group)| write_group(text, group, &mut table)).collect() }
+        });
+        let rules = rules.collect();
+        State { events: table.events, rules, counters: frozen.counters, freed: frozen.freed, view: Arc::unwrap_or_clone(frozen.view) }
+    }
+}
+
 impl Correlator {
     /// Everything that it remembers.
     #[must_use]
-    pub fn state(&self) -> State {
-        let mut table = Table::default();
-        let rules = self.rules.iter().zip(&self.groups).map(|(rule, groups)| RuleState {
-            key: self.key(rule.rule),
-            shape: Arc::clone(&rule.shape),
-            groups: groups.iter().map(|(text, group)| write_group(text, group, &mut table)).collect(),
-        });
-        let rules = rules.collect();
-        State { events: table.events, rules, counters: self.counters, freed: self.freed, view: self.view.clone() }
+    pub fn freeze(&self) -> Frozen {
+        let frozen = |(rule, groups): (&Compiled, &Groups)| FrozenRule { key: self.key(rule.rule), shape: Arc::clone(&rule.shape), groups: groups.shared() };
+        let rules = self.rules.iter().zip(&self.groups).map(frozen).collect();
+        Frozen { rules, counters: self.counters, freed: self.freed, view: Arc::clone(&self.view) }
     }
 
     /// Goes on from what another one remembered. The windows of rules that are equal as far as windows go are kept, others are empty (C13).
@@ -107,7 +133,7 @@ impl Correlator {
             let Some(rule) = self.rules.get(at) else { continue };
             let kept = known.remove(&(self.key(rule.rule), Arc::clone(&rule.shape))).unwrap_or_default();
             let Some(groups) = self.groups.get_mut(at) else { continue };
-            *groups = super::groups::Groups::default();
+            *groups = Groups::default();
             for state in kept {
                 let text = Arc::clone(&state.text);
                 let mut group = read_group(state, &events);
@@ -118,10 +144,10 @@ impl Correlator {
                 groups.restore(text, group);
             }
         }
-        self.total = self.groups.iter().map(super::groups::Groups::len).sum();
+        self.total = self.groups.iter().map(Groups::len).sum();
         self.counters = state.counters;
         self.freed = state.freed;
-        self.view = state.view;
+        self.view = Arc::new(state.view);
     }
 }
 

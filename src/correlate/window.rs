@@ -15,6 +15,8 @@ use crate::model::{Event, Time, Trust};
 
 /// How many of a window's first events a finding shows.
 pub const EVIDENCE_FIRST: usize = 3;
+/// Entries up to which a group has room for no more than it holds.
+const FEW: usize = 4;
 /// How many of a window's last events a finding shows.
 pub const EVIDENCE_LAST: usize = 5;
 
@@ -206,6 +208,10 @@ impl Entries {
             None => {
                 let entry = Entry::new(input);
                 totals.iter_mut().for_each(|totals| totals.add(&entry));
+                // Most groups have few entries: room for four is not theirs to take.
+                if self.list.len() < FEW {
+                    self.list.reserve_exact(1);
+                }
                 self.list.insert(index, entry);
                 self.end += usize::from(index < self.end);
                 self.first += usize::from(index < self.first);

@@ -12,8 +12,9 @@ mod network;
 mod scan;
 mod spaces;
 
-use self::network::{Network, Scratch};
 use serde_json::{Map, Value};
+
+use self::network::{Network, Scratch};
 
 pub use self::explain::explain;
 pub use self::scan::{Ready, Scan};

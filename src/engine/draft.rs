@@ -2,6 +2,7 @@
 
 use crate::correlate::Timekeeper;
 use crate::detect::{Detector, LogsourceMode, Room};
+use crate::entity;
 use crate::model::{Entry, EntryBody, Event, Inventory, Record, Time};
 use crate::normalise::{ADDED, Glance, Normaliser, Parsed};
 
@@ -42,7 +43,8 @@ impl Drafter<'_> {
     pub(super) fn draft(self, record: &Record, room: &mut Room) -> Draft {
         if let Some(glance) = self.normaliser.glance(record, &mut room.tape) {
             let (time, _) = self.normaliser.time_of(record, &glance);
-            if Timekeeper::restamped(time, record.arrival).is_none() && !self.is_joined(record, &glance) {
+            let teaches = glance.action.as_deref().is_some_and(entity::teaches);
+            if Timekeeper::restamped(time, record.arrival).is_none() && !teaches && !self.is_joined(record, &glance) {
                 let seen = (self.detector.minds_time() && !glance.has_timestamp).then_some(time);
                 let matched = self.detector.matches_tape(seen, self.mode, room);
                 return if matched.is_empty() { Draft::Quiet(glance, seen) } else { Draft::Parsed(Box::new(self.normaliser.parse(record)), matched, seen) };

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 pub use super::ahead::Compiled;
 use super::draft::{Draft, Drafter};
 use super::tally::Tally;
-use crate::correlate::{self, Correlator, Counters, Fired, Judgement, Limits, State, Timekeeper, Told, WireEvent};
+use crate::correlate::{self, Correlator, Counters, Fired, Frozen, Judgement, Limits, State, Timekeeper, Told, WireEvent};
 use crate::detect::{Detector, LogsourceMode, Room};
 use crate::diag::Diagnostic;
 use crate::model::{Entry, EntryBody, Event, Finding, Inventory, Record, Span, Time};
@@ -73,9 +73,18 @@ struct PendingState {
     told: Vec<(Arc<str>, Arc<str>)>,
 }
 
-/// Everything that later findings depend on, beside rules, extractors and inventory; apart from the pipeline, which goes on meanwhile.
-#[derive(Debug, Serialize, Deserialize)]
+/// Everything that later findings depend on, beside rules, extractors and inventory, as it was at one moment; the pipeline goes on meanwhile.
+#[derive(Debug)]
 pub struct Snapshot {
+    normaliser: normalise::State,
+    timekeeper: Timekeeper,
+    correlator: Frozen,
+    pending: Vec<PendingState>,
+}
+
+/// A [`Snapshot`] as it is written.
+#[derive(Debug, Serialize, Deserialize)]
+struct Written {
     normaliser: normalise::State,
     timekeeper: Timekeeper,
     correlator: State,
@@ -87,10 +96,11 @@ impl Snapshot {
     ///
     /// # Errors
     /// [`RestoreError::Damaged`] when a value cannot be written, which no input brings about.
-    pub fn encode(&self) -> Result<Vec<u8>, RestoreError> {
+    pub fn encode(self) -> Result<Vec<u8>, RestoreError> {
+        let Snapshot { normaliser, timekeeper, correlator, pending } = self;
         let mut bytes = MAGIC.to_vec();
         bytes.extend_from_slice(&VERSION.to_be_bytes());
-        Ok(postcard::to_extend(self, bytes)?)
+        Ok(postcard::to_extend(&Written { normaliser, timekeeper, correlator: correlator.into(), pending }, bytes)?)
     }
 }
 
@@ -328,7 +338,7 @@ impl Pipeline {
     pub fn set_rules(&mut self, rules: impl Into<Compiled>) -> Result<Compiled, Vec<Diagnostic>> {
         let Compiled { rules, detector } = rules.into();
         let mut correlator = Correlator::new(&rules, self.settings.limits)?;
-        correlator.restore(self.correlator.state());
+        correlator.restore(self.correlator.freeze().into());
         let pending = self.pending_state();
         let before = Compiled { rules: std::mem::replace(&mut self.rules, rules), detector: std::mem::replace(&mut self.detector, detector) };
         self.correlator = correlator;
@@ -352,7 +362,7 @@ impl Pipeline {
         Snapshot {
             normaliser: self.normaliser.state().clone(),
             timekeeper: self.timekeeper.clone(),
-            correlator: self.correlator.state(),
+            correlator: self.correlator.freeze(),
             pending: self.pending_state(),
         }
     }
@@ -368,7 +378,7 @@ impl Pipeline {
             VERSION => {}
             other => return Err(RestoreError::Version(other)),
         }
-        let Snapshot { normaliser, timekeeper, correlator, pending } = postcard::from_bytes(rest)?;
+        let Written { normaliser, timekeeper, correlator, pending } = postcard::from_bytes(rest)?;
         self.normaliser.restore(normaliser);
         self.timekeeper = timekeeper.with_lateness(self.settings.lateness);
         self.correlator.restore(correlator);

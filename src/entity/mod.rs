@@ -8,4 +8,4 @@ mod value;
 mod view;
 
 pub use value::{Overlay, canonical, colons, field, is_host_field, mac_digits};
-pub use view::{Ask, MAX_KNOWN, View};
+pub use view::{Ask, MAX_KNOWN, View, teaches};

@@ -18,6 +18,12 @@ const HOLDS: Span = Span::secs(7 * 86_400);
 /// The field whose names are learned: what a DHCP client calls itself. Other names, such as a router's, are not the client's to take.
 const CLIENT_NAME: &str = "client_host";
 
+/// Whether events of this `action` say who is who.
+#[must_use]
+pub fn teaches(action: &str) -> bool {
+    matches!(action, "dhcp_ack" | "neighbour" | "dhcp_release" | "wifi_associated" | "wifi_connected")
+}
+
 /// What a group-by asks of an entity.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum Ask {
@@ -69,7 +75,7 @@ pub struct View {
 impl View {
     /// Takes in what an event says of who is who, if it does.
     pub fn learn(&mut self, event: &Event) {
-        let Some(action) = event.text("action") else { return };
+        let Some(action) = event.text("action").filter(|action| teaches(action)) else { return };
         let of = |name: &str| event.text(name).map(|text| Arc::<str>::from(canonical(&Value::from(text), name == CLIENT_NAME)));
         let Some(mac) = of("mac").filter(|mac| mac_digits(mac).is_some()) else { return };
         let said = (event.time, event.trust);
@@ -85,12 +91,11 @@ impl View {
                     self.put((Ask::Name, mac), Some(name), said);
                 }
             }
-            "wifi_associated" | "wifi_connected" => {
+            _ => {
                 if let Some(point) = event.text("device").or_else(|| event.text("host")) {
                     self.put((Ask::AccessPoint, mac), Some(point.to_lowercase().into()), said);
                 }
             }
-            _ => {}
         }
     }
 

@@ -43,7 +43,7 @@ pub use windows::Said;
 /// where the cut made the end.
 pub const CUT_MARK: &str = " [cut: the line is too long]";
 
-/// The fields that an event may get beside its own, by its time and by the inventory.
+/// The fields that an event may get beside its own, by its time, its host's clock and the inventory.
 pub const ADDED: [&str; 6] = ["timestamp", "stamp", "clock_offset", "host", "device", "site"];
 
 /// What a recording's stamps mean, and where a structured event's time stands.
@@ -133,6 +133,8 @@ pub struct Glance {
     stamp: Option<Stamp>,
     /// Its field `host`.
     pub host: Option<Box<str>>,
+    /// Its field `action`.
+    pub action: Option<Box<str>>,
     /// Whether it has a field `timestamp`.
     pub has_timestamp: bool,
 }
@@ -260,10 +262,11 @@ impl Normaliser {
         if record.arrival.is_some() && stamp.is_some_and(|stamp| !matches!(stamp, Stamp::Instant(_))) {
             return None;
         }
-        let mut glance = Glance { stamp, host: None, has_timestamp: false };
+        let mut glance = Glance { stamp, host: None, action: None, has_timestamp: false };
         for (key, _, value) in tape.root().entries() {
             match key {
                 "host" => glance.host = value.text().map(Box::from),
+                "action" => glance.action = value.text().map(Box::from),
                 "timestamp" => glance.has_timestamp = true,
                 "product" if value.text().is_some_and(finding::is_product) => return None,
                 _ => {}

@@ -147,9 +147,7 @@ fn fuzz<O: Hash>(name: &str, check: impl Fn(&[u8]) -> O) {
         check(input).hash(&mut hasher);
         seen.insert(hasher.finish())
     };
-    for input in &pool {
-        outcome(input);
-    }
+    pool.iter().for_each(|input| _ = outcome(input));
     let seconds = std::env::var("OPMAS_FUZZ_SECONDS").ok().map(|seconds| Duration::from_secs(seconds.parse().unwrap()));
     let mut random = Random(0x9e37_79b9_7f4a_7c15);
     let (begun, mut rounds) = (Instant::now(), 0_u64);
