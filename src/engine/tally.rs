@@ -11,10 +11,10 @@ use crate::diag::Diagnostic;
 use crate::model::{Event, Time};
 use crate::sigma::{Body, RuleSet};
 
-/// Every so many events …
-const SAMPLE_EVERY: u64 = 1_024;
+/// Every so many events that some rule holds for …
+const SAMPLE_EVERY: u64 = 64;
 /// … so many rules, one after the other over all of them, are timed alone on one.
-const SAMPLE_RULES: usize = 16;
+const SAMPLE_RULES: usize = 4;
 /// Most rules that have a metric of their own; what others match is counted together.
 const MAX_SERIES: usize = 1_000;
 
@@ -84,6 +84,9 @@ impl Tally {
 
     /// An event, and the detections that hold for it.
     pub(super) fn event(&self, set: &RuleSet, event: &Event, matched: &[usize]) {
+        if matched.is_empty() {
+            return;
+        }
         let mut inner = self.lock();
         for rule in matched.iter().filter_map(|index| set.rules.get(*index)) {
             inner.matched(rule.key(), event.time);

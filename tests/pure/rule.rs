@@ -141,7 +141,7 @@ fn fields_are_those_that_a_set_needs_after_its_pipelines() {
     assert!(said.contains("1 rules") && !errors.contains("rules/shell"), "{said}{errors}");
     // Without opmas.toml nothing fills the placeholder.
     let (exit, _, errors) = opmas(dir.path(), &["rule", "list", "--rules", "rules"]);
-    assert!(exit == 3 && errors.contains("rules/shell_of_a_server.yml:23:20: nothing is known to put in the place of `%who%`"), "{errors}");
+    assert!(exit == 3 && errors.contains("rules/shell_of_a_server.yml:23:19: nothing is known to put in the place of `%who%`"), "{errors}");
     let (exit, _, errors) = opmas(dir.path(), &["rule", "list", "--running"]);
     assert!(exit == 4 && errors.contains("no opmas runs on"), "{exit} {errors}");
 }

@@ -217,7 +217,11 @@ fn of_field(table: &Map, kind: &str, sink: &mut Sink) -> Option<OfField> {
 fn pattern(text: &str, place: Place, sink: &mut Sink) -> Option<Pattern> {
     let found = Pattern::new(&format!("^(?:{text})"));
     if let Err(error) = &found {
-        sink.error(place, format!("`{text}` is not a regular expression: {}", error.to_string().lines().last().unwrap_or_default()), "correct it");
+        sink.error(
+            place,
+            format!("`{text}` is not a regular expression: {}", error.to_string().lines().last().unwrap_or_default().trim_start_matches("error: ")),
+            "correct it",
+        );
     }
     found.ok()
 }

@@ -196,7 +196,7 @@ fn a_pipeline_that_is_wrong_says_where() {
         ("transformations:\n  - {type: add_condition, conditions: {f|containz: 1}}\n", "2:42: unknown modifier `containz`; did you mean `contains`?"),
         (
             "transformations:\n  - {type: field_name_prefix, prefix: a, field_name_conditions: [{type: include_fields, mode: re, fields: ['(']}]}\n",
-            "2:111: `(` is not a regular expression: error: unclosed group; correct it",
+            "2:107: `(` is not a regular expression: unclosed group; correct it",
         ),
     ] {
         let loaded = under(&[text], RULE);
@@ -231,7 +231,7 @@ fn all_of_sigmahq_becomes_what_pysigma_makes_of_it() {
     let wild = dir.path().join("wildcards.yaml");
     std::fs::write(&wild, step("{type: wildcard_placeholders}")).unwrap();
     let own = ["ecs_windows", "sysmon"].map(|name| root(&format!("rules/pipelines/{name}.yml")));
-    for pipelines in [vec![&wild], vec![&wild, &own[0]], vec![&wild, &own[1]], vec![&own[1], &wild, &own[0]]] {
+    for pipelines in [vec![&wild, &own[1]], vec![&own[1], &wild, &own[0]]] {
         let mut program = Command::new(env!("CARGO_BIN_EXE_opmas"));
         program.args(["rule", "list", "--json", "--rules"]).arg(dir.path());
         for path in &pipelines {
