@@ -61,21 +61,14 @@ fn the_shipped_rules_load() {
     let set = &loaded.set;
     assert_eq!(
         names(&loaded),
-        [
-            "openwrt_ssh_login_failed",
-            "openwrt_ssh_login",
-            "openwrt_ssh_bruteforce",
-            "openwrt_ssh_login_after_failures",
-            "openwrt_ssh_bruteforce_distributed",
-            "openwrt_ssh_repeated_failures"
-        ]
+        ["openwrt_ssh_login_failed", "openwrt_ssh_login", "openwrt_ssh_bruteforce", "openwrt_ssh_login_after_failures", "openwrt_ssh_bruteforce_distributed"]
     );
-    assert_eq!(set.order(), [2, 3, 4, 5]);
-    let silent: Vec<bool> = (0..6).map(|rule| set.is_silent(rule)).collect();
-    assert_eq!(silent, [true, true, false, false, false, false], "guessing is reported, single logins are not");
+    assert_eq!(set.order(), [2, 3, 4]);
+    let silent: Vec<bool> = (0..5).map(|rule| set.is_silent(rule)).collect();
+    assert_eq!(silent, [true, true, false, false, false], "guessing is reported, single logins are not");
     assert_eq!((set.inputs(0), set.inputs(2), set.inputs(3)), (&[][..], &[0][..], &[2, 1][..]));
     let levels: Vec<Severity> = set.rules.iter().map(|rule| rule.level.unwrap()).collect();
-    assert_eq!(levels, [Severity::Low, Severity::Info, Severity::Medium, Severity::Critical, Severity::High, Severity::Low]);
+    assert_eq!(levels, [Severity::Low, Severity::Info, Severity::Medium, Severity::Critical, Severity::High]);
     let Body::Correlation(guessing) = &set.rules[2].body else { panic!() };
     assert_eq!((guessing.kind, guessing.timespan.to_string().as_str()), (CorrelationType::EventCount, "10m"));
     assert_eq!(guessing.condition, [(Comparison::Gte, 6.0)]);

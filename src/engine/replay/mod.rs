@@ -182,7 +182,8 @@ impl Replay {
             if !warm.holds(finding.time) && !self.range.holds(finding.time) {
                 continue;
             }
-            let follows = self.dry.follows(&finding);
+            // The recording has ended, not the network: nothing is done for what only the end decides.
+            let follows = if found.end { Vec::new() } else { self.dry.follows(&finding) };
             // What time brings comes before it.
             let (before, after): (Vec<Told>, Vec<Told>) =
                 follows.into_iter().partition(|one| matches!(one, Told::Alert(alert) if !alert.findings.contains(&finding.id)));

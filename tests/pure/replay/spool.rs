@@ -155,7 +155,7 @@ fn x5_a_revision_that_is_lost_is_said() {
 fn x5_damage_in_a_spool_is_named_and_passed_over() {
     let site = Site::new();
     filled(&site.path("opmas-data"), 0, |_| attack(8, "203.0.113.9").lines().enumerate().map(|(n, line)| record(n as i64, line)).collect());
-    assert_eq!(rules(&site.told(&["--spool"])), ["openwrt_ssh_repeated_failures", "openwrt_ssh_bruteforce", "openwrt_ssh_login_after_failures"]);
+    assert_eq!(rules(&site.told(&["--spool"])), ["openwrt_ssh_bruteforce", "openwrt_ssh_login_after_failures"]);
     let segment = std::fs::read_dir(site.path("opmas-data/spool")).unwrap().next().unwrap().unwrap().path();
     let mut bytes = std::fs::read(&segment).unwrap();
     let at = bytes.windows(3).position(|word| word == b"Bad").unwrap();
