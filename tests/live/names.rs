@@ -44,6 +44,7 @@ fn dnsmasq(router: &Router, more: &[&str], meanwhile: impl FnOnce(&Path)) -> Str
         "--bind-interfaces",
         "--dhcp-range=192.168.1.150,192.168.1.150,1h",
         "--dhcp-authoritative",
+        "--no-ping",
     ]);
     command.args(["--log-queries", "--no-resolv", "--no-hosts", "--server=198.51.100.9", "--user=root", "--pid-file="]);
     command.arg(format!("--dhcp-leasefile={}", log.with_extension("leases").display()));
