@@ -7,8 +7,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use opmas::journal::SpoolReader;
-use opmas::model::{EntryBody, Payload, Record, Trust};
+use opmas::model::{Payload, Trust};
 use serde_json::{Value, json};
 
 use crate::durability::Disk;
@@ -61,13 +60,8 @@ fn send(station: &Station, path: &str, kind: &str, body: &[u8]) -> Answer {
     post(station, path, &["-H", &token, "-H", &kind], body)
 }
 
-fn records(station: &Station) -> Vec<Record> {
-    let entries = SpoolReader::open(&station.data.join("spool"), 0).unwrap().flatten();
-    entries.filter_map(|entry| if let EntryBody::Record(record) = entry.body { Some(record) } else { None }).collect()
-}
-
 fn lines(station: &Station) -> Vec<String> {
-    records(station).iter().map(|record| String::from_utf8_lossy(&record.raw).into_owned()).collect()
+    station.records().map(|record| String::from_utf8_lossy(&record.raw).into_owned()).collect()
 }
 
 fn gzip(bytes: &[u8]) -> Vec<u8> {
@@ -111,7 +105,7 @@ fn what_is_sent_is_kept_as_it_came_and_what_is_not_is_named() {
     assert!(station.metric("opmas_ingest_requests_total") >= 14.0);
     assert_eq!(station.metric("opmas_ingest_rejected_lines_total"), 3.0);
     station.terminate();
-    let all = records(&station);
+    let all: Vec<_> = station.records().collect();
     let expected = ["{\"k\":1}", "{\"k\":2}", "<30>Nov 21 13:00:00 ap1 a: caf\u{fffd}", "{\"k\":3}", "{\"k\":4}", "five", "six"];
     assert_eq!(lines(&station)[..7], expected);
     assert_eq!(all.len(), 7 + (1 << 20) / 100);
@@ -147,7 +141,7 @@ fn a_token_opens_what_it_is_for_and_nothing_else() {
     assert_eq!(lower.code, 200);
     assert_eq!(post(&station, "logs", &["-H", &bearer("agents-77"), "-H", "Content-Type: text/plain"], b"from agents\n").code, 200);
     station.terminate();
-    let from: Vec<_> = records(&station).iter().map(|record| (record.source.to_string(), record.trust)).collect();
+    let from: Vec<_> = station.records().map(|record| (record.source.to_string(), record.trust)).collect();
     assert_eq!(from, [("web".to_owned(), Trust::Open), ("agents".to_owned(), Trust::Verified)]);
     assert_eq!(lines(&station), ["from web", "from agents"]);
 

@@ -117,20 +117,22 @@ impl Station {
         self.decided().into_iter().filter_map(|one| if let Decided::Note { text, .. } = one { Some(text) } else { None }).collect()
     }
 
-    /// The records of brokers in the spool, in its order; what cannot be read is left out.
-    pub fn messages(&self) -> Vec<Record> {
+    /// The records in the spool, in its order; what cannot be read is left out.
+    pub fn records(&self) -> impl Iterator<Item = Record> {
         let entries = SpoolReader::open(&self.data.join("spool"), 0).unwrap().flatten();
-        let records = entries.filter_map(|entry| if let EntryBody::Record(record) = entry.body { Some(record) } else { None });
-        records.filter(|record| matches!(record.id, Some(RecordId::Broker { .. }))).collect()
+        entries.filter_map(|entry| if let EntryBody::Record(record) = entry.body { Some(record) } else { None })
+    }
+
+    /// Those of brokers.
+    pub fn messages(&self) -> Vec<Record> {
+        self.records().filter(|record| matches!(record.id, Some(RecordId::Broker { .. }))).collect()
     }
 
     /// How often each line of the file is in the spool, by its offset; what cannot be read is left out.
     pub fn spooled(&self) -> BTreeMap<u64, u32> {
         let mut lines = BTreeMap::new();
-        for entry in SpoolReader::open(&self.data.join("spool"), 0).unwrap().flatten() {
-            if let EntryBody::Record(record) = entry.body
-                && let Some(RecordId::File { offset, .. }) = record.id
-            {
+        for record in self.records() {
+            if let Some(RecordId::File { offset, .. }) = record.id {
                 *lines.entry(offset).or_default() += 1;
             }
         }

@@ -6,8 +6,7 @@ use std::net::{TcpListener, TcpStream};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use opmas::journal::SpoolReader;
-use opmas::model::{EntryBody, Trust};
+use opmas::model::Trust;
 
 use crate::certificates;
 use crate::router::eventually;
@@ -24,9 +23,7 @@ fn send(port: u16, options: &[&str], text: &str) -> bool {
 
 /// The lines of the source in the spool, with their trust.
 fn lines(station: &Station) -> Vec<(String, Trust)> {
-    let entries = SpoolReader::open(&station.data.join("spool"), 0).unwrap().flatten();
-    let records = entries.filter_map(|entry| if let EntryBody::Record(record) = entry.body { Some(record) } else { None });
-    records.filter(|record| &*record.source == "routers").map(|record| (String::from_utf8_lossy(&record.raw).into_owned(), record.trust)).collect()
+    station.records().filter(|record| &*record.source == "routers").map(|record| (String::from_utf8_lossy(&record.raw).into_owned(), record.trust)).collect()
 }
 
 fn failed(station: &Station) -> u64 {
