@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::check::Check;
 use super::params::Params;
+use super::quote::command_line;
 use super::template::Template;
 use super::value::{Grammar, ParamValue};
 use crate::diag;
@@ -44,6 +45,8 @@ pub enum Op {
     Verify,
     /// Take it away.
     Undo,
+    /// Say to the device, which takes the effect back by itself otherwise, that it was read back.
+    Confirm,
 }
 
 /// One declared parameter.
@@ -68,14 +71,20 @@ pub struct ActionLimits {
     pub time: Span,
     /// The most bytes that one command may print.
     pub output_bytes: usize,
+    /// How long it is read back again and again until it holds; the device may be away meanwhile.
+    pub settle: Span,
 }
 
 /// How an action is carried out on a platform.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Recipe {
     pub(super) check: Check,
+    /// Each command of `verify` must print something else than before.
+    pub(super) changes: bool,
+    /// None for an action that only reads: `verify` is all of it.
     pub(super) apply: Vec<CommandTemplate>,
     pub(super) verify: Vec<CommandTemplate>,
+    pub(super) confirm: Vec<CommandTemplate>,
     /// The commands, or why there are none.
     pub(super) undo: Result<Vec<CommandTemplate>, String>,
 }
@@ -105,6 +114,10 @@ pub struct Action {
     pub idempotence: Vec<String>,
     /// The parameter that is the effect's lifetime.
     pub lease: Option<String>,
+    /// How often the effect is made anew while it lasts, for a device that keeps it for an hour at most.
+    pub renew: Option<Span>,
+    /// The action whose effect with the same identifying values this one ends.
+    pub ends: Option<Arc<str>>,
     /// Bounds.
     pub limits: ActionLimits,
     pub(super) recipes: BTreeMap<Platform, Recipe>,
@@ -143,22 +156,57 @@ impl Action {
         self.recipes.keys().copied()
     }
 
+    /// Whether it changes nothing on the device: what it prints is what it is for.
+    ///
+    /// # Errors
+    /// The platform is not supported.
+    pub fn only_reads(&self, platform: Platform) -> Result<bool, CommandsError> {
+        Ok(self.recipe(platform)?.apply.is_empty())
+    }
+
+    /// Whether what `verify` prints must be something else than before.
+    ///
+    /// # Errors
+    /// The platform is not supported.
+    pub fn must_change(&self, platform: Platform) -> Result<bool, CommandsError> {
+        Ok(self.recipe(platform)?.changes)
+    }
+
     /// The commands of an operation, in their order, with the values put in.
     ///
     /// # Errors
     /// The platform is not supported, or the action has no undo.
     pub fn commands(&self, op: Op, platform: Platform, params: &Params) -> Result<Vec<Command>, CommandsError> {
+        Ok(self.templates(op, platform)?.iter().map(|template| template.render(params)).collect())
+    }
+
+    fn templates(&self, op: Op, platform: Platform) -> Result<&[CommandTemplate], CommandsError> {
         let recipe = self.recipe(platform)?;
-        let templates = match op {
+        Ok(match op {
             Op::Apply => &recipe.apply,
             Op::Verify => &recipe.verify,
+            Op::Confirm => &recipe.confirm,
             Op::Undo => recipe.undo.as_ref().map_err(|why| CommandsError::NoUndo { action: self.name.clone(), why: why.clone() })?,
+        })
+    }
+
+    /// The commands of an operation as the file has them, a text each.
+    ///
+    /// # Errors
+    /// Why there are none.
+    pub fn written(&self, op: Op, platform: Platform) -> Result<Vec<String>, String> {
+        let text = |command: &CommandTemplate| {
+            let argv = command_line(&command.argv.iter().map(ToString::to_string).collect::<Vec<_>>());
+            command.stdin.as_ref().map_or(argv.clone(), |stdin| format!("{argv} <<\n{stdin}"))
         };
-        Ok(templates.iter().map(|template| template.render(params)).collect())
+        self.templates(op, platform).map(|templates| templates.iter().map(text).collect()).map_err(|error| match error {
+            CommandsError::NoUndo { why, .. } => why,
+            other => other.to_string(),
+        })
     }
 
     pub(super) fn recipe(&self, platform: Platform) -> Result<&Recipe, CommandsError> {
-        let unsupported = || CommandsError::Platform { action: self.name.clone(), platform: platform_word(platform) };
+        let unsupported = || CommandsError::Platform { action: self.name.clone(), platform: platform.word() };
         self.recipes.get(&platform).ok_or_else(unsupported)
     }
 }
@@ -166,14 +214,6 @@ impl Action {
 impl CommandTemplate {
     fn render(&self, params: &Params) -> Command {
         Command { argv: self.argv.iter().map(|argument| argument.render(params)).collect(), stdin: self.stdin.as_ref().map(|script| script.render(params)) }
-    }
-}
-
-/// A platform as files write it.
-#[must_use]
-pub(super) fn platform_word(platform: Platform) -> &'static str {
-    match platform {
-        Platform::OpenwrtFw4 => "openwrt-fw4",
     }
 }
 

@@ -1,12 +1,13 @@
 //! What was read back from a device, judged.
 
-use std::net::IpAddr;
+use std::ops::RangeInclusive;
 
 use super::catalogue::{Action, CommandsError, Op};
-use super::nft;
+use super::json::{self, Expected};
+use super::load::MAX_COMMANDS;
+use super::nft::{self, NftSet};
 use super::params::Params;
 use super::template::Template;
-use super::value::{Grammar, ParamValue};
 use crate::model::{OutcomeState, Platform, Span};
 
 /// Longest text of a device's error that a detail repeats, in characters.
@@ -47,21 +48,20 @@ pub struct Readback {
     pub expires_in: Option<Span>,
 }
 
-/// The judges that an action file can name, `check = { nft_block = { address = "ip", lifetime = "duration" } }`.
+/// The judges that an action file can name, such as `check = { prints = ["on"] }`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Check {
-    /// An address in the host sets of table `inet opmas`, and the chains and rules that drop it.
-    NftBlock {
-        /// The parameter that holds the address.
-        address: String,
-        /// The parameter that holds the lifetime.
-        lifetime: Option<String>,
-    },
+    /// An element of a set in table `inet opmas`, and the rules that look it up.
+    NftSet(Box<NftSet>),
     /// What each command prints, without the line's end; an empty one asks only for exit status 0.
     Prints {
         /// One for each command.
         lines: Vec<Template>,
     },
+    /// What commands print as JSON.
+    Json(Vec<Expected>),
+    /// Each command ends well: what it prints is what the action is for.
+    Output,
 }
 
 impl Readback {
@@ -76,53 +76,63 @@ impl Readback {
         match (op, self.state) {
             (_, ReadbackState::Unknown) => OutcomeState::Unknown,
             (Op::Undo | Op::Verify, ReadbackState::Absent) => OutcomeState::Undone,
-            (Op::Undo, _) | (Op::Apply, ReadbackState::Absent) => OutcomeState::Failed,
-            (Op::Apply | Op::Verify, ReadbackState::Enforced) => OutcomeState::Enforced,
-            (Op::Apply | Op::Verify, ReadbackState::Partial) => OutcomeState::Partial,
+            (Op::Undo, _) | (Op::Apply | Op::Confirm, ReadbackState::Absent) => OutcomeState::Failed,
+            (Op::Apply | Op::Verify | Op::Confirm, ReadbackState::Enforced) => OutcomeState::Enforced,
+            (Op::Apply | Op::Verify | Op::Confirm, ReadbackState::Partial) => OutcomeState::Partial,
         }
     }
 }
 
 impl Action {
-    /// Judges what the `verify` commands printed, in their order.
+    /// Judges what the `verify` commands printed, in their order. `before` is what they printed before the action was carried out.
     ///
     /// # Errors
     /// The platform is not supported.
-    pub fn check(&self, platform: Platform, params: &Params, results: &[CommandResult]) -> Result<Readback, CommandsError> {
-        Ok(self.recipe(platform)?.check.judge(params, results))
+    pub fn check(&self, platform: Platform, params: &Params, before: Option<&[CommandResult]>, results: &[CommandResult]) -> Result<Readback, CommandsError> {
+        let recipe = self.recipe(platform)?;
+        let readback = recipe.check.judge(params, results);
+        Ok(match before {
+            _ if !recipe.changes || readback.state != ReadbackState::Enforced => readback,
+            None => Readback::new(ReadbackState::Unknown, "how it was before is not known"),
+            Some(before) if before.iter().zip(results).all(|(before, after)| before.status == Some(0) && before.stdout != after.stdout) => readback,
+            Some(_) => Readback::new(ReadbackState::Absent, "it is as it was before"),
+        })
     }
 }
 
 impl Check {
-    /// How many commands `verify` must have.
-    pub(super) fn commands(&self) -> usize {
+    /// How many commands `verify` may have.
+    pub(super) fn commands(&self) -> RangeInclusive<usize> {
         match self {
-            Check::NftBlock { .. } => nft::LISTINGS,
-            Check::Prints { lines } => lines.len(),
-        }
-    }
-
-    /// The parameters that it reads, with the type that each must have.
-    pub(super) fn reads(&self) -> Vec<(&str, &'static str)> {
-        match self {
-            Check::NftBlock { address, lifetime } => {
-                let lifetime = lifetime.iter().map(|name| (name.as_str(), "duration"));
-                std::iter::once((address.as_str(), Grammar::Ip.word())).chain(lifetime).collect()
-            }
-            Check::Prints { .. } => Vec::new(),
+            Check::NftSet(_) => nft::LISTINGS..=nft::LISTINGS,
+            Check::Prints { lines } => lines.len()..=lines.len(),
+            Check::Json(expected) => expected.iter().map(|one| one.of + 1).max().unwrap_or(1)..=MAX_COMMANDS,
+            Check::Output => 1..=MAX_COMMANDS,
         }
     }
 
     fn judge(&self, params: &Params, results: &[CommandResult]) -> Readback {
         match self {
-            Check::NftBlock { address, lifetime } => {
-                let Some(address) = params.get(address).and_then(as_ip) else {
-                    return Readback::new(ReadbackState::Unknown, format!("the call has no address in `{address}`"));
-                };
-                nft::block(address, lifetime.as_deref().and_then(|name| params.get(name)).and_then(as_span), results)
-            }
+            Check::NftSet(set) => set.judge(params, results),
             Check::Prints { lines } => prints(&lines.iter().map(|line| line.render(params)).collect::<Vec<_>>(), results),
+            Check::Json(expected) => json::judge(expected, params, results),
+            Check::Output => output(results),
         }
+    }
+}
+
+/// Whether each command ended well.
+fn output(results: &[CommandResult]) -> Readback {
+    let good = results.iter().filter(|result| result.status == Some(0)).count();
+    let bytes: usize = results.iter().map(|result| result.stdout.len()).sum();
+    let failed = results.iter().find(|result| result.status != Some(0)).map(|result| match result.status {
+        Some(status) => format!("a command ended with {status} on the device and said: {}", error_line(result)),
+        None => "a command did not end on the device".to_owned(),
+    });
+    match (good, failed) {
+        (_, None) => Readback::new(ReadbackState::Enforced, format!("{bytes} bytes were read")),
+        (0, Some(why)) => Readback::new(ReadbackState::Absent, why),
+        (_, Some(why)) => Readback::new(ReadbackState::Partial, format!("{bytes} bytes were read, but {why}")),
     }
 }
 
@@ -142,20 +152,6 @@ fn prints(lines: &[String], results: &[CommandResult]) -> Readback {
         (0, _) => Readback::new(ReadbackState::Absent, "nothing of it is there"),
         (_, "") => Readback::new(ReadbackState::Partial, "what was set is not in effect yet"),
         (_, wanted) => Readback::new(ReadbackState::Partial, format!("`{wanted}` was not read back")),
-    }
-}
-
-fn as_ip(value: &ParamValue) -> Option<IpAddr> {
-    match value {
-        ParamValue::Ip(ip) => Some(*ip),
-        _ => None,
-    }
-}
-
-fn as_span(value: &ParamValue) -> Option<Span> {
-    match value {
-        ParamValue::Duration(span) => Some(*span),
-        _ => None,
     }
 }
 

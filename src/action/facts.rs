@@ -23,6 +23,8 @@ pub struct GuardFacts {
     pub prefixes: BTreeSet<IpNet>,
     /// Where the ssh session that asked came from: the management path.
     pub peers: BTreeSet<IpAddr>,
+    /// The name and time servers that it uses, as far as it knows them by address.
+    pub servers: BTreeSet<IpAddr>,
 }
 
 /// Why the guard does not know enough about a device.
@@ -51,22 +53,25 @@ const ADDRESSES: &str = "ip addr";
 const ROUTES: &str = "ip route";
 const ROUTES6: &str = "ip -6 route";
 const ENVIRONMENT: &str = "env";
-const COMMANDS: usize = 4;
+/// Name servers are behind `nameserver`, time servers are words of a line of their own.
+const SERVERS: &str = "cat /tmp/resolv.conf.d/resolv.conf.auto /etc/resolv.conf 2>/dev/null; uci -q get system.ntp.server; true";
+const COMMANDS: usize = 5;
 
 impl GuardFacts {
     /// What to run on the device, over the session that the management path is to be learned of.
     #[must_use]
     pub fn commands() -> Vec<Command> {
         let split = |line: &str| Command { argv: line.split(' ').map(str::to_owned).collect(), stdin: None };
-        [ADDRESSES, ROUTES, ROUTES6, ENVIRONMENT].map(split).to_vec()
+        let servers = Command { argv: ["sh", "-c", SERVERS].map(str::to_owned).to_vec(), stdin: None };
+        [ADDRESSES, ROUTES, ROUTES6, ENVIRONMENT].map(split).into_iter().chain([servers]).collect()
     }
 
     /// Reads what those commands printed.
     ///
     /// # Errors
-    /// A command failed (`ip -6 route` may: a device without IPv6), or its output names no address.
+    /// A command failed (`ip -6 route` may: a device without IPv6; what servers it uses need not be known), or its output names no address.
     pub fn parse(results: &[CommandResult]) -> Result<GuardFacts, FactsError> {
-        let [addresses, routes, routes6, environment] = results else { return Err(FactsError::Answers(results.len())) };
+        let [addresses, routes, routes6, environment, servers] = results else { return Err(FactsError::Answers(results.len())) };
         let mut facts = GuardFacts::default();
         facts.read_addresses(&printed(addresses, ADDRESSES)?);
         if facts.addresses.is_empty() {
@@ -81,7 +86,10 @@ impl GuardFacts {
         if !facts.read_connection(connection.unwrap_or_default()) {
             return Err(FactsError::Nothing("SSH_CONNECTION"));
         }
-        if [facts.addresses.len(), facts.gateways.len(), facts.prefixes.len()].iter().any(|n| *n > MAX_FACTS) {
+        // Each word that is an address; one that forwards to others listens on its loopback, which nobody can block.
+        let words = String::from_utf8_lossy(&servers.stdout);
+        facts.servers.extend(words.split_whitespace().filter_map(address).filter(|ip| !ip.is_loopback()));
+        if [facts.addresses.len(), facts.gateways.len(), facts.prefixes.len(), facts.servers.len()].iter().any(|n| *n > MAX_FACTS) {
             return Err(FactsError::TooMany);
         }
         Ok(facts)

@@ -25,6 +25,8 @@ pub(super) struct ActionFile {
     pub(super) params: BTreeMap<Spanned<String>, ParamTable>,
     pub(super) idempotence: Vec<Spanned<String>>,
     pub(super) lease: Option<Spanned<String>>,
+    pub(super) renew: Option<Span>,
+    pub(super) ends: Option<String>,
     #[serde(default)]
     pub(super) limits: LimitsTable,
     pub(super) platform: Spanned<BTreeMap<Platform, PlatformTable>>,
@@ -34,11 +36,13 @@ pub(super) struct ActionFile {
 #[serde(rename_all = "snake_case")]
 pub(super) enum Kind {
     Ip,
+    Prefix,
     Mac,
     Interface,
     Duration,
     Int,
     Enum,
+    Word,
     Text,
 }
 
@@ -64,11 +68,13 @@ pub(super) struct LimitsTable {
     pub(super) time: Span,
     #[serde(default = "default_output")]
     pub(super) output_bytes: usize,
+    #[serde(default)]
+    pub(super) settle: Span,
 }
 
 impl Default for LimitsTable {
     fn default() -> Self {
-        LimitsTable { time: DEFAULT_TIME, output_bytes: DEFAULT_OUTPUT }
+        LimitsTable { time: DEFAULT_TIME, output_bytes: DEFAULT_OUTPUT, settle: Span::ZERO }
     }
 }
 
@@ -83,9 +89,16 @@ fn default_output() -> usize {
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct PlatformTable {
+    #[serde(default)]
+    pub(super) also: Vec<Platform>,
     pub(super) check: Spanned<CheckTable>,
+    #[serde(default)]
+    pub(super) changes: bool,
+    #[serde(default)]
     pub(super) apply: Vec<CommandTable>,
     pub(super) verify: Spanned<Vec<CommandTable>>,
+    #[serde(default)]
+    pub(super) confirm: Vec<CommandTable>,
     pub(super) undo: Option<Spanned<Vec<CommandTable>>>,
     pub(super) no_undo: Option<Spanned<String>>,
 }
@@ -93,15 +106,34 @@ pub(super) struct PlatformTable {
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "snake_case")]
 pub(super) enum CheckTable {
-    NftBlock(NftBlockTable),
+    NftSet(Box<NftSetTable>),
     Prints(Vec<Spanned<String>>),
+    Json(Vec<JsonTable>),
+    Output,
 }
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct NftBlockTable {
-    pub(super) address: String,
-    pub(super) lifetime: Option<String>,
+pub(super) struct NftSetTable {
+    pub(super) set: Spanned<String>,
+    pub(super) element: Spanned<String>,
+    pub(super) lifetime: Option<Spanned<String>>,
+    #[serde(default)]
+    pub(super) absent: bool,
+    #[serde(default)]
+    pub(super) rules: BTreeMap<Spanned<String>, Vec<Spanned<String>>>,
+}
+
+/// One of `is`, `has`, `lacks`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct JsonTable {
+    #[serde(default)]
+    pub(super) of: usize,
+    pub(super) path: Spanned<String>,
+    pub(super) is: Option<Spanned<String>>,
+    pub(super) has: Option<Spanned<String>>,
+    pub(super) lacks: Option<Spanned<String>>,
 }
 
 #[derive(Debug, Deserialize)]

@@ -1,10 +1,10 @@
 //! The addresses that must never be blocked, whoever asks.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
-use ipnet::IpNet;
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use serde::{Deserialize, Deserializer, Serialize};
 
 use super::catalogue::Action;
@@ -62,13 +62,18 @@ impl Serialize for Protected {
     }
 }
 
-/// Why an address may not be blocked.
+/// The shortest IPv4 prefix that may be blocked: more is no attacker but a part of the internet.
+const SHORTEST_V4: u8 = 16;
+/// The shortest IPv6 prefix that may be blocked: what a provider gets.
+const SHORTEST_V6: u8 = 32;
+
+/// Why an address or a network may not be blocked.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{ip} must not be blocked: it is {why}")]
+#[error("{what} must not be blocked: it {why}")]
 pub struct GuardRefusal {
-    /// The address.
-    pub ip: IpAddr,
-    /// What it is.
+    /// The address or the network.
+    pub what: String,
+    /// What it is, or holds.
     pub why: String,
 }
 
@@ -115,8 +120,10 @@ impl Guard {
     pub fn check_call(&self, action: &Action, params: &Params, here: &GuardFacts) -> Result<(), GuardRefusal> {
         let guarded = action.params.iter().filter(|param| param.guarded).filter_map(|param| params.get(&param.name));
         for value in guarded {
-            if let ParamValue::Ip(ip) = value {
-                self.check(*ip, here)?;
+            match value {
+                ParamValue::Ip(ip) => self.check(*ip, here)?,
+                ParamValue::Prefix(net) => self.check_network(net, here)?,
+                ParamValue::Duration(_) | ParamValue::Int(_) | ParamValue::Word(_) => {}
             }
         }
         Ok(())
@@ -129,7 +136,35 @@ impl Guard {
     pub fn check(&self, ip: IpAddr, here: &GuardFacts) -> Result<(), GuardRefusal> {
         let ip = ip.to_canonical();
         let refusal = always(ip).map(str::to_owned).or_else(|| self.known(ip)).or_else(|| on_device(ip, here));
-        refusal.map_or(Ok(()), |why| Err(GuardRefusal { ip, why }))
+        refusal.map_or(Ok(()), |why| Err(GuardRefusal { what: ip.to_string(), why: format!("is {why}") }))
+    }
+
+    /// Whether a network may be blocked on a device that said `here` about itself: it is not too large, and nothing in it is protected.
+    ///
+    /// # Errors
+    /// It may not, and why.
+    pub fn check_network(&self, net: &IpNet, here: &GuardFacts) -> Result<(), GuardRefusal> {
+        let refused = |why: String| Err(GuardRefusal { what: net.to_string(), why });
+        let shortest = if net.addr().is_ipv4() { SHORTEST_V4 } else { SHORTEST_V6 };
+        if net.prefix_len() < shortest {
+            return refused(format!("is larger than a /{shortest}"));
+        }
+        let overlaps = |other: &IpNet| net.contains(other) || other.contains(net);
+        if let Some((_, why)) = NEVER.iter().find(|(never, _)| overlaps(never)) {
+            return refused(format!("holds {why}"));
+        }
+        if let Some(protected) = self.protect.iter().find(|protected| overlaps(&protected.0)) {
+            return refused(format!("overlaps `{}`, which [guard] protects", protected.0));
+        }
+        let of_devices = self.devices.values().flat_map(|facts| facts.addresses.iter().chain(&facts.peers));
+        let of_device = here.addresses.iter().chain(&here.peers).chain(&here.gateways).chain(&here.servers);
+        let edges: Vec<IpAddr> =
+            here.prefixes.iter().flat_map(|net| [net.network(), net.broadcast()].into_iter().filter(move |ip| is_edge(*ip, net))).collect();
+        let mut protected = self.hosts.keys().chain(&self.controllers).chain(of_devices).chain(of_device).chain(&edges);
+        match protected.find(|ip| net.contains(*ip)).map(|ip| self.check(*ip, here)) {
+            Some(Err(inside)) => refused(format!("holds {}, which {}", inside.what, inside.why)),
+            _ => Ok(()),
+        }
     }
 
     /// What is protected on every device.
@@ -160,6 +195,9 @@ fn on_device(ip: IpAddr, here: &GuardFacts) -> Option<String> {
     if here.gateways.contains(&ip) {
         return Some("a gateway of the device".to_owned());
     }
+    if here.servers.contains(&ip) {
+        return Some("a name or time server of the device".to_owned());
+    }
     here.prefixes.iter().find(|net| is_edge(ip, net)).map(|net| format!("a network or broadcast address of {net}"))
 }
 
@@ -170,6 +208,26 @@ fn is_edge(ip: IpAddr, net: &IpNet) -> bool {
         IpNet::V4(v4) => v4.prefix_len() < 31 && (ip == IpAddr::V4(v4.network()) || ip == IpAddr::V4(v4.broadcast())),
         IpNet::V6(v6) => v6.prefix_len() < 127 && ip == IpAddr::V6(v6.network()),
     }
+}
+
+/// [`always`], as networks, and what neighbours of IPv6 speak by.
+const NEVER: [(IpNet, &str); 8] = [
+    (v4([0, 0, 0, 0], 8), "unspecified addresses"),
+    (v4([127, 0, 0, 0], 8), "loopback addresses"),
+    (v4([224, 0, 0, 0], 4), "multicast addresses"),
+    (v4([255, 255, 255, 255], 32), "the broadcast address"),
+    (v6([0; 8], 128), "the unspecified address"),
+    (v6([0, 0, 0, 0, 0, 0, 0, 1], 128), "the loopback address"),
+    (v6([0xfe80, 0, 0, 0, 0, 0, 0, 0], 10), "link-local addresses"),
+    (v6([0xff00, 0, 0, 0, 0, 0, 0, 0], 8), "multicast addresses"),
+];
+
+const fn v4([a, b, c, d]: [u8; 4], length: u8) -> IpNet {
+    IpNet::V4(Ipv4Net::new_assert(Ipv4Addr::new(a, b, c, d), length))
+}
+
+const fn v6([a, b, c, d, e, f, g, h]: [u16; 8], length: u8) -> IpNet {
+    IpNet::V6(Ipv6Net::new_assert(Ipv6Addr::new(a, b, c, d, e, f, g, h), length))
 }
 
 /// What no network should ever drop by address.

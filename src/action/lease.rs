@@ -87,6 +87,8 @@ pub struct Lease {
     /// Why the last try failed, when it did.
     pub trouble: Option<String>,
     pub(super) want: Want,
+    /// When it was last made, as far as is known.
+    pub(super) made: Time,
     /// Verified or asserted again not before this.
     pub(super) next: Time,
     /// Ended not before this: its end, or later when ending it has failed.
@@ -127,6 +129,7 @@ impl Lease {
             detail: String::new(),
             trouble: None,
             want: Want::Verify,
+            made: at,
             next: at,
             end_next: Time::MIN,
             failures: 0,

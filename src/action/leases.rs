@@ -135,7 +135,10 @@ impl Leases {
         match change {
             LeaseChange::Granted => grant(lease, &Grant { run, key, params, until: *until, at: *at }, self.verify_every),
             // `done` may have put the next look off further.
-            LeaseChange::Reasserted => lease.at_ease(lease.next.max(at.plus(self.verify_every))),
+            LeaseChange::Reasserted => {
+                lease.made = *at;
+                lease.at_ease(lease.next.max(at.plus(self.verify_every)));
+            }
             LeaseChange::Lost => lease.want = Want::Reassert,
             LeaseChange::Extended | LeaseChange::Revoked => {
                 // What was in the way before is tried anew.
@@ -171,11 +174,30 @@ impl Leases {
     /// What came of the work that [`Leases::due`] handed out: `outcome` as the executor read it back (`undone`: it is absent).
     /// The record, if there is one, is to be written and then given to [`Leases::apply`].
     pub fn done(&mut self, id: &LeaseId, now: Time, outcome: &Outcome) -> Option<Decided> {
-        let every = self.verify_every;
+        let (every, renew) = (self.verify_every, self.catalogue.get(&id.action).and_then(|action| action.renew));
         let lease = self.leases.get_mut(id)?;
         let op = lease.in_flight.take()?;
+        if op == LeaseOp::Verify && outcome.state == OutcomeState::Enforced && renew.is_some_and(|renew| now.since(lease.made) >= renew) {
+            lease.at_ease(now);
+            lease.want = Want::Reassert;
+            return None;
+        }
         let change = settle(lease, op, now, outcome, every)?;
         Some(lease.changed(change, lease.until, now, &outcome.detail))
+    }
+
+    /// Has every effect on a device read back at once: something there may have taken them away.
+    pub fn look_at(&mut self, device: &str, now: Time) {
+        self.leases.values_mut().filter(|lease| *lease.id.device == *device).for_each(|lease| lease.next = lease.next.min(now));
+    }
+
+    /// The record that ends the effect which a step that was carried out has taken away by the name of another action.
+    #[must_use]
+    pub fn ended_by(&self, step: &Step, outcome: &Outcome) -> Option<Decided> {
+        let ends = self.catalogue.get(&step.action)?.ends.clone()?;
+        let lease = self.leases.get(&self.id(&step.device, &ends, &step.params))?;
+        let done = matches!(outcome.state, OutcomeState::Enforced | OutcomeState::Partial);
+        done.then(|| lease.changed(LeaseChange::Revoked, outcome.at, outcome.at, &format!("ended by {} of run {}", step.action, step.run)))
     }
 
     /// The longest lifetime that an action gives its effect.
@@ -215,6 +237,7 @@ struct Grant<'a> {
 
 fn grant(lease: &mut Lease, grant: &Grant<'_>, every: Span) {
     lease.own(grant.run, grant.key);
+    lease.made = grant.at;
     lease.at_ease(grant.at.plus(every));
     if grant.until >= lease.until {
         lease.until = grant.until;

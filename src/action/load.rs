@@ -6,9 +6,9 @@ use std::sync::Arc;
 
 use toml::Spanned;
 
-use super::catalogue::{Action, ActionLimits, Catalogue, CommandTemplate, Param, Recipe, platform_word};
-use super::check::Check;
-use super::file::{ActionFile, CheckTable, CommandTable, LimitsTable, PlatformTable};
+use super::catalogue::{Action, ActionLimits, Catalogue, CommandTemplate, Param, Recipe};
+use super::file::{ActionFile, CommandTable, LimitsTable, PlatformTable};
+use super::load_check::load_check;
 use super::load_param::load_param;
 use super::template::{Spot, Template, TemplateError};
 use super::value::Grammar;
@@ -117,6 +117,8 @@ fn load_file(file: &SourceFile) -> Result<Action, Diagnostic> {
     Ok(Action {
         name: action_name(text)?,
         lease: lease.map(|param| param.name.clone()),
+        renew: load_renew(text, &written)?,
+        ends: written.ends.as_deref().map(Into::into),
         idempotence,
         limits: load_limits(text, &written.limits)?,
         title: written.title,
@@ -126,6 +128,16 @@ fn load_file(file: &SourceFile) -> Result<Action, Diagnostic> {
         params,
         recipes,
     })
+}
+
+fn load_renew(text: Text<'_>, written: &ActionFile) -> Result<Option<Span>, Diagnostic> {
+    match written.renew {
+        Some(renew) if written.lease.is_none() || renew < Span::secs(1) => {
+            let place = text.within(0..text.file.text.len(), "renew");
+            Err(text.wrong(place, "`renew` is a time of at least 1s, in an action with a `lease`"))
+        }
+        renew => Ok(renew),
+    }
 }
 
 fn action_name(text: Text<'_>) -> Result<Arc<str>, Diagnostic> {
@@ -152,7 +164,7 @@ fn load_params(text: Text<'_>, written: &ActionFile) -> Result<Vec<Param>, Diagn
     tables.into_iter().map(|(name, table)| load_param(text, name, table)).collect()
 }
 
-fn named<'a>(text: Text<'_>, name: &Spanned<String>, params: &'a [Param]) -> Result<&'a Param, Diagnostic> {
+pub(super) fn named<'a>(text: Text<'_>, name: &Spanned<String>, params: &'a [Param]) -> Result<&'a Param, Diagnostic> {
     let found = params.iter().find(|param| param.name == *name.get_ref());
     found.ok_or_else(|| unknown_param(text, name.span(), name.get_ref(), params))
 }
@@ -174,14 +186,23 @@ fn load_limits(text: Text<'_>, written: &LimitsTable) -> Result<ActionLimits, Di
     if written.output_bytes == 0 || written.output_bytes > MAX_OUTPUT {
         return Err(text.wrong(header, format!("`output_bytes` must be between 1 and {MAX_OUTPUT}")));
     }
-    Ok(ActionLimits { time: written.time, output_bytes: written.output_bytes })
+    if written.settle < Span::ZERO || written.settle > MAX_TIME {
+        return Err(text.wrong(header, format!("`settle` must not be above {MAX_TIME}")));
+    }
+    Ok(ActionLimits { time: written.time, output_bytes: written.output_bytes, settle: written.settle })
 }
 
 fn load_recipes(text: Text<'_>, written: &Spanned<BTreeMap<Platform, PlatformTable>>, params: &[Param]) -> Result<BTreeMap<Platform, Recipe>, Diagnostic> {
     if written.get_ref().is_empty() {
-        return Err(text.wrong(written.span(), "no platform").help(format!("write a [platform.{}] table", platform_word(Platform::default()))));
+        return Err(text.wrong(written.span(), "no platform").help(format!("write a [platform.{}] table", Platform::default().word())));
     }
-    written.get_ref().iter().map(|(platform, table)| Ok((*platform, load_recipe(text, table, params)?))).collect()
+    let mut recipes = BTreeMap::new();
+    for (platform, table) in written.get_ref() {
+        let recipe = load_recipe(text, table, params)?;
+        recipes.extend(table.also.iter().map(|also| (*also, recipe.clone())));
+        recipes.insert(*platform, recipe);
+    }
+    Ok(recipes)
 }
 
 fn load_recipe(text: Text<'_>, table: &PlatformTable, params: &[Param]) -> Result<Recipe, Diagnostic> {
@@ -196,29 +217,13 @@ fn load_recipe(text: Text<'_>, table: &PlatformTable, params: &[Param]) -> Resul
         }
     };
     let verify = load_commands(text, table.verify.get_ref(), params)?;
-    if verify.len() != check.commands() {
-        return Err(text.wrong(table.verify.span(), format!("this check reads the output of {} commands, and `verify` has {}", check.commands(), verify.len())));
+    if !check.commands().contains(&verify.len()) {
+        let (least, most) = (check.commands().start().to_owned(), check.commands().end().to_owned());
+        let wanted = if least == most { least.to_string() } else { format!("{least} to {most}") };
+        return Err(text.wrong(table.verify.span(), format!("this check reads the output of {wanted} commands, and `verify` has {}", verify.len())));
     }
-    Ok(Recipe { check, apply: load_commands(text, &table.apply, params)?, verify, undo })
-}
-
-fn load_check(text: Text<'_>, written: &Spanned<CheckTable>, params: &[Param]) -> Result<Check, Diagnostic> {
-    let table = match written.get_ref() {
-        CheckTable::NftBlock(table) => table,
-        CheckTable::Prints(lines) => {
-            let lines: Result<Vec<_>, _> = lines.iter().map(|line| load_template(text, line, Spot::Argument, params)).collect();
-            return lines.map(|lines| Check::Prints { lines });
-        }
-    };
-    let check = Check::NftBlock { address: table.address.clone(), lifetime: table.lifetime.clone() };
-    for (name, kind) in check.reads() {
-        let span = text.within(written.span(), name);
-        let param = params.iter().find(|param| param.name == name).ok_or_else(|| unknown_param(text, span.clone(), name, params))?;
-        if param.grammar.word() != kind {
-            return Err(text.wrong(span, format!("the check needs a parameter of type {kind}, and `{name}` is of type {}", param.grammar.word())));
-        }
-    }
-    Ok(check)
+    let (apply, confirm) = (load_commands(text, &table.apply, params)?, load_commands(text, &table.confirm, params)?);
+    Ok(Recipe { check, changes: table.changes, apply, verify, confirm, undo })
 }
 
 fn load_commands(text: Text<'_>, commands: &[CommandTable], params: &[Param]) -> Result<Vec<CommandTemplate>, Diagnostic> {
@@ -242,7 +247,7 @@ fn load_command(text: Text<'_>, command: &CommandTable, params: &[Param]) -> Res
     Ok(CommandTemplate { argv, stdin })
 }
 
-fn load_template(text: Text<'_>, written: &Spanned<String>, spot: Spot, params: &[Param]) -> Result<Template, Diagnostic> {
+pub(super) fn load_template(text: Text<'_>, written: &Spanned<String>, spot: Spot, params: &[Param]) -> Result<Template, Diagnostic> {
     let grammar = |name: &str| params.iter().find(|param| param.name == name).map(|param| &param.grammar);
     if written.get_ref().contains('\0') {
         return Err(text.wrong(written.span(), "a command cannot contain a NUL"));

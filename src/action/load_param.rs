@@ -20,10 +20,11 @@ pub(super) fn load_param(text: Text<'_>, name: &Spanned<String>, table: &ParamTa
     }
     let grammar = load_grammar(text, table)?;
     let default = table.default.as_ref().map(|default| load_default(text, &grammar, default)).transpose()?;
-    if let Some(guarded) = table.guarded.as_ref().filter(|_| grammar != Grammar::Ip) {
-        return Err(text.wrong(guarded.span(), "only a parameter of type ip has the key `guarded`"));
+    let address = matches!(grammar, Grammar::Ip | Grammar::Prefix);
+    if let Some(guarded) = table.guarded.as_ref().filter(|_| !address) {
+        return Err(text.wrong(guarded.span(), "only a parameter of type ip or prefix has the key `guarded`"));
     }
-    let guarded = grammar == Grammar::Ip && table.guarded.as_ref().is_none_or(|guarded| *guarded.get_ref());
+    let guarded = address && table.guarded.as_ref().is_none_or(|guarded| *guarded.get_ref());
     Ok(Param { name: name.get_ref().clone(), description: table.description.clone(), grammar, default, guarded })
 }
 
@@ -31,6 +32,7 @@ fn load_grammar(text: Text<'_>, table: &ParamTable) -> Result<Grammar, Diagnosti
     refuse_foreign_keys(text, table)?;
     match table.kind.get_ref() {
         Kind::Ip => Ok(Grammar::Ip),
+        Kind::Prefix => Ok(Grammar::Prefix),
         Kind::Mac => Ok(Grammar::Mac),
         Kind::Interface => Ok(Grammar::Interface),
         Kind::Duration => {
@@ -42,10 +44,11 @@ fn load_grammar(text: Text<'_>, table: &ParamTable) -> Result<Grammar, Diagnosti
             ordered(text, table, min <= max).map(|()| Grammar::Int { min, max })
         }
         Kind::Enum => load_words(text, table).map(Grammar::Enum),
-        Kind::Text => {
+        Kind::Word | Kind::Text => {
             let max = int_bound(text, table.max.as_ref(), -1)?;
             let max = usize::try_from(max).ok().filter(|max| (1..=MAX_TEXT).contains(max));
-            max.map(|max| Grammar::Text { max }).ok_or_else(|| text.wrong(table.kind.span(), format!("a text has a `max` between 1 and {MAX_TEXT} bytes")))
+            let max = max.ok_or_else(|| text.wrong(table.kind.span(), format!("a text or word has a `max` between 1 and {MAX_TEXT} bytes")))?;
+            Ok(if matches!(table.kind.get_ref(), Kind::Word) { Grammar::Word { max } } else { Grammar::Text { max } })
         }
     }
 }
@@ -54,15 +57,17 @@ fn refuse_foreign_keys(text: Text<'_>, table: &ParamTable) -> Result<(), Diagnos
     let kind = *table.kind.get_ref();
     let word = match kind {
         Kind::Ip => "ip",
+        Kind::Prefix => "prefix",
         Kind::Mac => "mac",
         Kind::Interface => "interface",
         Kind::Duration => "duration",
         Kind::Int => "int",
         Kind::Enum => "enum",
+        Kind::Word => "word",
         Kind::Text => "text",
     };
     let has_min = matches!(kind, Kind::Duration | Kind::Int);
-    let has_max = has_min || matches!(kind, Kind::Text);
+    let has_max = has_min || matches!(kind, Kind::Word | Kind::Text);
     let wrong = |key: &str, span| Err(text.wrong(span, format!("a parameter of type {word} has no key `{key}`")));
     match (&table.min, &table.max, &table.values) {
         (Some(min), _, _) if !has_min => wrong("min", min.span()),

@@ -1,12 +1,16 @@
-//! Reads back a blocked address from what `nft -j` prints (libnftables-json(5)).
+//! Reads back an address in a set from what `nft -j` prints (libnftables-json(5)).
 //!
 //! Three listings: the tables (so that "no such table" is told from any other error), table `inet opmas`, the flowtables.
 
 use std::net::IpAddr;
 
+use ipnet::IpNet;
 use serde_json::Value;
 
 use super::check::{CommandResult, Readback, ReadbackState, error_line};
+use super::params::Params;
+use super::template::Template;
+use super::value::ParamValue;
 use crate::model::Span;
 
 /// `nft -j list tables`, `… list table inet opmas`, `… list flowtables`.
@@ -18,15 +22,50 @@ const EARLY: Span = Span::secs(30);
 
 /// The table of our own.
 const TABLE: &str = "opmas";
-/// The chains, which are named as their hooks are, and the sides on which each must drop.
-const CHAINS: [(&str, &[&str]); 2] = [("input", &["saddr"]), ("forward", &["saddr", "daddr"])];
 
-/// Judges whether `address` is blocked for about `lifetime` from now.
-pub(super) fn block(address: IpAddr, lifetime: Option<Span>, results: &[CommandResult]) -> Readback {
-    match listings(results) {
-        Ok(Listings { table: None, .. }) => Readback::new(ReadbackState::Absent, format!("{address} is not blocked: table inet {TABLE} is not there")),
-        Ok(Listings { table: Some(table), flowtables }) => judge(address, lifetime, &table, &flowtables),
-        Err(why) => Readback::new(ReadbackState::Unknown, why),
+/// An element of a set, and the rules that look it up.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct NftSet {
+    pub(super) set: Template,
+    /// An address: the host, or the first of a network.
+    pub(super) element: Template,
+    /// The parameter that holds the lifetime.
+    pub(super) lifetime: Option<String>,
+    /// The element must not be there; then rules do not matter.
+    pub(super) absent: bool,
+    /// By chain, whose name begins with its hook: the rules that must be there, as [`rule`] writes them.
+    pub(super) rules: Vec<(Template, Vec<Template>)>,
+}
+
+/// With the values of a call.
+struct Wanted {
+    set: String,
+    element: IpAddr,
+    lifetime: Option<Span>,
+    rules: Vec<(String, Vec<String>)>,
+}
+
+impl NftSet {
+    /// Judges whether the element is there, for about its lifetime from now, and whether rules look it up.
+    pub(super) fn judge(&self, params: &Params, results: &[CommandResult]) -> Readback {
+        let Ok(element) = self.element.render(params).parse() else {
+            return Readback::new(ReadbackState::Unknown, "the call has no address");
+        };
+        let lifetime = self.lifetime.as_deref().and_then(|name| params.get(name)).and_then(|value| match value {
+            ParamValue::Duration(span) => Some(*span),
+            _ => None,
+        });
+        let render = |templates: &[Template]| templates.iter().map(|template| template.render(params)).collect();
+        let rules = self.rules.iter().map(|(chain, rules)| (chain.render(params), render(rules))).collect();
+        let wanted = Wanted { set: self.set.render(params), element, lifetime, rules };
+        match listings(results) {
+            Ok(listings) if self.absent => wanted.absent(&listings.table.unwrap_or_default()),
+            Ok(Listings { table: None, .. }) => {
+                Readback::new(ReadbackState::Absent, format!("{element} is not in set {}: table inet {TABLE} is not there", wanted.set))
+            }
+            Ok(Listings { table: Some(table), flowtables }) => wanted.judge(&table, &flowtables),
+            Err(why) => Readback::new(ReadbackState::Unknown, why),
+        }
     }
 }
 
@@ -63,29 +102,50 @@ fn objects(result: &CommandResult, what: &str) -> Result<Vec<Value>, String> {
     }
 }
 
-fn judge(address: IpAddr, lifetime: Option<Span>, table: &[Value], flowtables: &[Value]) -> Readback {
-    let set = if address.is_ipv4() { "hosts4" } else { "hosts6" };
-    let Some(expires_in) = element(address, set, table) else {
-        return Readback::new(ReadbackState::Absent, format!("{address} is not blocked: it is not in set {set}"));
-    };
-    let mut wrong = chain_faults(set, table);
-    if let (Some(left), Some(asked)) = (expires_in, lifetime)
-        && left.0.saturating_add(EARLY.0) < asked.0
-    {
-        wrong.push("the device will end it earlier than asked".to_owned());
+impl Wanted {
+    fn judge(&self, table: &[Value], flowtables: &[Value]) -> Readback {
+        let Wanted { set, element, .. } = self;
+        let Some(expires_in) = self::element(*element, set, table) else {
+            return Readback::new(ReadbackState::Absent, format!("{element} is not in set {set}"));
+        };
+        let mut wrong: Vec<String> = self.rules.iter().flat_map(|(chain, rules)| chain_faults(chain, rules, table)).collect();
+        if let (Some(left), Some(asked)) = (expires_in, self.lifetime)
+            && left.0.saturating_add(EARLY.0) < asked.0
+        {
+            wrong.push("the device will end it earlier than asked".to_owned());
+        }
+        if dormant(table) {
+            wrong.push(format!("table inet {TABLE} is dormant"));
+        }
+        if flowtables.iter().any(|object| object.get("flowtable").is_some()) {
+            wrong.push("flow offloading is on, and packets of offloaded connections pass no forward chain".to_owned());
+        }
+        let (state, detail) = if wrong.is_empty() {
+            let chains: Vec<&str> = self.rules.iter().map(|(chain, _)| chain.as_str()).collect();
+            (ReadbackState::Enforced, format!("{element} is in set {set}, and the rules of {} look it up", chains.join(" and ")))
+        } else {
+            (ReadbackState::Partial, format!("{element} is in set {set}, but {}", wrong.join("; ")))
+        };
+        Readback { state, detail, expires_in }
     }
-    if dormant(table) {
-        wrong.push(format!("table inet {TABLE} is dormant"));
+
+    /// That the element is gone, and that no blocked network holds the address.
+    fn absent(&self, table: &[Value]) -> Readback {
+        let Wanted { set, element, .. } = self;
+        if self::element(*element, set, table).is_some() {
+            return Readback::new(ReadbackState::Absent, format!("{element} is still in set {set}"));
+        }
+        let network = |name: &str| {
+            let length = name.strip_prefix("nets")?.split_once('_')?.1.parse().ok()?;
+            IpNet::new(*element, length).ok().map(|net| net.trunc())
+        };
+        let sets = table.iter().filter_map(|object| text(object.get("set")?, "name"));
+        let around = sets.filter_map(|name| network(name).filter(|net| self::element(net.addr(), name, table).is_some())).next();
+        match around {
+            Some(net) => Readback::new(ReadbackState::Partial, format!("{element} is not in set {set}, but the network {net} is blocked")),
+            None => Readback::new(ReadbackState::Enforced, format!("{element} is not in set {set}")),
+        }
     }
-    if flowtables.iter().any(|object| object.get("flowtable").is_some()) {
-        wrong.push("flow offloading is on, and packets of offloaded connections pass no forward chain".to_owned());
-    }
-    let (state, detail) = if wrong.is_empty() {
-        (ReadbackState::Enforced, format!("{address} is in set {set}, and the chains input and forward drop it"))
-    } else {
-        (ReadbackState::Partial, format!("{address} is in set {set}, but {}", wrong.join("; ")))
-    };
-    Readback { state, detail, expires_in }
 }
 
 /// `Some(how long still)` when the address is in the set; the inner `None` when it stays for good.
@@ -106,48 +166,52 @@ fn dormant(table: &[Value]) -> bool {
     table.iter().filter_map(|object| object.get("table")).any(|t| t.get("flags").is_some_and(flagged))
 }
 
-/// What is missing or in the way in the two chains.
-fn chain_faults(set: &str, table: &[Value]) -> Vec<String> {
-    let mut faults = Vec::new();
-    for (name, sides) in CHAINS {
-        let chain = table.iter().filter_map(|object| object.get("chain")).find(|c| text(c, "name") == Some(name) && is_ours(c));
-        match chain {
-            None => faults.push(format!("chain {name} is missing")),
-            Some(chain) if !hooked(chain, name) => faults.push(format!("chain {name} is not a filter chain at hook {name}, priority {PRIORITY}")),
-            Some(_) => faults.extend(rule_faults(name, sides, set, table)),
-        }
+/// What is missing or in the way in a chain.
+fn chain_faults(name: &str, wanted: &[String], table: &[Value]) -> Vec<String> {
+    let hook = name.split('_').next().unwrap_or_default();
+    let chain = table.iter().filter_map(|object| object.get("chain")).find(|c| text(c, "name") == Some(name) && is_ours(c));
+    match chain {
+        None => vec![format!("chain {name} is missing")],
+        Some(chain) if !hooked(chain, hook) => vec![format!("chain {name} is not a filter chain at hook {hook}, priority {PRIORITY}")],
+        Some(_) => rule_faults(name, wanted, table),
     }
-    faults
 }
 
 fn hooked(chain: &Value, hook: &str) -> bool {
     text(chain, "type") == Some("filter") && text(chain, "hook") == Some(hook) && chain.get("prio").and_then(Value::as_i64) == Some(PRIORITY)
 }
 
-fn rule_faults(chain: &str, sides: &[&str], set: &str, table: &[Value]) -> Vec<String> {
-    let rules = || table.iter().filter_map(|object| object.get("rule")).filter(|r| text(r, "chain") == Some(chain) && is_ours(r));
-    let mut faults: Vec<String> = Vec::new();
-    let protocol = if set == "hosts4" { "ip" } else { "ip6" };
-    for side in sides {
-        if !rules().any(|rule| dropped(rule).is_some_and(|d| d == (protocol, *side, set))) {
-            faults.push(format!("chain {chain} does not drop `{protocol} {side} @{set}`"));
-        }
-    }
+fn rule_faults(chain: &str, wanted: &[String], table: &[Value]) -> Vec<String> {
+    let rules = table.iter().filter_map(|object| object.get("rule")).filter(|r| text(r, "chain") == Some(chain) && is_ours(r));
+    let there: Vec<Option<String>> = rules.map(rule).collect();
+    let missing = wanted.iter().filter(|rule| !there.iter().any(|there| there.as_ref() == Some(*rule)));
+    let mut faults: Vec<String> = missing.map(|rule| format!("chain {chain} does not have `{rule}`")).collect();
     // A rule that is not ours could accept a packet before our rules see it.
-    if rules().any(|rule| dropped(rule).is_none()) {
+    if there.contains(&None) {
         faults.push(format!("chain {chain} has a rule that opmas did not put there"));
     }
     faults
 }
 
-/// The protocol, side and set of a rule that does nothing but count and drop packets of a set; `None` for any other rule.
-fn dropped(rule: &Value) -> Option<(&str, &str, &str)> {
+/// A rule that looks an address up in a set, and drops: `ip saddr @hosts4 drop`, `ip saddr & 255.255.255.0 @nets4_24 drop`,
+/// `ip saddr @slow4_9 over 9/second drop`, its counter left out; `None` for any other rule.
+fn rule(rule: &Value) -> Option<String> {
     let (first, rest) = rule.get("expr")?.as_array()?.split_first()?;
-    let only_drops = rest.last()?.get("drop").is_some() && rest.iter().all(|e| e.get("drop").is_some() || e.get("counter").is_some());
-    let matched = first.get("match")?;
-    let payload = matched.get("left")?.get("payload")?;
-    let set = text(matched, "right")?.strip_prefix('@')?;
-    (only_drops && text(matched, "op") == Some("==")).then_some((text(payload, "protocol")?, text(payload, "field")?, set))
+    let (matched, (last, between)) = (first.get("match")?, rest.split_last()?);
+    let left = matched.get("left")?;
+    let (payload, mask) = match left.get("&").and_then(Value::as_array).map(Vec::as_slice) {
+        Some([payload, mask]) => (payload.get("payload")?, format!(" & {}", mask.as_str()?)),
+        Some(_) => return None,
+        None => (left.get("payload")?, String::new()),
+    };
+    let mut out = format!("{} {}{mask} {}", text(payload, "protocol")?, text(payload, "field")?, text(matched, "right").filter(|set| set.starts_with('@'))?);
+    for statement in between.iter().filter(|statement| statement.get("counter").is_none()) {
+        let [limit] = statement.get("set")?.get("stmt")?.as_array()?.as_slice() else { return None };
+        let limit = limit.get("limit").filter(|limit| limit.get("inv") == Some(&Value::Bool(true)))?;
+        out.push_str(&format!(" over {}/{}", limit.get("rate")?.as_i64()?, text(limit, "per")?));
+    }
+    last.get("drop")?;
+    (text(matched, "op") == Some("==")).then(|| out + " drop")
 }
 
 fn is_ours(object: &Value) -> bool {

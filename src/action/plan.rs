@@ -20,8 +20,9 @@ pub struct Plan {
 /// # Errors
 /// The action has no commands for the platform.
 pub fn plan(action: &Action, platform: Platform, params: &Params) -> Result<Plan, CommandsError> {
-    let apply = action.commands(Op::Apply, platform, params)?;
-    let (commands, stdin) = apply.into_iter().map(|command| (command.argv, command.stdin)).unzip();
+    let op = if action.only_reads(platform)? { Op::Verify } else { Op::Apply };
+    let sent = [action.commands(op, platform, params)?, action.commands(Op::Confirm, platform, params)?].concat();
+    let (commands, stdin) = sent.into_iter().map(|command| (command.argv, command.stdin)).unzip();
     let undo = match action.commands(Op::Undo, platform, params) {
         Ok(commands) => Ok(commands),
         Err(CommandsError::NoUndo { why, .. }) => Err(why),

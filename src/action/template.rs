@@ -1,5 +1,7 @@
 //! Command templates: literal text and `${param}` or `${param.property}`, checked when the file is loaded.
 
+use std::fmt;
+
 use super::params::Params;
 use super::value::{Grammar, ParamValue};
 
@@ -20,11 +22,24 @@ enum Part {
 enum Property {
     /// The canonical text.
     Whole,
-    /// `ip.version`: `4` or `6`.
+    /// Of an address or a network: `4` or `6`.
     Version,
-    /// `duration.seconds`: a whole number.
+    /// Of an address or a network: `ip` or `ip6`, as nft calls the protocol.
+    Protocol,
+    /// Of a network: its first address.
+    Network,
+    /// Of a network: its length as a mask.
+    Mask,
+    /// Of a network: its length.
+    Length,
+    /// Of a duration: whole seconds.
     Seconds,
+    /// Of a duration: milliseconds, an hour's at most: what counts in microseconds of 32 bits goes wrong after 71 minutes.
+    MillisOfAnHour,
 }
+
+/// An hour, in milliseconds.
+const HOUR_MS: i64 = 3_600_000;
 
 /// What is wrong with a template, and the text that it is about.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
@@ -82,29 +97,76 @@ impl Template {
     }
 }
 
+/// As the file has it.
+impl fmt::Display for Template {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.parts.iter().try_for_each(|part| match part {
+            Part::Literal(text) => f.write_str(text),
+            Part::Variable { param, property: Property::Whole } => write!(f, "${{{param}}}"),
+            Part::Variable { param, property } => write!(f, "${{{param}.{}}}", property.word()),
+        })
+    }
+}
+
 fn variable<'a>(name: &str, spot: Spot, grammar: &impl Fn(&str) -> Option<&'a Grammar>) -> Result<Part, TemplateError> {
     let (param, property) = name.split_once('.').map_or((name, None), |(param, property)| (param, Some(property)));
     let kind = grammar(param).ok_or_else(|| TemplateError::UnknownParam(param.to_owned()))?;
     if spot == Spot::Script && !kind.is_closed() {
         return Err(TemplateError::FreeText(param.to_owned()));
     }
-    let property = match (kind, property) {
-        (_, None) => Property::Whole,
-        (Grammar::Ip, Some("version")) => Property::Version,
-        (Grammar::Duration { .. }, Some("seconds")) => Property::Seconds,
-        (kind, Some(other)) => {
-            return Err(TemplateError::UnknownProperty { param: param.to_owned(), property: other.to_owned(), kind: kind.word() });
-        }
+    let property = match property {
+        None => Property::Whole,
+        Some(word) => Property::of_kind(kind).iter().copied().find(|property| property.word() == word).ok_or_else(|| TemplateError::UnknownProperty {
+            param: param.to_owned(),
+            property: word.to_owned(),
+            kind: kind.word(),
+        })?,
     };
     Ok(Part::Variable { param: param.to_owned(), property })
 }
 
 impl Property {
+    /// The properties of values of a type.
+    fn of_kind(kind: &Grammar) -> &'static [Property] {
+        match kind {
+            Grammar::Ip => &[Property::Version, Property::Protocol],
+            Grammar::Prefix => &[Property::Version, Property::Protocol, Property::Network, Property::Mask, Property::Length],
+            Grammar::Duration { .. } => &[Property::Seconds, Property::MillisOfAnHour],
+            _ => &[],
+        }
+    }
+
+    fn word(self) -> &'static str {
+        match self {
+            Property::Whole => "",
+            Property::Version => "version",
+            Property::Protocol => "protocol",
+            Property::Network => "network",
+            Property::Mask => "mask",
+            Property::Length => "length",
+            Property::Seconds => "seconds",
+            Property::MillisOfAnHour => "ms_of_an_hour",
+        }
+    }
+
     fn of(self, value: &ParamValue) -> String {
         match (self, value) {
-            (Property::Version, ParamValue::Ip(ip)) => if ip.is_ipv4() { "4" } else { "6" }.to_owned(),
+            (Property::Version, value) => if is_v4(value) { "4" } else { "6" }.to_owned(),
+            (Property::Protocol, value) => if is_v4(value) { "ip" } else { "ip6" }.to_owned(),
+            (Property::Network, ParamValue::Prefix(net)) => net.network().to_string(),
+            (Property::Mask, ParamValue::Prefix(net)) => net.netmask().to_string(),
+            (Property::Length, ParamValue::Prefix(net)) => net.prefix_len().to_string(),
+            (Property::MillisOfAnHour, ParamValue::Duration(span)) => span.as_secs().saturating_mul(1000).min(HOUR_MS).to_string(),
             (Property::Seconds, ParamValue::Duration(span)) => span.as_secs().to_string(),
             (_, value) => value.to_string(),
         }
+    }
+}
+
+fn is_v4(value: &ParamValue) -> bool {
+    match value {
+        ParamValue::Ip(ip) => ip.is_ipv4(),
+        ParamValue::Prefix(net) => net.addr().is_ipv4(),
+        _ => false,
     }
 }

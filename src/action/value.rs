@@ -4,6 +4,7 @@
 use std::fmt;
 use std::net::IpAddr;
 
+use ipnet::IpNet;
 use serde_json::Value;
 
 use crate::model::Span;
@@ -20,6 +21,8 @@ const SHOWN: usize = 48;
 pub enum Grammar {
     /// One IPv4 or IPv6 address: no prefix, no zone, no leading zeros; an IPv4-mapped IPv6 address is its IPv4.
     Ip,
+    /// An IPv4 or IPv6 network, `203.0.113.0/24`: no host bits set, not IPv4-mapped. How large it may be is the guard's to say.
+    Prefix,
     /// The hardware address of one station, lower case with colons; group addresses and zero are refused.
     Mac,
     /// A Linux interface name: letters, digits, `.`, `_`, `-`, at most 15.
@@ -40,6 +43,11 @@ pub enum Grammar {
     },
     /// One of these words.
     Enum(Vec<String>),
+    /// One word of letters, digits, `_` and `-` that does not begin with `-`.
+    Word {
+        /// The most bytes.
+        max: usize,
+    },
     /// One line of text, as one argument of a command and nowhere else; no control characters, no leading `-`.
     Text {
         /// The most bytes.
@@ -52,6 +60,8 @@ pub enum Grammar {
 pub enum ParamValue {
     /// An address; never IPv4-mapped.
     Ip(IpAddr),
+    /// A network; never IPv4-mapped, without host bits.
+    Prefix(IpNet),
     /// Seconds.
     Duration(Span),
     /// A number.
@@ -66,11 +76,13 @@ impl Grammar {
     pub fn word(&self) -> &'static str {
         match self {
             Grammar::Ip => "ip",
+            Grammar::Prefix => "prefix",
             Grammar::Mac => "mac",
             Grammar::Interface => "interface",
             Grammar::Duration { .. } => "duration",
             Grammar::Int { .. } => "int",
             Grammar::Enum(_) => "enum",
+            Grammar::Word { .. } => "word",
             Grammar::Text { .. } => "text",
         }
     }
@@ -98,11 +110,13 @@ impl Grammar {
     fn parse_text(&self, text: &str) -> Option<ParamValue> {
         match self {
             Grammar::Ip => text.parse::<IpAddr>().ok().map(|ip| ParamValue::Ip(ip.to_canonical())),
+            Grammar::Prefix => prefix(text).map(ParamValue::Prefix),
             Grammar::Mac => mac(text).map(ParamValue::Word),
             Grammar::Interface => is_interface(text).then(|| ParamValue::Word(text.to_owned())),
             Grammar::Duration { min, max } => duration(text).filter(|span| (min..=max).contains(&span)).map(ParamValue::Duration),
             Grammar::Int { .. } => None,
             Grammar::Enum(words) => words.iter().find(|word| *word == text).cloned().map(ParamValue::Word),
+            Grammar::Word { max } => (text.len() <= *max && is_word(text) && !text.contains(['.', ':'])).then(|| ParamValue::Word(text.to_owned())),
             Grammar::Text { max } => is_line(text, *max).then(|| ParamValue::Word(text.to_owned())),
         }
     }
@@ -113,11 +127,13 @@ impl fmt::Display for Grammar {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Grammar::Ip => f.write_str("one IPv4 or IPv6 address (no prefix length, zone or leading zeros)"),
+            Grammar::Prefix => f.write_str("one IPv4 or IPv6 network, such as 203.0.113.0/24, without host bits"),
             Grammar::Mac => f.write_str("the hardware address of one station, such as 00:11:22:aa:bb:cc"),
             Grammar::Interface => f.write_str("an interface name: at most 15 letters, digits, `.`, `_` or `-`"),
             Grammar::Duration { min, max } => write!(f, "a time between {min} and {max}, in whole seconds (`90s`, `10m`, `1h`)"),
             Grammar::Int { min, max } => write!(f, "a whole number between {min} and {max}"),
             Grammar::Enum(words) => write!(f, "one of {}", words.join(", ")),
+            Grammar::Word { max } => write!(f, "one word of at most {max} letters, digits, `_` or `-` that does not begin with `-`"),
             Grammar::Text { max } => write!(f, "one line of at most {max} bytes without control characters that does not begin with `-`"),
         }
     }
@@ -128,6 +144,7 @@ impl fmt::Display for ParamValue {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             ParamValue::Ip(ip) => write!(f, "{ip}"),
+            ParamValue::Prefix(net) => write!(f, "{net}"),
             ParamValue::Duration(span) => write!(f, "{span}"),
             ParamValue::Int(n) => write!(f, "{n}"),
             ParamValue::Word(text) => f.write_str(text),
@@ -161,6 +178,13 @@ fn is_line(text: &str, max: usize) -> bool {
     // Line and paragraph separators and bidirectional controls mislead a person who reads the plan.
     let misleading = |c: char| c.is_control() || matches!(c, '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{200e}' | '\u{200f}');
     !text.is_empty() && text.len() <= max && !text.starts_with('-') && !text.chars().any(misleading)
+}
+
+/// With leading zeros, host bits or an IPv4-mapped address it could be meant otherwise than it is read.
+fn prefix(text: &str) -> Option<IpNet> {
+    let net = text.parse::<IpNet>().ok()?;
+    let mapped = matches!(net, IpNet::V6(v6) if v6.addr().to_ipv4_mapped().is_some());
+    (net == net.trunc() && !mapped && !text.contains("/0")).then_some(net)
 }
 
 fn mac(text: &str) -> Option<String> {

@@ -17,6 +17,7 @@ macro_rules! print {
     ($($text:tt)*) => { $crate::cli::say(format_args!($($text)*)) };
 }
 
+mod action;
 mod alert;
 mod channel;
 mod check;
@@ -86,6 +87,9 @@ enum Command {
     /// List playbooks, and their runs with steps and outcomes; run, pause, resume and cancel them.
     #[command(subcommand)]
     Playbook(playbook::Command),
+    /// List and show the actions that playbooks may ask for.
+    #[command(subcommand)]
+    Action(action::Command),
     /// Have a run carry out the plan that it waits with.
     Approve(hand::OneRun),
     /// End a run that waits for an approval; nothing of its plan is carried out.
@@ -208,6 +212,7 @@ pub fn main() -> ExitCode {
         Command::Normalise(arguments) => normalise::run(&arguments),
         Command::Finding(command) => finding::run(config, &command),
         Command::Playbook(command) => playbook::run(config, &command),
+        Command::Action(command) => action::run(config, &command),
         Command::Approve(one) => hand::order(config, &one, Wish::Approve, "goes on as approved"),
         Command::Deny(one) => hand::order(config, &one, Wish::Deny, "is denied and has ended"),
         Command::Posture(arguments) => posture::run(config, &arguments),

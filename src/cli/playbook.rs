@@ -199,6 +199,8 @@ fn step(row: &StepRow) -> String {
     let mut out = asked(&row.step);
     let _ = match &row.outcome {
         Some(end) => {
+            let kept = end.evidence.as_ref().map_or(String::new(), |hash| format!("    what was read is kept as evidence/{hash}\n"));
+            let _ = write!(out, "{kept}");
             writeln!(out, "    {} at {} after {} attempts, {} ms: {}", word(end.state), end.at, row.attempts, end.took_ms, visible(&end.detail, 1_000))
         }
         None => writeln!(out, "    no outcome yet, {} attempts", row.attempts),

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::files::{self, FilesError, Found};
 use super::settle::{Settled, settle};
 use super::{Folder, Paths, SigmaConfig};
-use crate::action::Catalogue;
+use crate::action::{Catalogue, GuardConfig};
 use crate::alert::Channels;
 use crate::correlate;
 use crate::diag::{Diagnostic, Place, SourceFile};
@@ -95,6 +95,8 @@ pub struct Content {
     pub routes: Arc<Routes>,
     /// `devices.toml`
     pub inventory: Arc<Inventory>,
+    /// `[guard]` of `opmas.toml`; [`Content::read`] leaves it as it was.
+    pub guard: GuardConfig,
     texts: BTreeMap<Part, Texts>,
 }
 
@@ -106,7 +108,7 @@ impl Content {
     pub fn read(paths: &Paths, sigma: &SigmaConfig, before: &Content) -> Result<Content, FilesError> {
         let mut found = find(paths)?;
         sigma.take(&paths.base, found.entry(Part::Rules).or_default());
-        let mut new = Content::default();
+        let mut new = Content { guard: before.guard.clone(), ..Content::default() };
         let devices = paths.devices.display().to_string();
         new.inventory = new.part(Part::Devices, &mut found, before, |files| one(files, &before.inventory, |file| inventory::parse(&devices, &file.text)));
         (new.rules, new.names) = if new.unchanged(Part::Rules, &found, before) {

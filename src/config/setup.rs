@@ -189,7 +189,8 @@ impl Setup {
     pub fn from_text(paths: Paths, text: &str) -> Result<Setup, Invalid> {
         let file = paths.file.display().to_string();
         let settings = Settings::parse(&file, text, &paths.base)?;
-        let content = Content::read(&paths, &settings.sigma, &Content::default())?;
+        let mut content = Content::read(&paths, &settings.sigma, &Content::default())?;
+        content.guard.clone_from(&settings.guard);
         if let Some(wrong) = settings.actions.check(&content.catalogue, &file, text).into_iter().next() {
             return Err(wrong.into());
         }

@@ -55,8 +55,7 @@ impl Hands {
 }
 
 fn nobody() -> Reply {
-    let detail = "opmas is ending".to_owned();
-    Reply { outcome: Outcome { state: OutcomeState::Failed, detail, at: clock::now(), took_ms: 0, until: None }, commands: Vec::new(), report: None }
+    Reply { outcome: Outcome::new(OutcomeState::Failed, "opmas is ending", clock::now()), commands: Vec::new(), report: None, evidence: None }
 }
 
 /// Says in the status how the executor is.

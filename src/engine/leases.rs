@@ -13,7 +13,7 @@ use super::effects::{Effects, lock};
 use super::hand::{NotDone, said};
 use super::hands::Hands;
 use super::status::{Gravity, Status};
-use crate::action::{Guard, GuardConfig, Lease, LeaseId, LeaseOp, LeaseWork};
+use crate::action::{Guard, Lease, LeaseId, LeaseOp, LeaseWork};
 use crate::clock;
 use crate::config::Content;
 use crate::executor::{Request, Task};
@@ -29,14 +29,14 @@ const GLANCE: Duration = Duration::from_millis(50);
 
 /// What must not be touched, as the configuration and the inventory have it now.
 pub(super) struct Protected {
-    pub(super) guard: GuardConfig,
     pub(super) content: watch::Receiver<Arc<Content>>,
 }
 
 impl Protected {
     /// Ends what acts on an address that is protected by now.
     async fn look(&mut self, effects: &Effects) {
-        let guard = Guard::new(&self.guard, &self.content.borrow_and_update().inventory, []);
+        let content = self.content.borrow_and_update().clone();
+        let guard = Guard::new(&content.guard, &content.inventory, []);
         let over = lock(&effects.leases).protected(&guard, clock::now());
         if !over.is_empty() {
             tracing::warn!(effects = over.len(), "effects act on addresses that are protected by now, and are ended");
@@ -96,8 +96,7 @@ async fn carry_out(effects: Arc<Effects>, hands: Arc<Hands>, work: LeaseWork) {
 }
 
 fn not_put_back() -> Outcome {
-    let detail = "the posture is observe: it is not put back".to_owned();
-    Outcome { state: OutcomeState::Refused, detail, at: clock::now(), took_ms: 0, until: None }
+    Outcome::new(OutcomeState::Refused, "the posture is observe: it is not put back", clock::now())
 }
 
 /// What a person wants of leases, and of which: those that are given must both fit.

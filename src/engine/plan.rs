@@ -71,7 +71,7 @@ impl Planner<'_> {
         }
         if step.decision == Verdict::Auto {
             let mut leases = lock(self.used.leases);
-            let granted = leases.granted(&step, &outcome(OutcomeState::Enforced, ASSUMED, at));
+            let granted = leases.granted(&step, &Outcome::new(OutcomeState::Enforced, ASSUMED, at));
             // One that cannot follow was granted before.
             granted.iter().for_each(|lease| drop(leases.apply(lease)));
         }
@@ -79,15 +79,11 @@ impl Planner<'_> {
     }
 }
 
-fn outcome(state: OutcomeState, detail: &str, at: Time) -> Outcome {
-    Outcome { state, detail: detail.to_owned(), at, took_ms: 0, until: None }
-}
-
 /// What the script is told in its next evaluation.
 fn answered(step: &Step, call: &Call, at: Time) -> Recorded {
     let outcome = match step.decision {
-        Verdict::Refused => outcome(OutcomeState::Refused, &step.reason, at),
-        Verdict::Auto | Verdict::Approve | Verdict::Observe => outcome(OutcomeState::Planned, ASSUMED, at),
+        Verdict::Refused => Outcome::new(OutcomeState::Refused, &step.reason, at),
+        Verdict::Auto | Verdict::Approve | Verdict::Observe => Outcome::new(OutcomeState::Planned, ASSUMED, at),
     };
     Recorded { key: call.key.clone(), device: call.device.clone(), action: call.action.clone(), outcome }
 }

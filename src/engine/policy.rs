@@ -6,7 +6,7 @@ use serde_json::Map;
 use tokio::sync::watch;
 
 use super::effects::lock;
-use crate::action::{self, Action, Budgets, Ceilings, Guard, GuardConfig, GuardFacts, Leases, Params, Posture};
+use crate::action::{self, Action, Budgets, Ceilings, Guard, GuardFacts, Leases, Params, Posture};
 use crate::config::Content;
 use crate::model::{Device, Finding, Step, Time, Verdict};
 use crate::playbook::{Call, Playbook};
@@ -15,7 +15,6 @@ use crate::playbook::{Call, Playbook};
 pub(super) struct Policy {
     pub(super) content: watch::Receiver<Arc<Content>>,
     pub(super) ceilings: Ceilings,
-    pub(super) guard: GuardConfig,
 }
 
 /// What earlier steps have used up, and when and under which posture the step is decided.
@@ -80,7 +79,10 @@ impl Policy {
         }
         let plan = action::plan(&action, device.platform, &params).map_err(|error| error.to_string())?;
         (step.commands, step.stdin) = (plan.commands, plan.stdin);
-        let guard = Guard::new(&self.guard, &self.content.borrow().inventory, []);
+        let guard = {
+            let content = self.content.borrow();
+            Guard::new(&content.guard, &content.inventory, [])
+        };
         guard.check_call(&action, &params, &GuardFacts::default()).map_err(|refusal| refusal.to_string())?;
         let decision = action::authorise(&action::Request {
             playbook: &playbook.name,

@@ -20,6 +20,7 @@ use super::handle::addresses;
 use super::hands::Hands;
 use super::intake;
 use super::status::{Gravity, Status};
+use crate::action::GuardConfig;
 use crate::config::{Content, Part, Paths, Settings, Watcher};
 use crate::journal::{Revisions, SpoolHandle};
 use crate::model::{EntryBody, Posture, RevisionKind};
@@ -119,10 +120,10 @@ impl Reloader {
     /// Reads everything; what differs goes live.
     async fn reload(&mut self) -> Result<Arc<Content>, String> {
         let before = self.content.borrow().clone();
-        let read = self.read(Content::clone(&before)).await.map(Arc::new);
-        self.main_file(read.as_deref());
-        let content = read?;
-        if Part::ALL.iter().any(|part| content.differs(&before, *part)) {
+        let mut read = self.read(Content::clone(&before)).await;
+        self.main_file(&mut read);
+        let content = Arc::new(read?);
+        if content.guard != before.guard || Part::ALL.iter().any(|part| content.differs(&before, *part)) {
             self.go_live(content.clone()).await?;
             tell(&content, &before, &self.status);
         }
@@ -135,19 +136,24 @@ impl Reloader {
         read.map_err(|error| error.to_string())?.map_err(|error| format!("the configuration cannot be read, and stays as it was: {error}"))
     }
 
-    /// Says how `opmas.toml` is, which takes effect at the next start only.
-    fn main_file(&self, content: Result<&Content, &String>) {
+    /// Takes `[guard]` of `opmas.toml` over, and says how the rest of it is, which takes effect at the next start only.
+    fn main_file(&self, content: &mut Result<Content, String>) {
         let name = self.paths.file.display().to_string();
         let text = std::fs::read_to_string(&self.paths.file).unwrap_or_else(|_| self.text.to_string());
         let settings = Settings::parse(&name, &text, &self.paths.base);
-        let broken = match (&settings, content) {
+        let mut same = *text == *self.text;
+        let broken = match (settings, content) {
             (_, Err(why)) => Some(why.clone()),
             (Err(wrong), _) => Some(wrong.to_string()),
-            (Ok(new), Ok(content)) => new.actions.check(&content.catalogue, &name, &text).first().map(ToString::to_string),
+            (Ok(new), Ok(content)) => {
+                same = same || without_guard(&new) == without_guard(&self.settings);
+                content.guard.clone_from(&new.guard);
+                new.actions.check(&content.catalogue, &name, &text).first().map(ToString::to_string)
+            }
         };
         match broken {
             Some(why) => self.status.set("configuration", Gravity::Degraded, format!("{why}; opmas runs on as it was, and would not start anew")),
-            None if *text != *self.text => self.status.set("configuration", Gravity::Notice, format!("{name} has changed; restart opmas to apply it")),
+            None if !same => self.status.set("configuration", Gravity::Notice, format!("{name} has changed; restart opmas to apply it")),
             None => self.status.clear("configuration"),
         }
     }
@@ -162,7 +168,7 @@ impl Reloader {
         lock(&self.effects.leases).configure(content.catalogue.clone());
         self.verified.send_replace(Arc::new(addresses(&content.inventory)));
         let before = self.content.borrow().clone();
-        let others = before.catalogue != content.catalogue || before.inventory != content.inventory;
+        let others = before.catalogue != content.catalogue || before.inventory != content.inventory || before.guard != content.guard;
         let needed = self.effects.posture() != Posture::Observe && !content.inventory.devices.is_empty();
         // It reads its own files when it starts.
         if others && (needed || self.hands.are_there()) {
@@ -189,6 +195,11 @@ impl Reloader {
         }
         Ok(())
     }
+}
+
+/// What takes a restart; `None` when it cannot be compared.
+fn without_guard(settings: &Settings) -> Option<serde_json::Value> {
+    serde_json::to_value(Settings { guard: GuardConfig::default(), ..settings.clone() }).ok()
 }
 
 /// Waits until nothing has changed for a while.

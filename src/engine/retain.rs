@@ -297,7 +297,7 @@ mod tests {
         let outcome = |key: &str| Decided::Outcome {
             run: run.clone(),
             key: key.into(),
-            outcome: Outcome { state: OutcomeState::Enforced, detail: "read back".into(), at, took_ms: 1, until: None },
+            outcome: Outcome { state: OutcomeState::Enforced, detail: "read back".into(), at, took_ms: 1, until: None, evidence: None },
         };
         let asked = Step { decision: Verdict::Approve, ..step(n, 1) };
         let moved = |state| Decided::RunMoved { run: run.clone(), state, reason: String::new(), at };

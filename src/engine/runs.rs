@@ -40,6 +40,7 @@ pub(super) struct Runner {
     pub(super) worker: Worker,
     pub(super) hands: Arc<Hands>,
     pub(super) revisions: Revisions,
+    pub(super) evidence: Revisions,
     pub(super) status: Status,
     pub(super) stop: CancellationToken,
 }
@@ -120,7 +121,7 @@ fn stopped(run: &Run, wanted: &watch::Receiver<Option<Order>>) -> Option<Vec<Dec
 
 /// The end of a step that the executor did not bring about.
 pub(super) fn ended(run: &Run, key: &Arc<str>, state: OutcomeState, detail: &str) -> Decided {
-    outcome(run, key, Outcome { state, detail: detail.to_owned(), at: clock::now(), took_ms: 0, until: None })
+    outcome(run, key, Outcome::new(state, detail, clock::now()))
 }
 
 fn outcome(run: &Run, key: &Arc<str>, outcome: Outcome) -> Decided {
@@ -267,7 +268,7 @@ impl Runner {
                 (true, OutcomeState::Unknown) => settled = false,
                 // Nothing was sent: the device, or the executor, is out of reach.
                 (true, OutcomeState::Failed) if reply.commands.is_empty() => self.pause(tries, &task, &reply, wanted).await,
-                (true, _) | (false, OutcomeState::Enforced | OutcomeState::Partial) => return self.outcome(run, key, &task, reply, !settled),
+                (true, _) | (false, OutcomeState::Enforced | OutcomeState::Partial) => return self.outcome(run, key, &task, reply, !settled).await,
                 // Nothing of it is there: it may be carried out again.
                 (false, OutcomeState::Undone) => settled = true,
                 (false, _) => self.pause(tries, &task, &reply, wanted).await,
@@ -280,16 +281,38 @@ impl Runner {
         vec![ended(run, key, OutcomeState::Unknown, "the device could not be asked what became of it")]
     }
 
-    /// The outcome, and the lease when the effect has a lifetime.
-    fn outcome(&self, run: &Run, key: &Arc<str>, task: &Task, reply: Reply, read_back: bool) -> Vec<Decided> {
+    /// The outcome with its evidence, the lease when the effect has a lifetime, and the end of the one whose effect it took away.
+    async fn outcome(&self, run: &Run, key: &Arc<str>, task: &Task, reply: Reply, read_back: bool) -> Vec<Decided> {
         self.status.clear(&waiting_for(task));
         let mut end = reply.outcome;
         if read_back {
             // What was found there was made by an attempt before; its time has run since.
             end.until = self.end(run, task);
         }
-        let lease = run.step(key).and_then(|step| lock(&self.effects.leases).granted(&step.step, &end));
+        if let Some(read) = reply.evidence {
+            self.keep(read, &mut end).await;
+        }
+        let mut leases = lock(&self.effects.leases);
+        let step = run.step(key).map(|step| &step.step);
+        let lease = step.and_then(|step| leases.granted(step, &end).or_else(|| leases.ended_by(step, &end)));
+        if lease.is_none() && end.evidence.is_none() {
+            // What was done there may have taken effects away.
+            leases.look_at(&task.device, clock::now());
+        }
         [outcome(run, key, end)].into_iter().chain(lease).collect()
+    }
+
+    /// Keeps what was read beside the ledger, which has its hash.
+    async fn keep(&self, read: String, end: &mut Outcome) {
+        let evidence = self.evidence.clone();
+        match tokio::task::spawn_blocking(move || evidence.keep_bounded(read.as_bytes())).await {
+            Ok(Ok((hash, dropped))) => {
+                end.evidence = Some(hash.into());
+                metrics::counter!("opmas_evidence_dropped_total").increment(dropped as u64);
+            }
+            Ok(Err(error)) => end.detail = format!("{}; what was read could not be kept: {error}", end.detail),
+            Err(error) => end.detail = format!("{}; what was read could not be kept: {error}", end.detail),
+        }
     }
 
     /// When the effect would end, counted from the run's beginning without what it waited for persons; `None` for an action without a lifetime.

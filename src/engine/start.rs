@@ -140,6 +140,7 @@ struct Acting {
     effects: Arc<Effects>,
     hands: Arc<Hands>,
     revisions: Revisions,
+    evidence: Revisions,
     content: watch::Sender<Arc<Content>>,
     verified: watch::Sender<Arc<HashSet<IpAddr>>>,
     begun: mpsc::Sender<Run>,
@@ -164,6 +165,7 @@ impl Acting {
             effects,
             hands,
             revisions: Revisions::new(data),
+            evidence: Revisions::evidence(data),
             verified: watch::Sender::new(Arc::new(addresses(&setup.content.inventory))),
             content: watch::Sender::new(Arc::new(setup.content.clone())),
             begun,
@@ -174,9 +176,9 @@ impl Acting {
             tasks: Vec::new(),
         };
         acting.keep_scripts(&setup.content)?;
-        let (ceilings, guard) = (setup.settings.actions.clone(), setup.settings.guard.clone());
-        let protected = leases::Protected { guard: guard.clone(), content: acting.content.subscribe() };
-        let runner = Arc::new(acting.runner(Policy { content: acting.content.subscribe(), ceilings, guard }));
+        let ceilings = setup.settings.actions.clone();
+        let protected = leases::Protected { content: acting.content.subscribe() };
+        let runner = Arc::new(acting.runner(Policy { content: acting.content.subscribe(), ceilings }));
         let mut tasks = acting.tasks(protected);
         tasks.push(tokio::spawn(runs::run(runner, open_runs, to_runs, ordered)));
         let (to_heads, heads) = watch::channel(None);
@@ -215,6 +217,7 @@ impl Acting {
             worker: Worker::start(self.status.clone()),
             hands: self.hands.clone(),
             revisions: self.revisions.clone(),
+            evidence: self.evidence.clone(),
             status: self.status.clone(),
             stop: self.stop.clone(),
             policy,

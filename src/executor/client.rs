@@ -157,7 +157,7 @@ fn state_word(state: OutcomeState) -> &'static str {
 }
 
 fn reply(state: OutcomeState, detail: &str) -> Reply {
-    Reply { outcome: Outcome { state, detail: detail.to_owned(), at: clock::now(), took_ms: 0, until: None }, commands: Vec::new(), report: None }
+    Reply { outcome: Outcome::new(state, detail, clock::now()), commands: Vec::new(), report: None, evidence: None }
 }
 
 /// Runs one process after the other until nobody can ask any more.

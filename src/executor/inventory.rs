@@ -8,7 +8,7 @@ use std::path::Path;
 use toml_edit::{ArrayOfTables, DocumentMut, Item, Table, value};
 
 use crate::diag::{self, Diagnostic, Place};
-use crate::model::{Device, Inventory, Platform};
+use crate::model::{Device, Inventory};
 
 /// Longest name of a device.
 const MAX_NAME: usize = 64;
@@ -130,12 +130,7 @@ fn table(device: &Device) -> Table {
     table.insert("host", value(&device.host));
     table.insert("port", value(i64::from(device.port)));
     table.insert("user", value(&device.user));
-    table.insert(
-        "platform",
-        value(match device.platform {
-            Platform::OpenwrtFw4 => "openwrt-fw4",
-        }),
-    );
+    table.insert("platform", value(device.platform.word()));
     if let Some(site) = &device.site {
         table.insert("site", value(&**site));
     }
@@ -148,6 +143,7 @@ fn table(device: &Device) -> Table {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::Platform;
 
     fn device(name: &str, host: &str) -> Device {
         Device { name: name.into(), host: host.into(), port: 22, user: "root".into(), platform: Platform::default(), site: None, tags: Vec::new() }

@@ -7,7 +7,7 @@ use super::protocol::{Ran, Reply, Request, Task};
 use super::remote::{self, Bounds, RunError, Timed};
 use super::report;
 use super::setup::Setup;
-use crate::action::{Action, CommandResult, GuardFacts, Op, Params, Readback, ReadbackState};
+use crate::action::{Action, CommandResult, GuardFacts, Op, Params, Readback, ReadbackState, command_line};
 use crate::clock;
 use crate::model::{Command, Device, Outcome, OutcomeState, Time, Verdict};
 
@@ -15,6 +15,10 @@ use crate::model::{Command, Device, Outcome, OutcomeState, Time, Verdict};
 const MAX_DETAIL: usize = 600;
 /// Longest text that is repeated of what a command said, in characters.
 const MAX_SAID: usize = 200;
+/// Most bytes of evidence that a reply carries: as JSON, whose escapes may make six of one, it fits a frame.
+const MAX_EVIDENCE: usize = 512 << 10;
+/// How often a device is looked at while what was done there settles.
+const LOOK: Duration = Duration::from_secs(1);
 
 /// An end with its reason: what becomes of the outcome.
 #[derive(Debug)]
@@ -41,36 +45,48 @@ struct Plan<'a> {
     params: Params,
     change: Vec<Command>,
     verify: Vec<Command>,
+    confirm: Vec<Command>,
+    /// What is read is what the action is for.
+    only_reads: bool,
+    /// It must read otherwise than before.
+    must_change: bool,
+    settle: Duration,
     bounds: Bounds,
+}
+
+/// What goes back beside the outcome.
+#[derive(Default)]
+struct Sent {
+    commands: Vec<Ran>,
+    evidence: Option<String>,
 }
 
 /// Carries a request out. Never fails: whatever goes wrong is an outcome.
 pub(super) async fn perform(lane: &mut Lane, request: &Request) -> Reply {
     let started = Instant::now();
-    let mut commands = Vec::new();
+    let mut sent = Sent::default();
     let mut report = None;
     let end = match request {
-        Request::Apply(task) => step(lane, request, Op::Apply, task, &mut commands).await,
-        Request::Verify(task) => step(lane, request, Op::Verify, task, &mut commands).await,
-        Request::Undo(task) => step(lane, request, Op::Undo, task, &mut commands).await,
-        Request::Check { .. } => check(lane, request, &mut commands, &mut report).await,
+        Request::Apply(task) => step(lane, request, Op::Apply, task, &mut sent).await,
+        Request::Verify(task) => step(lane, request, Op::Verify, task, &mut sent).await,
+        Request::Undo(task) => step(lane, request, Op::Undo, task, &mut sent).await,
+        Request::Check { .. } => check(lane, request, &mut sent.commands, &mut report).await,
     };
-    Reply { outcome: outcome(end, started.elapsed()), commands, report }
+    Reply { outcome: outcome(end, started.elapsed()), commands: sent.commands, report, evidence: sent.evidence }
 }
 
 /// The outcome of an end, bounded.
 pub(super) fn outcome(end: End, took: Duration) -> Outcome {
-    let detail = end.detail.chars().filter(|c| !c.is_control()).take(MAX_DETAIL).collect();
-    Outcome { state: end.state, detail, at: clock::now(), took_ms: millis(took), until: end.until }
+    let detail: String = end.detail.chars().filter(|c| !c.is_control()).take(MAX_DETAIL).collect();
+    Outcome { took_ms: millis(took), until: end.until, ..Outcome::new(end.state, detail, clock::now()) }
 }
 
-async fn step(lane: &mut Lane, request: &Request, op: Op, task: &Task, ran: &mut Vec<Ran>) -> End {
+async fn step(lane: &mut Lane, request: &Request, op: Op, task: &Task, sent: &mut Sent) -> End {
     let shared = lane.shared.clone();
     let plan = match plan(&shared.setup, &lane.device, op, task) {
         Ok(plan) => plan,
         Err(end) => return end,
     };
-    let platform = lane.device.platform;
     let connection = match lane.open(request).await {
         Ok(connection) => connection,
         Err(error) => return End::new(OutcomeState::Failed, error),
@@ -80,11 +96,11 @@ async fn step(lane: &mut Lane, request: &Request, op: Op, task: &Task, ran: &mut
     {
         return End::refused(why);
     }
-    let end = carry_out(connection, &plan, platform, ran).await;
-    if end.is_none() {
+    let end = carry_out(lane, request, &plan, sent).await;
+    end.unwrap_or_else(|| {
         lane.connection = None;
-    }
-    end.unwrap_or_else(|| lost(ran, op))
+        lost(&sent.commands, op)
+    })
 }
 
 /// The commands, after everything that can be refused without the device has been asked.
@@ -103,8 +119,12 @@ fn plan<'a>(setup: &'a Setup, device: &Device, op: Op, task: &Task) -> Result<Pl
     let params = action.params(&task.params).map_err(End::refused)?;
     let verify = action.commands(Op::Verify, device.platform, &params).map_err(End::refused)?;
     let change = if op == Op::Verify { Vec::new() } else { action.commands(op, device.platform, &params).map_err(End::refused)? };
+    let confirm = if op == Op::Apply { action.commands(Op::Confirm, device.platform, &params).map_err(End::refused)? } else { Vec::new() };
+    let only_reads = action.only_reads(device.platform).map_err(End::refused)?;
+    let must_change = op == Op::Apply && action.must_change(device.platform).map_err(End::refused)?;
     let bounds = Bounds { time: action.limits.time.to_std(), output: action.limits.output_bytes };
-    Ok(Plan { op, action, params, change, verify, bounds })
+    let settle = if op == Op::Apply { action.limits.settle.to_std() } else { Duration::ZERO };
+    Ok(Plan { op, action, params, change, verify, confirm, only_reads, must_change, settle, bounds })
 }
 
 fn word(verdict: Verdict) -> &'static str {
@@ -122,24 +142,97 @@ fn guarded(setup: &Setup, plan: &Plan<'_>, here: &GuardFacts) -> Result<(), Stri
     guard.check_call(plan.action, &plan.params, here).map_err(|refusal| refusal.to_string())
 }
 
-/// Changes and reads back; `None` when the connection was lost.
-async fn carry_out(connection: &Connection, plan: &Plan<'_>, platform: crate::model::Platform, ran: &mut Vec<Ran>) -> Option<End> {
-    let mut wrong = None;
-    for command in &plan.change {
-        let result = send(connection, command, plan.bounds, ran).await?;
+/// Changes, reads back and confirms; `None` when the connection was lost, and did not come back where it may.
+async fn carry_out(lane: &mut Lane, request: &Request, plan: &Plan<'_>, sent: &mut Sent) -> Option<End> {
+    let before = if plan.must_change { Some(read(lane.connection.as_ref()?, plan, sent).await?) } else { None };
+    let wrong = match change(lane.connection.as_ref()?, &plan.change, plan.bounds, sent).await {
+        None if plan.settle.is_zero() => return None,
+        // A device that restarts may take the connection with it: what came of it is read back all the same.
+        None => {
+            lane.connection = None;
+            None
+        }
+        Some(wrong) => wrong,
+    };
+    // What the device has refused does not come about by waiting.
+    let settle = if wrong.is_some() { Duration::ZERO } else { plan.settle };
+    let (end, changed) = (Instant::now() + settle, sent.commands.len());
+    let readback = loop {
+        sent.commands.truncate(changed);
+        let read = read_back(lane, request, plan, before.as_deref(), sent).await;
+        let over = Instant::now() >= end;
+        match read {
+            Some(readback) if over || readback.state == ReadbackState::Enforced => break readback,
+            None if over => return None,
+            None => lane.connection = None,
+            Some(_) => {}
+        }
+        tokio::time::sleep(LOOK).await;
+    };
+    let well = wrong.is_none() && readback.state == ReadbackState::Enforced;
+    let end = judged(plan, &readback, wrong);
+    Some(if plan.confirm.is_empty() { end } else { confirmed(lane, plan, end, well, sent).await })
+}
+
+/// Runs commands up to the first that does not end well, and says what that was; `None` when the connection was lost.
+async fn change(connection: &Connection, commands: &[Command], bounds: Bounds, sent: &mut Sent) -> Option<Option<String>> {
+    for command in commands {
+        let result = send(connection, command, bounds, &mut sent.commands).await?;
         if result.status != Some(0) {
-            // What came of it is read back all the same.
-            wrong = ran.last().map(describe);
-            break;
+            return Some(sent.commands.last().map(describe));
         }
     }
+    Some(None)
+}
+
+/// Reads back, over a connection made anew when it was lost; `None` when there is none.
+async fn read_back(lane: &mut Lane, request: &Request, plan: &Plan<'_>, before: Option<&[CommandResult]>, sent: &mut Sent) -> Option<Readback> {
+    let platform = lane.device.platform;
+    if lane.connection.is_none() {
+        lane.open(request).await.ok()?;
+    }
+    let results = read(lane.connection.as_ref()?, plan, sent).await?;
+    if plan.only_reads {
+        sent.evidence = Some(evidence(&plan.verify, &results));
+    }
+    // The platform has commands, so that it has a check.
+    plan.action.check(platform, &plan.params, before, &results).ok()
+}
+
+async fn read(connection: &Connection, plan: &Plan<'_>, sent: &mut Sent) -> Option<Vec<CommandResult>> {
     let answers = remote::run_all(&connection.master, &plan.verify, plan.bounds).await;
-    let results: Vec<_> = plan.verify.iter().zip(answers).map(|(command, answer)| note(command, answer, ran)).collect();
-    let results: Vec<CommandResult> = results.into_iter().collect::<Option<_>>()?;
-    Some(match plan.action.check(platform, &plan.params, &results) {
-        Ok(readback) => judged(plan, &readback, wrong),
-        Err(error) => End::refused(error),
-    })
+    let results: Vec<_> = plan.verify.iter().zip(answers).map(|(command, answer)| note(command, answer, &mut sent.commands)).collect();
+    results.into_iter().collect()
+}
+
+/// Tells a device that would take the effect back by itself that it was read back.
+async fn confirmed(lane: &mut Lane, plan: &Plan<'_>, end: End, well: bool, sent: &mut Sent) -> End {
+    let by_itself = |why: &str| End::new(OutcomeState::Failed, format!("{}; {why}: what was changed the device takes back by itself", end.detail));
+    let Some(connection) = lane.connection.as_ref().filter(|_| well) else { return by_itself("it is not confirmed") };
+    match change(connection, &plan.confirm, plan.bounds, sent).await {
+        Some(None) => end,
+        Some(Some(wrong)) => by_itself(&format!("it could not be confirmed, {wrong}")),
+        None => {
+            lane.connection = None;
+            by_itself("the connection was lost before it was confirmed")
+        }
+    }
+}
+
+/// What was read, command by command, bounded.
+fn evidence(commands: &[Command], results: &[CommandResult]) -> String {
+    let one = |(command, result): (&Command, &CommandResult)| {
+        let status = result.status.map_or_else(|| "ended at its limit".to_owned(), |status| format!("exit {status}"));
+        let printed = [&result.stdout, &result.stderr].map(|bytes| String::from_utf8_lossy(bytes));
+        format!("# {}\n{}{}# {status}\n", command_line(&command.argv), printed[0], printed[1])
+    };
+    let mut all: String = commands.iter().zip(results).map(one).collect();
+    if all.len() > MAX_EVIDENCE {
+        let whole = all.char_indices().map(|(at, _)| at).take_while(|at| *at <= MAX_EVIDENCE).last();
+        all.truncate(whole.unwrap_or_default());
+        all.push_str("\n# the rest is left out\n");
+    }
+    all
 }
 
 fn judged(plan: &Plan<'_>, readback: &Readback, wrong: Option<String>) -> End {
@@ -196,13 +289,14 @@ fn lost(ran: &[Ran], op: Op) -> End {
     let last = ran.last().map(describe).unwrap_or_default();
     match op {
         Op::Verify => End::new(OutcomeState::Unknown, format!("nothing was read back: {last}")),
-        Op::Apply | Op::Undo => End::new(OutcomeState::Unknown, format!("not known whether it was done: {last}")),
+        Op::Apply | Op::Undo | Op::Confirm => End::new(OutcomeState::Unknown, format!("not known whether it was done: {last}")),
     }
 }
 
 /// Reachability, login, platform, clock.
 async fn check(lane: &mut Lane, request: &Request, ran: &mut Vec<Ran>, report: &mut Option<super::Report>) -> End {
     let warm = lane.connection.is_some();
+    let platform = lane.device.platform;
     let connection = match lane.open(request).await {
         Ok(connection) => connection,
         Err(error) => return End::new(OutcomeState::Failed, error),
@@ -212,7 +306,7 @@ async fn check(lane: &mut Lane, request: &Request, ran: &mut Vec<Ran>, report: &
         lane.connection = None;
         return lost(ran, Op::Verify);
     };
-    let found = report::report(&connection.facts, &String::from_utf8_lossy(&result.stdout), connect);
+    let found = report::report(platform, &connection.facts, &String::from_utf8_lossy(&result.stdout), connect);
     let end = match found.problems.as_slice() {
         [] => End::new(OutcomeState::Enforced, format!("{} answers and actions can run on it", lane.device.name)),
         problems => End::new(OutcomeState::Partial, format!("{} answers, but {}", lane.device.name, problems.join("; "))),

@@ -70,6 +70,9 @@ pub struct Reply {
     /// The answer to a check that got as far as the device.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub report: Option<Report>,
+    /// What an action that only reads has read, bounded.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub evidence: Option<String>,
 }
 
 /// A command that was sent, and how it ended.

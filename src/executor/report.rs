@@ -7,7 +7,7 @@ use super::protocol::Report;
 use super::remote::Bounds;
 use crate::action::GuardFacts;
 use crate::clock;
-use crate::model::{Command, Time};
+use crate::model::{Command, Platform, Time};
 
 /// Reading takes milliseconds; a router under load may need longer.
 pub(super) const BOUNDS: Bounds = Bounds { time: Duration::from_secs(8), output: 256 << 10 };
@@ -23,7 +23,7 @@ pub(super) fn command() -> Command {
 }
 
 /// The report of a check, from the facts and what [`command`] printed.
-pub(super) fn report(facts: &GuardFacts, printed: &str, connect: Duration) -> Report {
+pub(super) fn report(platform: Platform, facts: &GuardFacts, printed: &str, connect: Duration) -> Report {
     let of = |word: &str| printed.lines().filter_map(move |line| line.strip_prefix(word)?.strip_prefix(' ')).collect::<Vec<_>>();
     let tables = of("nft");
     let seconds: Option<i64> = of("clock").first().and_then(|text| text.trim().parse().ok());
@@ -39,15 +39,15 @@ pub(super) fn report(facts: &GuardFacts, printed: &str, connect: Duration) -> Re
         connect_ms: u64::try_from(connect.as_millis()).unwrap_or(u64::MAX),
         problems: Vec::new(),
     };
-    report.problems = problems(&report, tables.first().copied());
+    report.problems = problems(platform, &report, tables.first().copied());
     report
 }
 
-fn problems(report: &Report, nft_said: Option<&str>) -> Vec<String> {
+fn problems(platform: Platform, report: &Report, nft_said: Option<&str>) -> Vec<String> {
     let mut problems = Vec::new();
     if !report.nft {
         problems.push(format!("nft cannot list tables ({}); install nftables and log in as root", nft_said.unwrap_or("no answer")));
-    } else if !report.fw4 {
+    } else if !report.fw4 && platform == Platform::OpenwrtFw4 {
         problems.push("there is no table `inet fw4`: this is no OpenWrt with firewall4, or its firewall is stopped".to_owned());
     }
     match report.clock_offset_s {
@@ -79,7 +79,7 @@ mod tests {
 
     #[test]
     fn a_system_without_nft_is_told_so() {
-        let report = report(&GuardFacts::default(), "clock 10\nnft sh: nft: not found\n", Duration::ZERO);
+        let report = report(Platform::default(), &GuardFacts::default(), "clock 10\nnft sh: nft: not found\n", Duration::ZERO);
         assert!(!report.nft && !report.fw4 && report.system.is_none());
         assert_eq!(report.problems.len(), 3, "{:?}", report.problems);
         assert!(report.problems[0].contains("nft: not found"), "{:?}", report.problems);

@@ -93,7 +93,7 @@ async fn listen(mut rx: PeerRx, shared: &Arc<Shared>) -> Result<(), FrameError> 
 }
 
 async fn answer(shared: &Shared, n: u64, state: OutcomeState, why: String) {
-    let reply = Box::new(Reply { outcome: outcome(End::new(state, why), Duration::ZERO), commands: Vec::new(), report: None });
+    let reply = Box::new(Reply { outcome: outcome(End::new(state, why), Duration::ZERO), commands: Vec::new(), report: None, evidence: None });
     // Without a reader the process is about to end.
     let _ = shared.answers.send(Said::Answer { n, reply }).await;
 }

@@ -18,7 +18,7 @@ const MAGIC: &str = "opmas-data";
 /// The format that this opmas writes, the second word of the `format` file.
 const VERSION: u32 = 1;
 /// Sub-folders, in the order of the flow.
-const FOLDERS: [&str; 5] = ["spool", "dead", "ledger", "state", "revisions"];
+const FOLDERS: [&str; 6] = ["spool", "dead", "ledger", "state", "revisions", "evidence"];
 /// `format`, `node` and `lock` are shorter than this; more is not read.
 const MAX_SMALL_FILE: u64 = 256;
 
@@ -121,6 +121,12 @@ impl DataDir {
     #[must_use]
     pub fn revisions(&self) -> PathBuf {
         self.path.join("revisions")
+    }
+
+    /// Where what actions have read is kept.
+    #[must_use]
+    pub fn evidence(&self) -> PathBuf {
+        self.path.join("evidence")
     }
 
     /// What a writer keeps for as long as it writes.

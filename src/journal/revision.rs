@@ -1,4 +1,4 @@
-//! Kept copies of what went live (semantics O2): `revisions/<SHA-256 of the content, hexadecimal>`.
+//! Kept copies of what went live (semantics O2) and of what actions have read: `revisions/<SHA-256 of the content, hexadecimal>`, `evidence/…`.
 
 use std::fs::{self, File};
 use std::io::{self, Read};
@@ -12,8 +12,10 @@ use crate::model::hex;
 
 /// The largest revision that is kept: a whole set of rules or extractors, or an inventory.
 const MAX_REVISION: usize = 64 << 20;
+/// Most bytes of evidence in all; the oldest goes first.
+const MAX_EVIDENCE: u64 = 256 << 20;
 
-/// The folder `revisions/`. Blocking.
+/// The folder `revisions/`, or `evidence/`. Blocking.
 #[derive(Clone, Debug)]
 pub struct Revisions {
     dir: PathBuf,
@@ -24,6 +26,34 @@ impl Revisions {
     #[must_use]
     pub fn new(data: &DataDir) -> Revisions {
         Revisions { dir: data.revisions() }
+    }
+
+    /// The evidence of a data folder.
+    #[must_use]
+    pub fn evidence(data: &DataDir) -> Revisions {
+        Revisions { dir: data.evidence() }
+    }
+
+    /// Keeps a piece of evidence as [`Revisions::keep`] does, and takes the oldest away beyond the bound. How many were.
+    ///
+    /// # Errors
+    /// As [`Revisions::keep`].
+    pub fn keep_bounded(&self, content: &[u8]) -> io::Result<(String, usize)> {
+        let hash = self.keep(content)?;
+        let mut files = Vec::new();
+        for entry in fs::read_dir(&self.dir)? {
+            let entry = entry?;
+            let about = entry.metadata()?;
+            files.push((about.modified()?, about.len(), entry.path()));
+        }
+        files.sort_unstable_by(|a, b| b.cmp(a));
+        let mut bytes = 0;
+        let over = files.iter().skip_while(|(_, size, _)| {
+            bytes += size;
+            bytes <= MAX_EVIDENCE
+        });
+        let over = over.map(|(_, _, path)| fs::remove_file(path)).collect::<io::Result<Vec<_>>>()?;
+        Ok((hash, over.len()))
     }
 
     /// Keeps a copy, durably, and gives its hash. A copy that is there already and verifies is left as it is.

@@ -12,6 +12,19 @@ pub enum Platform {
     /// OpenWrt with firewall4 (nftables).
     #[default]
     OpenwrtFw4,
+    /// Any Linux with nftables.
+    Linux,
+}
+
+impl Platform {
+    /// As files write it.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            Platform::OpenwrtFw4 => "openwrt-fw4",
+            Platform::Linux => "linux",
+        }
+    }
 }
 
 /// One managed device.

@@ -91,4 +91,15 @@ pub struct Outcome {
     /// For a lease: when the effect ends.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub until: Option<Time>,
+    /// What was read on the device, for an action that only reads: the SHA-256 of the copy in `evidence/`, hexadecimal.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub evidence: Option<Arc<str>>,
+}
+
+impl Outcome {
+    /// An outcome without effect, time and evidence.
+    #[must_use]
+    pub fn new(state: OutcomeState, detail: impl Into<String>, at: Time) -> Outcome {
+        Outcome { state, detail: detail.into(), at, took_ms: 0, until: None, evidence: None }
+    }
 }

@@ -5,7 +5,8 @@
 #   fw4-reload  load the firewall4 ruleset again, as `fw4 reload` does: only table `inet fw4` is flushed
 #   fw4-stop    as `service firewall stop`: every table is deleted
 #   flush-ours  delete table `inet opmas`
-#   reboot      every session, process and table is gone; firewall, log daemon and dropbear start again
+#   reboot      every session, process, table and what was in /tmp is gone; firewall, log daemon and dropbear start again.
+#               `reboot` on the router does the same by itself
 #   cut|join    take the router's LAN cable to the manager out, and put it back
 # Namespaces (prefix from OPMAS_ROUTER_PREFIX, default `opmas-`):
 #   rt router: 192.168.1.1 and fd00:6f70::1 on br-lan, 198.51.100.2 on eth1
@@ -83,8 +84,12 @@ files() {
     if grep -qxF -- "$a" <<<"$applets"; then ln -s busybox "$R/bin/$a"; fi
   done
   ldd "$R"/bin/busybox "$R"/usr/sbin/* 2>/dev/null | grep -o '/[^ :]*\.so[^ :]*' | sort -u | xargs cp -L --parents -t "$R"
-  install -D -m 755 "$here/root/uci" "$here/root/logread" -t "$R/usr/sbin"
+  # busybox's reboot would want to end the init of this machine.
+  rm -f "$R/bin/reboot"
+  install -D -m 755 "$here/root/uci" "$here/root/logread" "$here/root/ubus" "$here/root/wifi" "$here/root/reboot" -t "$R/usr/sbin"
   install -D -m 755 "$here/root/log" "$R/etc/init.d/log"
+  for s in dnsmasq uhttpd; do install -D -m 755 "$here/root/service" "$R/etc/init.d/$s"; done
+  install -D -m 644 "$here/root/wireless" "$here/root/system" -t "$R/etc/config"
   echo 'root:x:0:0:root:/root:/bin/ash' >"$R/etc/passwd"
   echo /bin/ash >"$R/etc/shells"
   echo "root:$(openssl passwd -6 secret):1:0:9:7:::" >"$R/etc/shadow"
@@ -100,12 +105,29 @@ files() {
   done
 }
 
+# Dropbear until it ends; after a `reboot` on the router, again.
+alive() {
+  while :; do
+    in_rt unshare -mpf --kill-child sh -c "mount -t proc p '$R/proc'; mount -t devpts p '$R/dev/pts'
+      mount --bind '$dir/boot_id' '$R/proc/sys/kernel/random/boot_id'
+      chroot '$R' sh -c 'wifi up; for s in dnsmasq uhttpd; do /etc/init.d/\$s restart; done'
+      exec chroot '$R' dropbear -F -R -p 22" || true
+    [ -e "$R/tmp/reboot" ] || return
+    rm -rf "${R:?}/tmp/"*
+    in_rt nft flush ruleset
+    fw4
+    cat /proc/sys/kernel/random/uuid >"$dir/boot_id"
+    sleep 2
+  done
+}
+
 # The log daemon, then dropbear as the first process of its own pid and mount namespaces, so that nothing outlives it.
 boot() {
+  cat /proc/sys/kernel/random/uuid >"$dir/boot_id"
   in_rt python3 "$here/logd.py" "$R/dev/log" "$log_to" "$log_name" >"$dir/logd.log" 2>&1 &
   echo $! >"$dir/logd.pid"
   for _ in $(seq 50); do [ -S "$R/dev/log" ] && break; sleep 0.1; done
-  in_rt unshare -mpf --kill-child sh -c "mount -t proc p '$R/proc'; mount -t devpts p '$R/dev/pts'; exec chroot '$R' dropbear -F -R -p 22" >"$dir/dropbear.log" 2>&1 &
+  alive >"$dir/dropbear.log" 2>&1 &
   echo $! >"$dir/dropbear.pid"
   for _ in $(seq 100); do
     ip netns exec "${p}mg" bash -c 'echo >/dev/tcp/192.168.1.1/22' 2>/dev/null && return 0
@@ -133,7 +155,7 @@ case "$1" in
   fw4-reload) fw4 ;;
   fw4-stop) in_rt nft flush ruleset ;;
   flush-ours) in_rt nft delete table inet opmas ;;
-  reboot) halt; in_rt nft flush ruleset; fw4; boot ;;
+  reboot) halt; rm -rf "${R:?}/tmp/"*; in_rt nft flush ruleset; fw4; boot ;;
   cut) ip -n "${p}rt" link set lmg down ;;
   join) ip -n "${p}rt" link set lmg up ;;
   *) sed -n 2,9p "$0" >&2; exit 2 ;;

@@ -62,7 +62,11 @@ def main() -> None:
     listener.bind(os.path.basename(path))
     os.chmod(os.path.basename(path), 0o666)
     while True:
-        remote.send(frame(listener.recv(65536), name.encode()))
+        line = frame(listener.recv(65536), name.encode())
+        # What `logread` prints on the router.
+        with open("../tmp/log", "ab") as log:
+            log.write(line + b"\n")
+        remote.send(line)
 
 
 main()

@@ -115,7 +115,7 @@ impl<'a> Block<'a> {
     fn read(&self) -> Readback {
         let verify = self.action.commands(Op::Verify, Platform::OpenwrtFw4, &self.params).unwrap();
         let results: Vec<CommandResult> = verify.iter().map(|command| self.net.command(command)).collect();
-        self.action.check(Platform::OpenwrtFw4, &self.params, &results).unwrap()
+        self.action.check(Platform::OpenwrtFw4, &self.params, None, &results).unwrap()
     }
 }
 

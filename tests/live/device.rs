@@ -193,23 +193,24 @@ fn x1_a_router_is_made_to_send_its_log() {
     assert_eq!(router.opmas(&folder, &["device", "setup-log", "nobody"]).status.code(), Some(2));
 
     // Printed, nothing is done.
-    let config = router.root().join("etc/config/system.kv");
+    let config = router.root().join("etc/config/system");
     let said = stdout(&setup(&[]));
     for line in
         ["uci -P /tmp/.uci-opmas set 'system.@system[0].log_ip=192.168.1.2'", "'system.@system[0].log_port=1514'", "'system.@system[0].log_hostname=ap1'"]
     {
         assert!(said.contains(line), "{line}: {said}");
     }
-    assert!(!config.exists());
+    let untouched = || !fs::read_to_string(&config).unwrap().contains("log_ip");
+    assert!(untouched());
 
     // What somebody else has not committed yet is not committed along.
-    let foreign = router.root().join("tmp/.uci/system.kv");
+    let foreign = router.root().join("tmp/.uci/system");
     fs::create_dir_all(foreign.parent().unwrap()).unwrap();
     fs::write(&foreign, "system.cfg01e48a.hostname=half-done\n").unwrap();
     let output = setup(&["--apply"]);
     assert_eq!(output.status.code(), Some(1), "{}{}", stdout(&output), stderr(&output));
     assert!(stdout(&output).contains("wait uncommitted"), "{}", stdout(&output));
-    assert!(!config.exists() && foreign.exists());
+    assert!(untouched() && foreign.exists());
     fs::remove_file(&foreign).unwrap();
 
     let output = setup(&["--apply"]);

@@ -13,19 +13,22 @@ use crate::router::{ATTACKER, ATTACKER6, MANAGER, OTHER, ROUTER, Router, eventua
 const REPO: &str = env!("CARGO_MANIFEST_DIR");
 
 /// A router that knows our key, and a configuration folder that knows the router as `ap1`.
-struct Lab {
-    router: Router,
-    base: PathBuf,
-    paths: Paths,
+pub struct Lab {
+    pub router: Router,
+    pub base: PathBuf,
+    pub paths: Paths,
 }
 
 impl Lab {
-    fn new() -> Lab {
+    pub fn new() -> Lab {
         let router = Router::up();
         // Longer than a socket's path may be, and with what shells and ssh's options take apart.
         let base = router.dir.path().join(format!("a folder with 'quotes' and 100% \"spaces\" {}", "long ".repeat(20)));
         fs::create_dir_all(base.join("playbooks/actions")).unwrap();
-        fs::copy(format!("{REPO}/playbooks/actions/block_ip.toml"), base.join("playbooks/actions/block_ip.toml")).unwrap();
+        for entry in fs::read_dir(format!("{REPO}/playbooks/actions")).unwrap() {
+            let path = entry.unwrap().path();
+            fs::copy(&path, base.join("playbooks/actions").join(path.file_name().unwrap())).unwrap();
+        }
         fs::write(base.join("opmas.toml"), "[guard]\nprotect = [\"192.168.1.78\"]\n").unwrap();
         let paths = Paths::new(&base.join("opmas.toml"), &base.join("opmas-data")).unwrap();
         drop(opmas::journal::DataDir::open(&paths.data).unwrap());
@@ -37,7 +40,7 @@ impl Lab {
         lab
     }
 
-    fn devices(&self, devices: &[(&str, &str)]) {
+    pub fn devices(&self, devices: &[(&str, &str)]) {
         let text: String = devices.iter().map(|(name, host)| format!("[[device]]\nname = \"{name}\"\nhost = \"{host}\"\n\n")).collect();
         fs::write(self.base.join("devices.toml"), text).unwrap();
     }
@@ -52,7 +55,7 @@ impl Lab {
         fs::write(self.base.join("playbooks/actions/slow.toml"), slow).unwrap();
     }
 
-    async fn start(&self) -> Client {
+    pub async fn start(&self) -> Client {
         let client = Client::start(self.router.launch(&self.paths));
         client.ready().await.unwrap();
         client
@@ -69,7 +72,7 @@ fn block(ip: &str) -> Task {
 }
 
 #[track_caller]
-fn is(reply: &Reply, state: OutcomeState, words: &str) {
+pub fn is(reply: &Reply, state: OutcomeState, words: &str) {
     assert_eq!(reply.outcome.state, state, "{reply:#?}");
     assert!(reply.outcome.detail.contains(words), "`{words}` is not in: {}", reply.outcome.detail);
 }

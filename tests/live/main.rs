@@ -1,6 +1,7 @@
 //! Real services and devices; started by `tests/run.sh`, which runs as root.
 
 mod action;
+mod catalogue;
 mod certificates;
 mod device;
 mod durability;

@@ -27,6 +27,13 @@ pub(crate) fn shipped() -> Catalogue {
     catalogue
 }
 
+/// Everything that is shipped.
+pub(crate) fn all() -> Catalogue {
+    let (catalogue, wrong) = Catalogue::load(&opmas::config::shipped_actions());
+    assert!(wrong.is_empty(), "{wrong:#?}");
+    catalogue
+}
+
 pub(crate) fn map(value: Value) -> Map<String, Value> {
     value.as_object().expect("an object").clone()
 }

@@ -59,7 +59,7 @@ fn lease(run: u64, change: LeaseChange, duration: &str, until: u64) -> Decided {
 }
 
 fn outcome(run: u64, state: OutcomeState) -> Decided {
-    let outcome = Outcome { state, detail: "read back".to_owned(), at: at(9), took_ms: 12, until: Some(at(3_609)) };
+    let outcome = Outcome { state, detail: "read back".to_owned(), at: at(9), took_ms: 12, until: Some(at(3_609)), evidence: None };
     Decided::Outcome { run: format!("{run:016x}").into(), key: "1".into(), outcome }
 }
 

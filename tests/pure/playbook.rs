@@ -56,7 +56,7 @@ fn request(script: &str) -> Evaluate {
 }
 
 fn outcome(state: OutcomeState) -> Outcome {
-    Outcome { state, detail: "as told".into(), at: Time(0), took_ms: 1, until: None }
+    Outcome { state, detail: "as told".into(), at: Time(0), took_ms: 1, until: None, evidence: None }
 }
 
 fn recorded(call: &Call, state: OutcomeState) -> Recorded {

@@ -42,7 +42,7 @@ impl Dry {
         let settings = &setup.settings;
         // What is configured does not change meanwhile.
         let unchanging = watch::Sender::new(content.clone()).subscribe();
-        let policy = Policy { content: unchanging, ceilings: settings.actions.clone(), guard: settings.guard.clone() };
+        let policy = Policy { content: unchanging, ceilings: settings.actions.clone() };
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let worker = {
             let _here = runtime.enter();

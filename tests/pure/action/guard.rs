@@ -8,7 +8,7 @@ use opmas::model::{Device, Inventory};
 use proptest::prelude::*;
 use serde_json::json;
 
-use super::{map, shipped};
+use super::{all, map, shipped};
 
 /// What BusyBox 1.35 printed on a router with br-lan, eth1 and a point-to-point address.
 const ADDR: &str = "\
@@ -47,6 +47,8 @@ default via 198.51.100.1 dev eth1 \ndefault  metric 100 \n10.9.9.2 dev eth1 scop
 const ROUTE_FULL: &str = "\
 default metric 100 \n\tnexthop via 192.168.1.254 dev br-lan weight 1 \n\tnexthop via 192.168.1.253 dev br-lan weight 1 \n\
 10.68.0.0/16 via inet6 fe80::9 dev eth1 \n";
+/// Name servers that were learned and the resolver on the router, then `uci get system.ntp.server`.
+const SERVERS: &str = "# Interface wan\nnameserver 198.51.100.53\nsearch lan\nnameserver 127.0.0.1\n0.openwrt.pool.ntp.org 198.51.100.123\n";
 const ROUTE6: &str = "fd00:1::/64 dev br-lan  metric 256 \nfe80::/64 dev br-lan  metric 256 \ndefault via fe80::1 dev eth1  metric 1024 \nmulticast ff00::/8 dev br-lan  metric 256 \n";
 
 fn ip(text: &str) -> IpAddr {
@@ -58,7 +60,13 @@ fn printed(text: &str) -> CommandResult {
 }
 
 fn answers(addr: &str) -> Vec<CommandResult> {
-    vec![printed(addr), printed(ROUTE), printed(ROUTE6), printed("PATH=/usr/sbin\nSSH_CONNECTION=192.168.1.77 40122 192.168.1.1 22\nHOME=/root\n")]
+    vec![
+        printed(addr),
+        printed(ROUTE),
+        printed(ROUTE6),
+        printed("PATH=/usr/sbin\nSSH_CONNECTION=192.168.1.77 40122 192.168.1.1 22\nHOME=/root\n"),
+        printed(SERVERS),
+    ]
 }
 
 fn device(name: &str, host: &str) -> Device {
@@ -117,7 +125,7 @@ fn zones_and_mapped_addresses_of_a_session_are_plain() {
 
 #[test]
 fn a_device_that_does_not_answer_leaves_the_guard_without_facts() {
-    assert_eq!(GuardFacts::commands().len(), 4);
+    assert_eq!(GuardFacts::commands().len(), 5);
     let with = |at: usize, result: CommandResult| {
         let mut all = answers(ADDR);
         all[at] = result;
@@ -157,6 +165,8 @@ fn what_must_not_be_blocked_is_refused_with_its_reason() {
         ("198.51.100.1", "a gateway of the device"),
         ("10.9.9.2", "a gateway of the device"),
         ("fe80::1", "a gateway of the device"),
+        ("198.51.100.53", "a name or time server of the device"),
+        ("198.51.100.123", "a name or time server of the device"),
         ("192.168.1.77", "where the device is managed from"),
         ("192.0.2.50", "an address of opmas itself"),
         ("198.18.7.1", "an address of device far"),
@@ -167,11 +177,43 @@ fn what_must_not_be_blocked_is_refused_with_its_reason() {
     ];
     for (address, why) in refused {
         let refusal = guard.check(ip(address), &here).expect_err(address);
-        assert_eq!(refusal.why, why, "{address}");
+        assert_eq!(refusal.why, format!("is {why}"), "{address}");
         assert!(refusal.to_string().contains("must not be blocked: it is "));
     }
     for address in ["203.0.113.9", "192.168.1.50", "fe80::99", "2001:db8::9", "198.18.7.254", "169.254.3.4"] {
         assert_eq!(guard.check(ip(address), &here), Ok(()), "{address}");
+    }
+}
+
+#[test]
+fn a_network_is_refused_for_its_size_and_for_what_it_holds() {
+    let (guard, here) = (guard(), GuardFacts::parse(&answers(ADDR)).unwrap());
+    let catalogue = all();
+    let action = catalogue.get("block_subnet").unwrap();
+    let refused = |net: &str| guard.check_call(action, &action.params(&map(json!({"net": net}))).unwrap(), &here).map_err(|refusal| refusal.to_string());
+    for (net, why) in [
+        ("203.0.0.0/15", "is larger than a /16"),
+        ("2001:db8::/31", "is larger than a /32"),
+        ("127.0.0.0/24", "holds loopback addresses"),
+        ("224.0.0.0/24", "holds multicast addresses"),
+        ("fe80::/64", "holds link-local addresses"),
+        ("ff02::/32", "holds multicast addresses"),
+        ("::/64", "holds the unspecified address"),
+        ("203.0.113.0/24", "overlaps `203.0.113.64/26`, which [guard] protects"),
+        ("203.0.113.80/30", "overlaps `203.0.113.64/26`, which [guard] protects"),
+        ("192.168.1.0/29", "holds 192.168.1.1, which is the address of device gw"),
+        ("192.168.1.64/28", "holds 192.168.1.77, which is where the device is managed from"),
+        ("192.168.1.248/29", "holds 192.168.1.255, which is a network or broadcast address of 192.168.1.0/24"),
+        ("198.51.100.0/29", "holds 198.51.100.2, which is an address of the device"),
+        ("198.51.100.53/32", "holds 198.51.100.53, which is a name or time server of the device"),
+        ("192.0.2.0/24", "holds 192.0.2.50, which is an address of opmas itself"),
+        ("198.18.0.0/16", "holds 198.18.7.1, which is an address of device far"),
+    ] {
+        let said = refused(net).expect_err(net);
+        assert!(said.starts_with(&format!("{net} must not be blocked: it ")) && said.ends_with(why), "{net}: {said}");
+    }
+    for net in ["203.0.112.0/24", "192.168.1.32/28", "2001:db8:6::/48", "198.51.100.64/27"] {
+        assert_eq!(refused(net), Ok(()), "{net}");
     }
 }
 

@@ -20,7 +20,7 @@ fn empty() -> Leases {
 }
 
 fn outcome(state: OutcomeState, seconds: i64, detail: &str) -> Outcome {
-    Outcome { state, detail: detail.into(), at: at(seconds), took_ms: 5, until: None }
+    Outcome { state, detail: detail.into(), at: at(seconds), took_ms: 5, until: None, evidence: None }
 }
 
 fn step(run: &str, device: &str, ip: &str, duration: &str) -> Step {

@@ -15,7 +15,16 @@ fn duration() -> Grammar {
 
 fn grammars() -> Vec<Grammar> {
     let words = vec!["on".to_owned(), "off".to_owned()];
-    vec![Grammar::Ip, Grammar::Mac, Grammar::Interface, duration(), Grammar::Int { min: 0, max: 99 }, Grammar::Enum(words)]
+    vec![
+        Grammar::Ip,
+        Grammar::Prefix,
+        Grammar::Word { max: 16 },
+        Grammar::Mac,
+        Grammar::Interface,
+        duration(),
+        Grammar::Int { min: 0, max: 99 },
+        Grammar::Enum(words),
+    ]
 }
 
 #[test]
@@ -25,6 +34,9 @@ fn accepted_values_are_canonical() {
         (Grammar::Ip, json!("2001:DB8:0:0::0001"), json!("2001:db8::1")),
         (Grammar::Ip, json!("::ffff:203.0.113.9"), json!("203.0.113.9")),
         (Grammar::Ip, json!("::FFFF:cb00:7109"), json!("203.0.113.9")),
+        (Grammar::Prefix, json!("203.0.113.0/24"), json!("203.0.113.0/24")),
+        (Grammar::Prefix, json!("2001:DB8::/32"), json!("2001:db8::/32")),
+        (Grammar::Word { max: 9 }, json!("HT20"), json!("HT20")),
         (Grammar::Mac, json!("00-11-22-AA-BB-CC"), json!("00:11:22:aa:bb:cc")),
         (Grammar::Interface, json!("phy0-ap0.sta1"), json!("phy0-ap0.sta1")),
         (duration(), json!("60m"), json!("1h")),

@@ -5,7 +5,7 @@ use opmas::model::{OutcomeState, Platform, Span};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
-use super::{map, shipped};
+use super::{all, file, map, shipped};
 
 fn rule(chain: &str, protocol: &str, side: &str, set: &str) -> Value {
     json!({"rule": {"family": "inet", "table": "opmas", "chain": chain, "handle": 11, "expr": [
@@ -48,7 +48,7 @@ fn judge(ip: &str, results: &[CommandResult]) -> Readback {
     let catalogue = shipped();
     let action = catalogue.get("block_ip").unwrap();
     let params = action.params(&map(json!({"ip": ip, "duration": "1h"}))).unwrap();
-    action.check(Platform::OpenwrtFw4, &params, results).unwrap()
+    action.check(Platform::OpenwrtFw4, &params, None, results).unwrap()
 }
 
 fn block(ip: &str, table: &[Value]) -> Readback {
@@ -59,7 +59,7 @@ fn block(ip: &str, table: &[Value]) -> Readback {
 fn a_whole_block_is_enforced() {
     let read = block("203.0.113.9", &whole());
     assert_eq!((read.state, read.expires_in), (ReadbackState::Enforced, Some(Span::secs(3599))));
-    assert_eq!(read.detail, "203.0.113.9 is in set hosts4, and the chains input and forward drop it");
+    assert_eq!(read.detail, "203.0.113.9 is in set hosts4, and the rules of forward and input look it up");
     assert_eq!(read.outcome(Op::Apply), OutcomeState::Enforced);
     assert_eq!(read.outcome(Op::Undo), OutcomeState::Failed, "it should be gone");
 }
@@ -104,9 +104,9 @@ fn each_missing_piece_makes_it_partial_and_is_named() {
     let pieces = [
         (2, "chain input is missing"),
         (3, "chain forward is missing"),
-        (4, "chain input does not drop `ip saddr @hosts4`"),
-        (5, "chain forward does not drop `ip saddr @hosts4`"),
-        (6, "chain forward does not drop `ip daddr @hosts4`"),
+        (4, "chain input does not have `ip saddr @hosts4 drop`"),
+        (5, "chain forward does not have `ip saddr @hosts4 drop`"),
+        (6, "chain forward does not have `ip daddr @hosts4 drop`"),
     ];
     for (piece, wanted) in pieces {
         let mut table = whole();
@@ -131,8 +131,8 @@ fn whatever_weakens_a_block_makes_it_partial() {
         (with(2, "/chain/prio", json!(0)), "chain input is not a filter chain at hook input, priority -10"),
         (with(3, "/chain/hook", json!("output")), "chain forward is not a filter chain at hook forward"),
         (with(4, "/rule/expr/2", json!({"accept": null})), "chain input has a rule that opmas did not put there"),
-        (with(4, "/rule/expr/1", json!({"limit": {"rate": 1}})), "chain input does not drop"),
-        (with(4, "/rule/expr/0/match/op", json!("!=")), "chain input does not drop"),
+        (with(4, "/rule/expr/1", json!({"limit": {"rate": 1}})), "chain input does not have"),
+        (with(4, "/rule/expr/0/match/op", json!("!=")), "chain input does not have"),
         (with(0, "/table", json!({"family": "inet", "name": "opmas", "flags": ["dormant"]})), "table inet opmas is dormant"),
         (with(1, "/set/elem/1/elem/expires", json!(60)), "the device will end it earlier than asked"),
     ];
@@ -170,4 +170,68 @@ proptest! {
         prop_assert!(!read.detail.is_empty());
         prop_assert!(read.state == ReadbackState::Unknown || cut >= listing(&whole()).stdout.len());
     }
+}
+
+fn judge_as(action: &str, params: Value, results: &[CommandResult]) -> Readback {
+    let catalogue = all();
+    let action = catalogue.get(action).unwrap();
+    action.check(Platform::OpenwrtFw4, &action.params(&map(params)).unwrap(), None, results).unwrap()
+}
+
+#[test]
+fn an_address_inside_a_blocked_network_is_let_in_only_partly() {
+    let read = |table: &[Value]| judge_as("unblock_ip", json!({"ip": "203.0.113.9"}), &[listing(&[self::table()]), listing(table), listing(&[])]);
+    assert_eq!(read(&whole()).state, ReadbackState::Absent, "it is still blocked");
+    assert_eq!(read(&[table(), set("hosts4", json!([element("203.0.113.8", 10)]))]).state, ReadbackState::Enforced);
+    let around = read(&[table(), set("nets4_24", json!([element("203.0.113.0", 10)])), set("nets4_30", json!([element("203.0.113.0", 10)]))]);
+    assert_eq!((around.state, around.detail.as_str()), (ReadbackState::Partial, "203.0.113.9 is not in set hosts4, but the network 203.0.113.0/24 is blocked"));
+    assert_eq!(judge_as("unblock_ip", json!({"ip": "203.0.113.9"}), &[listing(&[]), CommandResult::default(), listing(&[])]).state, ReadbackState::Enforced);
+}
+
+fn json_action(check: &str, verify: usize) -> Result<opmas::action::Catalogue, String> {
+    let verify = "[[platform.openwrt-fw4.verify]]\nargv = ['true']\n".repeat(verify);
+    let text = format!(
+        "title='t'\nrisk='low'\nassumed='enforced'\nidempotence=[]\n[params.mac]\ntype='mac'\n[platform.openwrt-fw4]\nno_undo='x'\ncheck = {check}\n{verify}"
+    );
+    match opmas::action::Catalogue::load(&[file("j.toml", &text)]) {
+        (catalogue, wrong) if wrong.is_empty() => Ok(catalogue),
+        (_, wrong) => Err(wrong[0].to_string()),
+    }
+}
+
+#[test]
+fn json_is_judged_value_by_value() {
+    let catalogue = json_action("{ json = [{ path = 'clients', has = '${mac}' }, { of = 1, path = '*.up', is = 'true' }] }", 2).unwrap();
+    let action = catalogue.get("j").unwrap();
+    let params = action.params(&map(json!({"mac": "00:11:22:AA:BB:CC"}))).unwrap();
+    let read = |first: &str, second: &str| {
+        let results = [first, second].map(|text| CommandResult { status: Some(0), stdout: text.into(), stderr: Vec::new() });
+        action.check(Platform::OpenwrtFw4, &params, None, &results).unwrap()
+    };
+    let (there, up) = (r#"{"clients":["00:11:22:aa:bb:cc"]}"#, r#"{"radio0":{"up":true},"radio1":{"up":true}}"#);
+    assert_eq!(read(there, up).state, ReadbackState::Enforced);
+    assert_eq!(read(&format!("{there}\n{there}"), up).state, ReadbackState::Enforced);
+    assert_eq!(read(r#"{"clients":{"00:11:22:AA:bb:cc":{}}}"#, up).state, ReadbackState::Enforced, "the keys of an object, too");
+    let partly = read(&format!("{there}\n{{\"clients\":[]}}"), up);
+    assert_eq!((partly.state, partly.detail.as_str()), (ReadbackState::Partial, "`clients` has no 00:11:22:aa:bb:cc; the rest is as it should be"));
+    assert_eq!(read("{}", r#"{"radio0":{"up":false}}"#).state, ReadbackState::Absent);
+    assert_eq!(read("", "").detail, "nothing there answers");
+    assert_eq!(read("{\"clients\":", up).state, ReadbackState::Unknown);
+    let failed = CommandResult { status: Some(4), stdout: Vec::new(), stderr: b"Command failed: Not found\n".to_vec() };
+    let unknown = action.check(Platform::OpenwrtFw4, &params, None, &[failed.clone(), failed]).unwrap();
+    assert_eq!(unknown.detail, "a command that reads ended with 4 on the device and said: Command failed: Not found");
+    assert!(json_action("{ json = [{ path = 'a', is = 'x', has = 'y' }] }", 1).unwrap_err().contains("one of them"));
+    assert!(json_action("{ json = [{ of = 3, path = 'a', is = 'x' }] }", 1).unwrap_err().contains("reads the output of 4 to 16 commands"));
+}
+
+#[test]
+fn what_must_change_is_compared_with_what_was_there() {
+    let catalogue = json_action("{ prints = [''] }\nchanges = true", 1).unwrap();
+    let action = catalogue.get("j").unwrap();
+    let params = action.params(&map(json!({"mac": "00:11:22:aa:bb:cc"}))).unwrap();
+    let said = |text: &str| [CommandResult { status: Some(0), stdout: text.into(), stderr: Vec::new() }];
+    let state = |before: Option<&[CommandResult]>| action.check(Platform::OpenwrtFw4, &params, before, &said("b")).unwrap().state;
+    assert_eq!(state(Some(&said("a"))), ReadbackState::Enforced);
+    assert_eq!(state(Some(&said("b"))), ReadbackState::Absent);
+    assert_eq!(state(None), ReadbackState::Unknown, "after a crash nobody knows how it was");
 }

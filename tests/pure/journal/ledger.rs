@@ -73,7 +73,7 @@ fn any_decided() -> impl Strategy<Value = Decided> {
         }),
         (word(), word(), any::<u32>(), at()).prop_map(|(run, key, attempt, at)| Decided::Attempt { run, key, attempt, at }),
         (word(), word(), any::<u64>(), at()).prop_map(|(run, key, took_ms, at)| {
-            let outcome = Outcome { state: OutcomeState::Enforced, detail: "read back".into(), at, took_ms, until: Some(at) };
+            let outcome = Outcome { state: OutcomeState::Enforced, detail: "read back".into(), at, took_ms, until: Some(at), evidence: None };
             Decided::Outcome { run, key, outcome }
         }),
         (word(), word(), any::<bool>(), "\\PC{0,40}", at()).prop_map(|(run, playbook, approved, because, at)| {
