@@ -1,7 +1,7 @@
 //! Whether devices can be reached: looked at from the start on where actions may run, so that a wrong host key or a refused login is
 //! known before it is needed; the connection is warm then, too.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -9,9 +9,10 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use super::effects::Effects;
+use super::effects::{Effects, lock};
 use super::hands::Hands;
 use super::status::{Gravity, Status};
+use crate::clock;
 use crate::config::Content;
 use crate::executor::{Reply, Request};
 use crate::model::{OutcomeState, Posture};
@@ -28,6 +29,7 @@ const LOOK: Duration = Duration::from_secs(5);
 /// Looks at devices until `stop`, while something may be carried out on them.
 pub(super) async fn run(effects: Arc<Effects>, hands: Arc<Hands>, mut content: watch::Receiver<Arc<Content>>, status: Status, stop: CancellationToken) {
     let mut due: BTreeMap<Arc<str>, Instant> = BTreeMap::new();
+    let mut unwell: BTreeSet<Arc<str>> = BTreeSet::new();
     let mut looking = JoinSet::new();
     let mut inventory = content.borrow().inventory.clone();
     loop {
@@ -37,6 +39,7 @@ pub(super) async fn run(effects: Arc<Effects>, hands: Arc<Hands>, mut content: w
             status.clear(&part(gone));
         }
         due.retain(|name, _| names.contains(name));
+        unwell.retain(|name| names.contains(name));
         let now = Instant::now();
         for name in names {
             if looking.len() < MAX_AT_ONCE && due.get(&name).is_none_or(|at| *at <= now) {
@@ -48,6 +51,13 @@ pub(super) async fn run(effects: Arc<Effects>, hands: Arc<Hands>, mut content: w
         tokio::select! {
             Some(Ok((name, reply))) = looking.join_next() => {
                 let well = tell(&status, &name, &reply);
+                if !well {
+                    unwell.insert(name.clone());
+                } else if unwell.remove(&name) {
+                    // It may have come back without what held there.
+                    lock(&effects.leases).look_at(&name, clock::now());
+                    effects.lease_news.notify_one();
+                }
                 due.insert(name, Instant::now() + if well { WELL } else { UNWELL });
             }
             changed = content.changed() => {

@@ -13,6 +13,7 @@ mod incidents;
 mod ingest;
 mod kafka;
 mod kafka_server;
+mod leases;
 mod load;
 mod logins;
 mod mail;
