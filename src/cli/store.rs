@@ -12,7 +12,7 @@ use super::{Done, Exit, Failure};
 use crate::config::Setup;
 use crate::journal::{
     Content, DataDir, HeadError, LedgerEntry, LedgerHash, LedgerKey, LedgerReader, ReadError, Report, SignedHead, verify_checkpoints, verify_dead,
-    verify_ledger, verify_revisions, verify_spool,
+    verify_evidence, verify_ledger, verify_revisions, verify_spool,
 };
 
 /// What to do with the data folder.
@@ -126,6 +126,7 @@ pub(super) fn run(config: Option<&Path>, command: &StoreCommand) -> Done {
         ("ledger", "segments", "records", ledger),
         ("checkpoints", "files", "verified", checkpoints),
         ("revisions", "files", "verified", verify_revisions(&data)),
+        ("evidence", "files", "verified", verify_evidence(&data)),
         ("dead letters", "segments", "letters", verify_dead(&data)),
     ]))
 }

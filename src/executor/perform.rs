@@ -119,7 +119,7 @@ fn plan<'a>(setup: &'a Setup, device: &Device, op: Op, task: &Task) -> Result<Pl
     let params = action.params(&task.params).map_err(End::refused)?;
     let verify = action.commands(Op::Verify, device.platform, &params).map_err(End::refused)?;
     let change = if op == Op::Verify { Vec::new() } else { action.commands(op, device.platform, &params).map_err(End::refused)? };
-    let confirm = if op == Op::Apply { action.commands(Op::Confirm, device.platform, &params).map_err(End::refused)? } else { Vec::new() };
+    let confirm = action.commands(Op::Confirm, device.platform, &params).map_err(End::refused)?;
     let only_reads = action.only_reads(device.platform).map_err(End::refused)?;
     let must_change = op == Op::Apply && action.must_change(device.platform).map_err(End::refused)?;
     let bounds = Bounds { time: action.limits.time.to_std(), output: action.limits.output_bytes };
@@ -171,7 +171,13 @@ async fn carry_out(lane: &mut Lane, request: &Request, plan: &Plan<'_>, sent: &m
     };
     let well = wrong.is_none() && readback.state == ReadbackState::Enforced;
     let end = judged(plan, &readback, wrong);
-    Some(if plan.confirm.is_empty() { end } else { confirmed(lane, plan, end, well, sent).await })
+    Some(match plan.op {
+        _ if plan.confirm.is_empty() => end,
+        Op::Apply => confirmed(lane, plan, end, well, sent).await,
+        // The device may be about to take it back.
+        _ if well => End::new(OutcomeState::Unknown, format!("{}; whether it was confirmed is not known", end.detail)),
+        _ => end,
+    })
 }
 
 /// Runs commands up to the first that does not end well, and says what that was; `None` when the connection was lost.

@@ -18,6 +18,9 @@ use crate::model::Command;
 /// How often what only reads is tried, when the device does not say how it ended.
 const MAX_READS: usize = 3;
 
+/// Commands that run at once on a device: sshd has ten sessions a connection, unless it is told otherwise.
+const AT_ONCE: usize = 8;
+
 /// What a command may take: of time on the device, and of bytes of standard output and of standard error that are kept. What is
 /// printed beyond is read and thrown away.
 #[derive(Clone, Copy, Debug)]
@@ -83,7 +86,7 @@ pub(super) async fn run(master: &Master, command: &Command, bounds: Bounds) -> R
     }
 }
 
-/// Runs commands that only read, all at once, so that together they take one way there and back. The results stand in their order.
+/// Runs commands that only read, [`AT_ONCE`] at once, so that together they take one way there and back. The results stand in their order.
 /// dropbear on a busy device sometimes ends a session without its exit status: then they are read again, which changes nothing.
 pub(super) async fn run_all(master: &Master, commands: &[Command], bounds: Bounds) -> Vec<Timed> {
     let mut answers = run_once(master, commands, bounds).await;
@@ -97,6 +100,14 @@ pub(super) async fn run_all(master: &Master, commands: &[Command], bounds: Bound
 }
 
 async fn run_once(master: &Master, commands: &[Command], bounds: Bounds) -> Vec<Timed> {
+    let mut results = Vec::new();
+    for some in commands.chunks(AT_ONCE) {
+        results.extend(run_together(master, some, bounds).await);
+    }
+    results
+}
+
+async fn run_together(master: &Master, commands: &[Command], bounds: Bounds) -> Vec<Timed> {
     let mut running: Vec<_> = commands.iter().map(|command| Box::pin(timed(master, command, bounds))).collect();
     let mut results: Vec<Option<Timed>> = running.iter().map(|_| None).collect();
     poll_fn(|context| {

@@ -47,4 +47,4 @@ pub use retain::Old;
 pub use revision::Revisions;
 pub use segment::MAX_PAYLOAD;
 pub use spool::{Appended, Spool, SpoolConfig, SpoolHandle, SpoolReader, record_id};
-pub use verify::{Report, verify_checkpoints, verify_dead, verify_ledger, verify_revisions, verify_spool};
+pub use verify::{Report, verify_checkpoints, verify_dead, verify_evidence, verify_ledger, verify_revisions, verify_spool};

@@ -223,22 +223,32 @@ pub fn verify_checkpoints(data: &DataDir, named: &[CheckpointRef]) -> Report {
 /// Reads every kept revision.
 #[must_use]
 pub fn verify_revisions(data: &DataDir) -> Report {
-    let (mut report, revisions) = (Report::default(), Revisions::new(data));
-    let names = match revisions.all() {
+    verify_kept(&data.revisions(), &Revisions::new(data))
+}
+
+/// Reads every piece of evidence; a folder of an older version has none.
+#[must_use]
+pub fn verify_evidence(data: &DataDir) -> Report {
+    if data.evidence().exists() { verify_kept(&data.evidence(), &Revisions::evidence(data)) } else { Report::default() }
+}
+
+fn verify_kept(folder: &Path, kept: &Revisions) -> Report {
+    let mut report = Report::default();
+    let names = match kept.all() {
         Ok(names) => names,
         Err(error) => {
-            report.wrong(format!("cannot read {}: {error}", data.revisions().display()));
+            report.wrong(format!("cannot read {}: {error}", folder.display()));
             return report;
         }
     };
     for name in names {
         report.files += 1;
-        match revisions.read(&name) {
+        match kept.read(&name) {
             Ok(content) => {
                 report.bytes += content.len() as u64;
                 report.records += 1;
             }
-            Err(error) => report.wrong(format!("{}: {error}", data.revisions().join(&name).display())),
+            Err(error) => report.wrong(format!("{}: {error}", folder.join(&name).display())),
         }
     }
     report

@@ -250,3 +250,50 @@ fn the_router_sends_its_own_log_lines() {
     assert!(has(&format!("Password auth succeeded for 'root' from {ATTACKER}:")), "{lines:#?}");
     assert!(lines.iter().all(|line| line.starts_with('<') && !line.ends_with('\n')), "{lines:#?}");
 }
+
+/// A transcript's commands with what they printed and their exit codes.
+fn transcript(name: &str) -> Vec<(String, String, i32)> {
+    let text = fs::read_to_string(format!("{}/tests/data/{name}", env!("CARGO_MANIFEST_DIR"))).unwrap();
+    let commands = text.split("\n$ ").skip(1).map(|part| {
+        let (command, rest) = part.split_once('\n').unwrap();
+        let (printed, exit) = rest.rsplit_once("(exit ").unwrap();
+        let code = exit.split(')').next().unwrap().parse().unwrap();
+        (command.split("  #").next().unwrap().trim().to_owned(), printed.to_owned(), code)
+    });
+    commands.collect()
+}
+
+#[test]
+fn the_stand_ins_of_the_router_answer_as_the_transcripts_of_the_real_ones_do() {
+    let router = Router::up();
+    // No access point runs.
+    let radio = router.root().join("tmp/hostapd");
+    crate::router::eventually(Duration::from_secs(5), "the radio is not up", || radio.join("phy0-ap1/banned").exists());
+    fs::remove_dir_all(radio).unwrap();
+    let asked = [
+        "uci 'get'",
+        "uci 'export' 'wireless'",
+        "uci 'set' 'wireless.default_radio0.ssid",
+        "uci 'set' 'wireless.bad",
+        "uci 'set' 'wireless.default_radio0.bad",
+        "uci 'set' 'wireless.absent",
+        "uci 'changes'",
+        "uci 'commit' 'wireless'",
+        "ubus call nosuch",
+        "ubus call network.interface nosuch",
+        "ubus call network.interface dump '{bad'",
+        "ubus list 'hostapd.*'",
+    ];
+    let mut seen = 0;
+    for (command, printed, code) in ["openwrt-uci-transcript.txt", "openwrt-ubus-transcript.txt"].into_iter().flat_map(transcript) {
+        // Lists and the firewall's rules are nothing that an action asks for.
+        if !asked.iter().any(|one| command.starts_with(one)) || command.contains("firewall") || command.contains("maclist") {
+            continue;
+        }
+        seen += 1;
+        let output =
+            router.command("rt", "chroot").arg(router.root()).args(["/bin/ash", "-c"]).arg(format!("PATH=/usr/sbin:/bin; {command} 2>&1")).output().unwrap();
+        assert_eq!((stdout(&output), output.status.code()), (printed, Some(code)), "{command}");
+    }
+    assert!(seen >= 14, "{seen}");
+}

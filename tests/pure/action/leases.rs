@@ -7,7 +7,7 @@ use opmas::model::{Decided, Inventory, LeaseChange, Outcome, OutcomeState, Span,
 use proptest::prelude::*;
 use serde_json::json;
 
-use super::{map, shipped};
+use super::{all, map, shipped};
 
 const EVERY: Span = Span::secs(60);
 
@@ -403,4 +403,59 @@ fn leases_stand_under_a_changed_catalogue_also_while_they_are_looked_at() {
     assert_eq!(settle(&mut leases, &new, OutcomeState::Enforced, 62, "there"), None);
     assert_eq!(ops(&leases.due(at(150))), [LeaseOp::End]);
     assert_eq!(settle(&mut leases, &new, OutcomeState::Undone, 151, "gone"), Some(LeaseChange::Ended));
+}
+
+#[test]
+fn a_ban_is_made_anew_every_half_hour_also_after_a_restart() {
+    let ban = Step { action: "ban_station".into(), params: map(json!({"mac": "00:11:22:aa:bb:cc", "duration": "3h"})), ..step("r1", "gw", "", "") };
+    let mut leases = Leases::new(Arc::new(all()), EVERY);
+    let mut ledger = vec![leases.granted(&ban, &outcome(OutcomeState::Enforced, 0, "there")).unwrap()];
+    leases.apply(&ledger[0]).unwrap();
+    let id = leases.id(&ban.device, &ban.action, &ban.params);
+    let (mut made, mut now) = (Vec::new(), 60);
+    while now < 3 * 3600 {
+        if now == 2400 {
+            // As opmas starts anew: the records alone.
+            leases = Leases::new(Arc::new(all()), EVERY);
+            ledger.iter().for_each(|record| leases.apply(record).unwrap());
+        }
+        while let Some(work) = leases.due(at(now)).pop() {
+            if work.op == LeaseOp::Reassert {
+                made.push((now, work.params["duration"].clone()));
+            }
+            let record = leases.done(&id, at(now), &outcome(OutcomeState::Enforced, now, "there"));
+            record.iter().for_each(|record| leases.apply(record).unwrap());
+            ledger.extend(record);
+        }
+        now += 60;
+    }
+    assert_eq!(made.iter().map(|(at, _)| *at).collect::<Vec<_>>(), [1800, 3600, 5400, 7200, 9000], "{made:?}");
+    assert_eq!(made[0].1, json!("150m"), "the time that is left");
+    assert_eq!(ops(&leases.due(at(3 * 3600))), [LeaseOp::End]);
+}
+
+#[test]
+fn unblocking_ends_the_lease_of_the_block_with_the_same_address_on_the_same_device() {
+    let mut leases = Leases::new(Arc::new(all()), EVERY);
+    let id = grant(&mut leases, &step("r1", "gw", "203.0.113.9", "1h"), 0);
+    let unblock = |device: &str, ip: &str| Step { action: "unblock_ip".into(), params: map(json!({"ip": ip})), ..step("r2", device, ip, "1h") };
+    let done = outcome(OutcomeState::Enforced, 9, "it is not there");
+    assert_eq!(leases.ended_by(&unblock("ap", "203.0.113.9"), &done), None);
+    assert_eq!(leases.ended_by(&unblock("gw", "203.0.113.8"), &done), None);
+    assert_eq!(leases.ended_by(&unblock("gw", "203.0.113.9"), &outcome(OutcomeState::Failed, 9, "no")), None);
+    assert_eq!(leases.ended_by(&step("r2", "gw", "203.0.113.9", "1h"), &done), None, "a block ends nothing");
+    let record = leases.ended_by(&unblock("gw", "203.0.113.9"), &done).unwrap();
+    leases.apply(&record).unwrap();
+    assert_eq!(ops(&leases.due(at(9))), [LeaseOp::End]);
+    assert_eq!(settle(&mut leases, &id, OutcomeState::Undone, 10, "gone"), Some(LeaseChange::Ended));
+}
+
+#[test]
+fn a_device_that_may_have_lost_everything_is_looked_at_at_once() {
+    let mut leases = empty();
+    grant(&mut leases, &step("r1", "gw", "203.0.113.9", "1h"), 0);
+    grant(&mut leases, &step("r1", "ap", "203.0.113.9", "1h"), 0);
+    assert!(leases.due(at(5)).is_empty());
+    leases.look_at("gw", at(5));
+    assert_eq!(leases.due(at(5)).iter().map(|work| &*work.id.device).collect::<Vec<_>>(), ["gw"]);
 }
