@@ -46,6 +46,9 @@ pub(super) struct AddArguments {
     /// Its name in findings and playbooks, best the host name that its log lines carry; without one, its address.
     #[arg(long)]
     name: Option<String>,
+    /// Which commands it understands: `openwrt-fw4`, or `linux` for any Linux with nftables.
+    #[arg(long, value_parser = platform, default_value = "openwrt-fw4")]
+    platform: Platform,
     /// Where it stands.
     #[arg(long)]
     site: Option<String>,
@@ -164,12 +167,16 @@ fn device(arguments: &AddArguments) -> Result<Device, Failure> {
         host,
         port,
         user: user.to_owned(),
-        platform: Platform::default(),
+        platform: arguments.platform,
         site: arguments.site.as_deref().map(Arc::from),
         tags: arguments.tags.iter().map(|tag| Arc::from(tag.as_str())).collect(),
     };
     inventory::validate(&device).map_err(|e| Failure::new(Exit::Usage, e))?;
     Ok(device)
+}
+
+fn platform(text: &str) -> Result<Platform, String> {
+    serde_json::from_value(text.into()).map_err(|_| "it is one of openwrt-fw4, linux".to_owned())
 }
 
 /// `host`, `host:port`, `[address]:port`, or a bare IPv6 address.

@@ -308,7 +308,7 @@ async fn eventually_async(mut so: impl FnMut() -> bool) {
 
 /// What somebody may write into a log line to have it run.
 fn hostile() -> impl Strategy<Value = String> {
-    const BITS: &str = "(touch /tmp/canary|\\$\\(touch /tmp/canary\\)|`touch /tmp/canary`|'|\"|\\\\|;|&&|\\||\\$IFS|\\$\\{ip\\}|%s|%n|\n|\r|\t|\0|>/tmp/canary|<|#|\\*|~|!|=|,|\\{|\\}|\u{202e}|\u{9b}31m|é|--help|-n|/../|192\\.168\\.1\\.66|00:11:22:aa:bb:cc|1h|radio0|11|auto|dnsmasq| )";
+    const BITS: &str = "(touch /tmp/canary|\\$\\(touch /tmp/canary\\)|`touch /tmp/canary`|'|\"|\\\\|;|&&|\\||\\$IFS|\\$\\{ip\\}|%s|%n|\n|\t|\0|>/tmp/canary|<|#|\\*|~|!|=|,|\\{|\\}|\u{202e}|\u{9b}31m|é|--help|-n|/../|192\\.168\\.1\\.66|00:11:22:aa:bb:cc|1h|radio0|11|auto|dnsmasq| )";
     proptest::string::string_regex(&format!("{BITS}{{1,6}}|\\PC{{0,60}}|[0-9a-f:./]{{1,24}}|[1-9][0-9]?[smhd]")).unwrap()
 }
 
@@ -355,10 +355,12 @@ async fn hostile_values_are_data_to_the_shell_of_the_device_or_never_leave() {
     let catalogue = echoes(&lab);
     let client = lab.start().await;
     let places: Vec<(&str, &str)> = catalogue.iter().flat_map(|action| action.params.iter().map(|param| (&*action.name, param.name.as_str()))).collect();
+    // Free text takes most of it, one line at a time: it is every second one.
+    let free = places.iter().position(|(action, param)| matches!(catalogue.get(action).unwrap().param(param).unwrap().grammar, Grammar::Text { .. })).unwrap();
     let (strategy, mut runner) = (hostile(), TestRunner::deterministic());
     let (mut sent, mut refused) = (0, 0);
     for n in 0..values {
-        let (action, param) = places[n % places.len()];
+        let (action, param) = places[if n % 2 == 0 { free } else { n / 2 % places.len() }];
         let action = catalogue.get(action).unwrap();
         let mut params: Map<String, Value> = action.params.iter().map(|param| (param.name.clone(), good(&param.grammar))).collect();
         params.insert(param.to_owned(), Value::String(strategy.new_tree(&mut runner).unwrap().current()));
@@ -380,7 +382,8 @@ async fn hostile_values_are_data_to_the_shell_of_the_device_or_never_leave() {
             }
         }
     }
-    assert!(sent > values / 100 && refused > values / 2, "{sent} sent, {refused} refused");
+    eprintln!("{sent} were sent, {refused} refused");
+    assert!(sent > values / 10 && refused > values / 2, "{sent} sent, {refused} refused");
     assert!(!lab.router.root().join("tmp/canary").exists(), "one of them was run");
     assert!(lab.router.reaches("ot", ROUTER), "{OTHER}");
 }

@@ -3,6 +3,7 @@
 mod authorise;
 mod budget;
 mod catalogue;
+mod command;
 mod guard;
 mod leases;
 mod params;

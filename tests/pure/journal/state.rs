@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use opmas::journal::{CheckpointRef, Checkpoints, Revisions, verify_checkpoints, verify_revisions};
+use opmas::journal::{CheckpointRef, Checkpoints, DataDir, Revisions, verify_checkpoints, verify_revisions};
 use opmas::model::{Decided, Time};
 use proptest::prelude::*;
 
@@ -116,4 +116,21 @@ fn a_damaged_revision_is_not_read_and_is_kept_anew() {
     for bad in ["", "../../etc/passwd", &"0".repeat(63)] {
         assert!(revisions.read(bad).is_err());
     }
+}
+
+#[test]
+fn the_oldest_evidence_goes_beyond_its_bound() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = DataDir::open(folder.path()).unwrap();
+    let evidence = Revisions::evidence(&data);
+    let (first, dropped) = evidence.keep_bounded(b"first").unwrap();
+    assert_eq!((dropped, evidence.read(&first).unwrap()), (0, b"first".to_vec()));
+    std::thread::sleep(std::time::Duration::from_millis(20));
+    // Nothing is written for it.
+    fs::File::create(data.evidence().join("large")).unwrap().set_len((256 << 20) - 4096).unwrap();
+    std::thread::sleep(std::time::Duration::from_millis(20));
+    let (second, dropped) = evidence.keep_bounded(b"second").unwrap();
+    assert_eq!(dropped, 1);
+    assert!(evidence.read(&first).is_err() && evidence.read(&second).is_ok() && data.evidence().join("large").exists());
+    assert!(opmas::journal::verify_evidence(&data).wrong.iter().any(|wrong| wrong.contains("large")), "what is no evidence is named");
 }
