@@ -128,6 +128,8 @@ pub(super) struct Desk {
     held: BTreeMap<Arc<str>, Run>,
     /// What is wanted of each run under way.
     flags: BTreeMap<Arc<str>, watch::Sender<Option<Order>>>,
+    /// Playbook and entity of each run under way.
+    about: BTreeMap<Arc<str>, (Arc<str>, Option<Arc<str>>)>,
     pub(super) driving: JoinSet<Run>,
 }
 
@@ -136,14 +138,15 @@ impl Desk {
     pub(super) fn new(runner: Arc<Runner>, open: Vec<Run>) -> Desk {
         let (held, queue): (Vec<Run>, Vec<Run>) = open.into_iter().partition(|run| run.next() == NextMove::Wait);
         let held = held.into_iter().map(|run| (run.id().clone(), run)).collect();
-        Desk { runner, queue: queue.into(), held, flags: BTreeMap::new(), driving: JoinSet::new() }
+        Desk { runner, queue: queue.into(), held, flags: BTreeMap::new(), about: BTreeMap::new(), driving: JoinSet::new() }
     }
 
     /// Has runs driven while there is room.
     pub(super) fn start(&mut self) {
         while self.driving.len() < MAX_RUNNING
-            && let Some(run) = self.queue.pop_front()
+            && let Some(run) = self.take()
         {
+            self.about.insert(run.id().clone(), (run.playbook().clone(), run.about().cloned()));
             let (flag, wanted) = watch::channel(None);
             self.flags.insert(run.id().clone(), flag);
             self.driving.spawn(drive(self.runner.clone(), run, wanted));
@@ -156,12 +159,21 @@ impl Desk {
         }
     }
 
+    /// The first run of the queue whose playbook lets it go on beside those under way.
+    fn take(&mut self) -> Option<Run> {
+        let content = self.runner.content.borrow().clone();
+        let free = |run: &Run| content.playbooks.get(run.playbook()).is_none_or(|playbook| playbook.has_room(run, self.about.values()));
+        let first = self.queue.iter().position(free)?;
+        self.queue.remove(first)
+    }
+
     /// A run is no longer driven: it has ended, or is held from now on.
     pub(super) async fn back(&mut self, driven: Result<Run, JoinError>) {
         let Ok(run) = driven else {
             tracing::error!("the task of a run ended; the run goes on at the next start");
             return;
         };
+        self.about.remove(run.id());
         let wanted = self.flags.remove(run.id()).and_then(|flag| flag.borrow().clone());
         if run.next() != NextMove::Wait {
             return;
@@ -279,6 +291,7 @@ impl Desk {
             playbook: playbook.name.clone(),
             revision: playbook.revision.clone(),
             finding: finding.id.clone(),
+            about: playbook.about(finding),
             at,
             by_hand: Some(Box::new(by_hand)),
         };

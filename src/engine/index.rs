@@ -270,6 +270,7 @@ mod tests {
             playbook: "p".into(),
             revision: "r".into(),
             finding: FindingId::new(&["f"]),
+            about: None,
             at: Time(0),
             by_hand: None,
         }

@@ -18,8 +18,8 @@ use crate::config::Content;
 use crate::diag::SourceFile;
 use crate::executor::{Reply, Request, Task};
 use crate::journal::Revisions;
-use crate::model::{Decided, Finding, Outcome, OutcomeState, RunState, Step, Time, Verdict};
-use crate::playbook::{NextMove, Playbook, Playbooks, Progress, Run, StepState, signatures};
+use crate::model::{Decided, Finding, LeaseChange, Outcome, OutcomeState, RunState, Step, Time, Verdict};
+use crate::playbook::{NextMove, OnFailure, Playbook, Playbooks, Progress, Run, RunStep, StepState, signatures};
 
 /// Runs that are under way at once; further ones wait in their order.
 pub(super) const MAX_RUNNING: usize = 64;
@@ -31,6 +31,13 @@ const FIRST_PAUSE: Duration = Duration::from_secs(1);
 const MAX_PAUSE: Duration = Duration::from_secs(60);
 /// Tries of a step whose device is out of reach, about a quarter of an hour.
 const MAX_TRIES: u32 = 20;
+
+/// What becomes of a failed run's effects: the records, and a part of a sentence.
+#[derive(Default)]
+struct Undone {
+    records: Vec<Decided>,
+    said: String,
+}
 
 /// What all runs share.
 pub(super) struct Runner {
@@ -149,7 +156,13 @@ impl Runner {
             return vec![moved(run, RunState::Failed, format!("revision {} of its script is neither loaded nor kept", run.revision()))];
         };
         if clock::now() > run.counts_from().plus(playbook.timeout) {
-            return vec![moved(run, RunState::Failed, format!("its time is over: {} (timeout in {}.rhai)", playbook.timeout, playbook.name))];
+            return self.fail(run, &playbook, format!("its time is over: {} (timeout in {}.rhai)", playbook.timeout, playbook.name));
+        }
+        if playbook.on_failure != OnFailure::Continue
+            && let Some(failed) = run.failure()
+        {
+            let why = failed.outcome.as_ref().map_or("", |outcome| &outcome.detail);
+            return self.fail(run, &playbook, format!("{}: {why}", super::open::asked(&failed.step)));
         }
         let devices = self.content.borrow().inventory.devices.clone();
         let evaluation = match self.worker.evaluate(request(&playbook, finding, &devices, run.history(), false)).await {
@@ -164,10 +177,37 @@ impl Runner {
             Progress::Done => vec![moved(run, RunState::Done, done_reason(&evaluation.log))],
             Progress::Failed { message, place } => {
                 let place = place.map(|place| format!("{}:{}:{}: ", playbook.file, place.line, place.column)).unwrap_or_default();
-                vec![moved(run, RunState::Failed, format!("{place}{message}"))]
+                self.fail(run, &playbook, format!("{place}{message}"))
             }
             Progress::Diverged { detail, .. } => vec![moved(run, RunState::Diverged, detail)],
         }
+    }
+
+    /// The run fails; what it has done is undone when its playbook says so.
+    fn fail(&self, run: &Run, playbook: &Playbook, why: String) -> Vec<Decided> {
+        let Undone { mut records, said } = if playbook.on_failure == OnFailure::Undo { self.undone(run, &why) } else { Undone::default() };
+        records.push(moved(run, RunState::Failed, format!("{why}{said}")));
+        records
+    }
+
+    /// Effects with a lifetime that no other run asked for as well end now, the last first, and are tried until they have.
+    fn undone(&self, run: &Run, why: &str) -> Undone {
+        let (now, mut undone) = (clock::now(), Undone::default());
+        let (leases, mut stays) = (lock(&self.effects.leases), Vec::new());
+        let done = |step: &&RunStep| step.outcome.as_ref().is_some_and(|end| matches!(end.state, OutcomeState::Enforced | OutcomeState::Partial));
+        for RunStep { step, .. } in run.steps().iter().rev().filter(done) {
+            match leases.get(&leases.id(&step.device, &step.action, &step.params)) {
+                Some(lease) if lease.owners.iter().all(|(owner, _)| owner == run.id()) => {
+                    undone.records.push(lease.changed(LeaseChange::Revoked, now, now, &format!("undone, because run {} failed: {why}", run.id())));
+                }
+                _ => stays.push(super::open::asked(step)),
+            }
+        }
+        undone.said = format!("; {} of its effects are undone", undone.records.len());
+        if !stays.is_empty() {
+            undone.said += &format!(", {} stay: {}", stays.len(), stays.join(", "));
+        }
+        undone
     }
 
     async fn not_evaluated(&self, run: &Run, error: WorkerError) -> Vec<Decided> {

@@ -160,6 +160,9 @@ pub enum Decided {
         revision: Arc<str>,
         /// The finding that it is about.
         finding: FindingId,
+        /// The entity that it is about, when its playbook counts runs by one.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        about: Option<Arc<str>>,
         /// When.
         at: Time,
         /// Who began it by hand, and the finding once more, which may be over; nothing when the finding began it.

@@ -8,7 +8,7 @@ use serde_json::{Map, Value};
 
 use super::session::{End, Session};
 use super::{host, script};
-use crate::action::{Action, Assumed, Catalogue};
+use crate::action::{Action, Assumed, Catalogue, Grammar};
 use crate::diag::Place;
 use crate::model::{Device, Finding, Outcome, OutcomeState};
 
@@ -30,6 +30,9 @@ pub struct ParamSignature {
     pub name: Arc<str>,
     /// Whether a call without it is an error.
     pub required: bool,
+    /// What it may be, for what can be checked before a script runs.
+    #[serde(skip)]
+    pub grammar: Option<Grammar>,
 }
 
 /// Every action of the catalogue as scripts see it.
@@ -37,7 +40,7 @@ pub struct ParamSignature {
 pub fn signatures(catalogue: &Catalogue) -> Vec<ActionSignature> {
     let signature = |action: &Action| ActionSignature {
         name: action.name.clone(),
-        params: action.params.iter().map(|p| ParamSignature { name: p.name.as_str().into(), required: p.default.is_none() }).collect(),
+        params: action.params.iter().map(|p| ParamSignature { name: p.name.as_str().into(), required: p.default.is_none(), grammar: Some(p.grammar.clone()) }).collect(),
         assumed: match action.assumed {
             Assumed::Enforced => OutcomeState::Enforced,
             Assumed::Partial => OutcomeState::Partial,

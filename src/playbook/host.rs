@@ -200,7 +200,7 @@ fn params(action: &ActionSignature, given: &[&Dynamic]) -> Result<Map<String, Va
     Ok(params)
 }
 
-fn unknown<'a>(function: &str, key: &str, known: impl IntoIterator<Item = &'a str>) -> String {
+pub(super) fn unknown<'a>(function: &str, key: &str, known: impl IntoIterator<Item = &'a str>) -> String {
     let known: Vec<&str> = known.into_iter().collect();
     let help = nearest(key, known.iter().copied()).map_or_else(|| format!("known: {}", known.join(", ")), |word| format!("did you mean `{word}`?"));
     format!("`{function}` knows no `{key}`; {help}")

@@ -13,6 +13,7 @@ pub struct Run {
     playbook: Arc<str>,
     revision: Arc<str>,
     finding: FindingId,
+    about: Option<Arc<str>>,
     began: Time,
     state: RunState,
     reason: String,
@@ -156,12 +157,13 @@ impl Run {
     /// # Errors
     /// The record is not `Run`.
     pub fn begin(decided: &Decided) -> Result<Run, IllegalMove> {
-        let Decided::Run { run, playbook, revision, finding, at, .. } = decided else { return Err(IllegalMove::NotOurs { run: "".into() }) };
+        let Decided::Run { run, playbook, revision, finding, about, at, .. } = decided else { return Err(IllegalMove::NotOurs { run: "".into() }) };
         Ok(Run {
             id: run.clone(),
             playbook: playbook.clone(),
             revision: revision.clone(),
             finding: finding.clone(),
+            about: about.clone(),
             began: *at,
             state: RunState::Running,
             reason: String::new(),
@@ -232,6 +234,19 @@ impl Run {
     #[must_use]
     pub fn finding(&self) -> &FindingId {
         &self.finding
+    }
+
+    /// The entity that it is about, as the playbook's `per` counts.
+    #[must_use]
+    pub fn about(&self) -> Option<&Arc<str>> {
+        self.about.as_ref()
+    }
+
+    /// The step that failed or was refused first.
+    #[must_use]
+    pub fn failure(&self) -> Option<&RunStep> {
+        let failed = |outcome: &Outcome| matches!(outcome.state, OutcomeState::Failed | OutcomeState::Refused);
+        self.steps.iter().find(|step| step.state == StepState::Ended && step.outcome.as_ref().is_some_and(failed))
     }
 
     /// When its time began to count: its beginning, and as much later as it has waited for persons.

@@ -19,6 +19,7 @@ mod names;
 mod nats;
 mod nats_server;
 mod pagerduty;
+mod playbooks;
 mod program;
 mod publish;
 mod reload;

@@ -69,6 +69,7 @@ fn begun(run: u64) -> Decided {
         playbook: "block_source".into(),
         revision: "ab".repeat(32).into(),
         finding: finding(run).id,
+        about: None,
         at: at(run),
         by_hand: None,
     }

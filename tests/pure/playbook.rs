@@ -11,10 +11,11 @@ mod contained;
 mod files;
 mod replay;
 mod run;
+mod starts;
 mod worker;
 
 fn action(name: &str, params: &[(&str, bool)]) -> ActionSignature {
-    let params = params.iter().map(|(name, required)| ParamSignature { name: (*name).into(), required: *required }).collect();
+    let params = params.iter().map(|(name, required)| ParamSignature { name: (*name).into(), required: *required, grammar: None }).collect();
     ActionSignature { name: name.into(), params, assumed: OutcomeState::Enforced }
 }
 

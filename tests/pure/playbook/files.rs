@@ -83,7 +83,7 @@ fn what_is_wrong_with_a_header_is_said_with_its_place_and_the_remedy() {
     let on = "{ rule = [\"a\", \"openwrt_ssh_login_after_failures\"], severity = \">=4\", tag = \"attack.t1110\" }";
     assert_eq!(
         with(on, "{}"),
-        ["playbooks/p.rhai:3:11: `on` names nothing, so that the playbook would run for every finding; name a `rule`, a `severity` or a `tag`"]
+        ["playbooks/p.rhai:3:11: `on` names nothing, so that the playbook would run for every finding; name a `rule`, a `severity`, a `tag` or an `entity`"]
     );
     assert_eq!(with(on, "{ rule = [] }"), ["playbooks/p.rhai:3:20: an empty list would match nothing"]);
     assert_eq!(with("mode   ", "timeout = \"25h\"\nmode   "), ["playbooks/p.rhai:4:11: a timeout is between 1ms and 1d"]);
