@@ -149,7 +149,10 @@ impl Alive {
             Decided::Finding { finding } => self.finding(&finding.id),
             Decided::Triaged { finding, .. } => self.finding(finding),
             Decided::Run { run, finding, .. } => {
-                let needed = self.finding(finding) || self.recovered.runs.contains_key(run) || self.budgeted.contains(run) || self.recovered.begun.needs(decided, self.now);
+                let needed = self.finding(finding)
+                    || self.recovered.runs.contains_key(run)
+                    || self.budgeted.contains(run)
+                    || self.recovered.begun.needs(decided, self.now);
                 if needed {
                     self.runs.insert(run.clone());
                 }

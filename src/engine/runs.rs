@@ -19,7 +19,7 @@ use crate::diag::SourceFile;
 use crate::executor::{Reply, Request, Task};
 use crate::journal::Revisions;
 use crate::model::{Decided, Finding, LeaseChange, Outcome, OutcomeState, RunState, Step, Time, Verdict};
-use crate::playbook::{NextMove, OnFailure, Playbook, Playbooks, Progress, Run, RunStep, StepState, signatures};
+use crate::playbook::{NextMove, OnFailure, Playbook, Playbooks, Progress, Run, StepState, signatures};
 
 /// Runs that are under way at once; further ones wait in their order.
 pub(super) const MAX_RUNNING: usize = 64;
@@ -162,7 +162,7 @@ impl Runner {
             && let Some(failed) = run.failure()
         {
             let why = failed.outcome.as_ref().map_or("", |outcome| &outcome.detail);
-            return self.fail(run, &playbook, format!("{}: {why}", super::open::asked(&failed.step)));
+            return self.fail(run, &playbook, format!("{}: {why}", failed.step.sentence()));
         }
         let devices = self.content.borrow().inventory.devices.clone();
         let evaluation = match self.worker.evaluate(request(&playbook, finding, &devices, run.history(), false)).await {
@@ -194,13 +194,12 @@ impl Runner {
     fn undone(&self, run: &Run, why: &str) -> Undone {
         let (now, mut undone) = (clock::now(), Undone::default());
         let (leases, mut stays) = (lock(&self.effects.leases), Vec::new());
-        let done = |step: &&RunStep| step.outcome.as_ref().is_some_and(|end| matches!(end.state, OutcomeState::Enforced | OutcomeState::Partial));
-        for RunStep { step, .. } in run.steps().iter().rev().filter(done) {
+        for step in run.done() {
             match leases.get(&leases.id(&step.device, &step.action, &step.params)) {
                 Some(lease) if lease.owners.iter().all(|(owner, _)| owner == run.id()) => {
                     undone.records.push(lease.changed(LeaseChange::Revoked, now, now, &format!("undone, because run {} failed: {why}", run.id())));
                 }
-                _ => stays.push(super::open::asked(step)),
+                _ => stays.push(step.sentence()),
             }
         }
         undone.said = format!("; {} of its effects are undone", undone.records.len());
@@ -370,8 +369,8 @@ impl Runner {
 fn question(run: &Run, plan: &[Step], until: Time) -> String {
     let steps = match plan {
         [] => "its next step".to_owned(),
-        [one] => super::open::asked(one),
-        [first, rest @ ..] => format!("{} and {} more", super::open::asked(first), rest.len()),
+        [one] => one.sentence(),
+        [first, rest @ ..] => format!("{} and {} more", first.sentence(), rest.len()),
     };
     let why = plan.iter().find(|step| step.decision == Verdict::Approve).map_or("", |step| &step.reason);
     format!("to carry out {steps}: opmas approve {id}, or opmas deny {id}, until {}; {why}", until.brief(), id = run.id())

@@ -28,6 +28,20 @@ pub enum RunState {
 }
 
 impl RunState {
+    /// As the ledger writes it.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            RunState::Running => "running",
+            RunState::Done => "done",
+            RunState::Failed => "failed",
+            RunState::Diverged => "diverged",
+            RunState::Waiting => "waiting",
+            RunState::Paused => "paused",
+            RunState::Cancelled => "cancelled",
+        }
+    }
+
     /// Whether it stays so.
     #[must_use]
     pub fn is_end(self) -> bool {

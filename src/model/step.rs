@@ -57,6 +57,15 @@ pub struct Step {
     pub reason: String,
 }
 
+impl Step {
+    /// What is asked for, for people: `block_ip duration=1h ip=203.0.113.9 on ap1`.
+    #[must_use]
+    pub fn sentence(&self) -> String {
+        let param = |(name, value): (&String, &Value)| format!(" {name}={}", value.as_str().map_or_else(|| value.to_string(), str::to_owned));
+        format!("{}{} on {}", self.action, self.params.iter().map(param).collect::<String>(), self.device)
+    }
+}
+
 /// How a step ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -75,6 +84,22 @@ pub enum OutcomeState {
     Unknown,
     /// Not carried out because only a plan was allowed.
     Planned,
+}
+
+impl OutcomeState {
+    /// As the ledger writes it.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            OutcomeState::Enforced => "enforced",
+            OutcomeState::Partial => "partial",
+            OutcomeState::Undone => "undone",
+            OutcomeState::Refused => "refused",
+            OutcomeState::Failed => "failed",
+            OutcomeState::Unknown => "unknown",
+            OutcomeState::Planned => "planned",
+        }
+    }
 }
 
 /// What came of a step. Texts are bounded.

@@ -40,7 +40,11 @@ pub struct ParamSignature {
 pub fn signatures(catalogue: &Catalogue) -> Vec<ActionSignature> {
     let signature = |action: &Action| ActionSignature {
         name: action.name.clone(),
-        params: action.params.iter().map(|p| ParamSignature { name: p.name.as_str().into(), required: p.default.is_none(), grammar: Some(p.grammar.clone()) }).collect(),
+        params: action
+            .params
+            .iter()
+            .map(|p| ParamSignature { name: p.name.as_str().into(), required: p.default.is_none(), grammar: Some(p.grammar.clone()) })
+            .collect(),
         assumed: match action.assumed {
             Assumed::Enforced => OutcomeState::Enforced,
             Assumed::Partial => OutcomeState::Partial,

@@ -10,12 +10,14 @@
 //! Everything here is pure but [`worker`], the process that scripts run in.
 
 mod calls;
+mod cases;
 mod evaluate;
 mod header;
 mod host;
 mod hours;
 mod load;
 mod moves;
+mod play;
 mod run;
 mod script;
 mod session;
@@ -23,10 +25,12 @@ mod start;
 mod value;
 pub mod worker;
 
+pub use cases::{CASES, Case, Played, cases};
 pub use evaluate::{ActionSignature, Call, Evaluate, Evaluation, Limits, ParamSignature, Progress, Recorded, evaluate, plan, signatures};
 pub use header::{Concurrency, OnFailure, Trigger};
 pub use host::{Function, functions};
 pub use load::{Loaded, Playbook, Playbooks};
 pub use moves::{RUN_MOVES, STEP_MOVES, StepMove, StepState};
+pub use play::{Devices, Play};
 pub use run::{Asked, IllegalMove, NextMove, Run, RunStep};
 pub use start::{Begun, MAX_DEBOUNCE};

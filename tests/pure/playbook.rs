@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 
 mod contained;
 mod files;
+mod harness;
 mod replay;
 mod run;
 mod starts;

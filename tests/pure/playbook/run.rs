@@ -163,9 +163,16 @@ fn the_tables_have_no_move_twice_and_leave_nothing_that_has_ended() {
 
 #[test]
 fn records_of_another_run_and_uncounted_attempts_are_refused() {
-    let mut other =
-        Run::begin(&Decided::Run { run: "q".into(), playbook: "p".into(), revision: "0".into(), finding: FindingId("f".into()), about: None, at: Time(0), by_hand: None })
-            .unwrap();
+    let mut other = Run::begin(&Decided::Run {
+        run: "q".into(),
+        playbook: "p".into(),
+        revision: "0".into(),
+        finding: FindingId("f".into()),
+        about: None,
+        at: Time(0),
+        by_hand: None,
+    })
+    .unwrap();
     for record in [intent("1", Verdict::Auto), attempt("1", 1), end("1", OutcomeState::Enforced), moved(RunState::Done), begin()] {
         assert_eq!(other.apply(&record).unwrap_err().to_string(), "a record that is not about run q was applied to it");
     }

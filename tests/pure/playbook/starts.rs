@@ -168,7 +168,11 @@ fn arguments_that_are_written_out_are_checked_before_anything_runs() {
     assert_eq!(one("finding.device.block_ip()"), "p.rhai:7:16: `block_ip` needs `ip`");
     assert_eq!(one("finding.device.block_ip(#{ duration: \"1h\" })"), "p.rhai:7:16: `block_ip` needs `ip`");
     assert_eq!(one("finding.device.blok_ip(\"192.0.2.1\")"), "p.rhai:7:16: there is no action `blok_ip`; did you mean `block_ip`?");
-    for right in ["let p = #{ ip: \"192.0.2.1\" }; finding.device.block_ip(p)", "finding.device.block_ip(finding.entity(\"x\"))", "fn blok_ip(x) { x } finding.blok_ip()"] {
+    for right in [
+        "let p = #{ ip: \"192.0.2.1\" }; finding.device.block_ip(p)",
+        "finding.device.block_ip(finding.entity(\"x\"))",
+        "fn blok_ip(x) { x } finding.blok_ip()",
+    ] {
         assert_eq!(said(right), Vec::<String>::new(), "{right}");
     }
 }
