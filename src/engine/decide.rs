@@ -222,6 +222,7 @@ pub(super) fn caused(content: &Content, outbox: &Outbox, alerts: &Alerts, (begun
         revision: playbook.revision.clone(),
         finding: finding.id.clone(),
         about: playbook.about(&finding),
+        after: Vec::new(),
         at: now,
         by_hand: None,
     });

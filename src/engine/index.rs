@@ -271,6 +271,7 @@ mod tests {
             revision: "r".into(),
             finding: FindingId::new(&["f"]),
             about: None,
+            after: Vec::new(),
             at: Time(0),
             by_hand: None,
         }

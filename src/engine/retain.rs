@@ -310,7 +310,16 @@ mod tests {
         let answered = |state| Decided::DeliveryOutcome { delivery: delivery.clone(), state, detail: String::new(), at, receipt: None, next: Some(at) };
         let life = vec![
             finding(n),
-            Decided::Run { run: run.clone(), playbook: "block".into(), revision: "r".into(), finding: finding_id.clone(), about: None, at, by_hand: None },
+            Decided::Run {
+                run: run.clone(),
+                playbook: "block".into(),
+                revision: "r".into(),
+                finding: finding_id.clone(),
+                about: None,
+                after: Vec::new(),
+                at,
+                by_hand: None,
+            },
             alerted(AlertChange::Opened, alert(n, 1, at)),
             told(&delivery, &alert(n, 1, at), AlertState::Firing),
             Decided::Triaged { finding: finding_id, reason: String::new() },

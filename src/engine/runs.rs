@@ -19,7 +19,7 @@ use crate::diag::SourceFile;
 use crate::executor::{Reply, Request, Task};
 use crate::journal::Revisions;
 use crate::model::{Decided, Finding, LeaseChange, Outcome, OutcomeState, RunState, Step, Time, Verdict};
-use crate::playbook::{NextMove, OnFailure, Playbook, Playbooks, Progress, Run, StepState, signatures};
+use crate::playbook::{NextMove, OnFailure, Own, Playbook, Playbooks, Progress, Run, StepState, signatures};
 
 /// Runs that are under way at once; further ones wait in their order.
 pub(super) const MAX_RUNNING: usize = 64;
@@ -97,8 +97,14 @@ pub(super) async fn drive(runner: Arc<Runner>, mut run: Run, wanted: watch::Rece
             (Some(records), _) => records,
             (None, NextMove::Evaluate) => runner.evaluate(&run, &finding).await,
             (None, NextMove::Ask { key }) => runner.ask(&run, &finding, &key).await,
-            (None, NextMove::Attempt { key, .. }) => runner.carry_out(&mut run, &finding, &key, true, &wanted).await,
-            (None, NextMove::Settle { key, .. }) => runner.carry_out(&mut run, &finding, &key, false, &wanted).await,
+            (None, NextMove::Sleep { until, .. }) if clock::now() < until => return run,
+            (None, NextMove::Attempt { key, .. } | NextMove::Settle { key, .. } | NextMove::Sleep { key, .. }) => {
+                match run.step(&key).and_then(|step| Own::of_step(&step.step)) {
+                    Some(own) => runner.own(&run, &finding, &key, &own),
+                    None if runner.carry_out_all(&mut run, &finding, &wanted).await => continue,
+                    None => return run,
+                }
+            }
             (None, NextMove::Answer { key, state }) => {
                 let reason = run.step(&key).map(|step| step.step.reason.clone()).unwrap_or_default();
                 vec![ended(&run, &key, state, &reason)]
@@ -125,6 +131,21 @@ fn stopped(run: &Run, wanted: &watch::Receiver<Option<Order>>) -> Option<Vec<Dec
     }
 }
 
+/// A run of which several steps are under way; never locked while something is waited for.
+type Shared<'a> = Mutex<&'a mut Run>;
+
+/// Takes records in, as far as they are the run's.
+fn fits(run: &mut Run, records: &[Decided]) -> bool {
+    let ours = records.iter().filter(|record| !matches!(record, Decided::Lease { .. } | Decided::Delivery { .. }));
+    for record in ours {
+        if let Err(error) = run.apply(record) {
+            tracing::error!(%error, "a record of a run does not fit what is known; the run stays where it is");
+            return false;
+        }
+    }
+    true
+}
+
 /// The end of a step that the executor did not bring about.
 pub(super) fn ended(run: &Run, key: &Arc<str>, state: OutcomeState, detail: &str) -> Decided {
     outcome(run, key, Outcome { state, detail: detail.to_owned(), at: clock::now(), took_ms: 0, until: None })
@@ -137,17 +158,31 @@ fn outcome(run: &Run, key: &Arc<str>, outcome: Outcome) -> Decided {
 impl Runner {
     /// Takes records in and appends them. `false` when one does not fit what is known: the ledger and the run disagree, and a person must look.
     pub(super) async fn record(&self, run: &mut Run, records: Vec<Decided>) -> bool {
-        for record in &records {
-            if matches!(record, Decided::Lease { .. }) {
-                continue;
-            }
-            if let Err(error) = run.apply(record) {
-                tracing::error!(%error, "a record of a run does not fit what is known; the run stays where it is");
-                return false;
-            }
+        if !fits(run, &records) {
+            return false;
         }
         self.effects.record(records).await;
         true
+    }
+
+    /// The same while several steps of the run are under way.
+    async fn record_shared(&self, run: &Shared<'_>, records: Vec<Decided>) -> bool {
+        if !fits(&mut lock(run), &records) {
+            return false;
+        }
+        self.effects.record(records).await;
+        true
+    }
+
+    /// All steps that the script asked for at once are carried out side by side; each records for itself.
+    async fn carry_out_all(&self, run: &mut Run, finding: &Finding, wanted: &watch::Receiver<Option<Order>>) -> bool {
+        let steps: Vec<(Arc<str>, bool)> = run.carried_out().map(|(key, unaccounted)| (key.clone(), unaccounted)).collect();
+        let shared = Mutex::new(run);
+        let each = steps.iter().map(async |(key, unaccounted)| {
+            let records = self.carry_out(&shared, finding, key, !unaccounted, wanted).await;
+            self.record_shared(&shared, records).await
+        });
+        futures_util::future::join_all(each).await.into_iter().all(|taken| taken)
     }
 
     /// Asks the script what comes next.
@@ -269,9 +304,12 @@ impl Runner {
 
     /// Carries a step out, or finds out first what became of the last attempt. Each attempt is on disk before the executor hears of
     /// it (O7). Empty when opmas ends meanwhile: then it is settled at the next start.
-    async fn carry_out(&self, run: &mut Run, finding: &Finding, key: &Arc<str>, mut settled: bool, wanted: &watch::Receiver<Option<Order>>) -> Vec<Decided> {
-        let Some(task) = self.task(run, key) else { return Vec::new() };
-        let over = self.pinned(run).map(|playbook| run.counts_from().plus(playbook.timeout));
+    async fn carry_out(&self, run: &Shared<'_>, finding: &Finding, key: &Arc<str>, mut settled: bool, wanted: &watch::Receiver<Option<Order>>) -> Vec<Decided> {
+        let Some(task) = self.task(&lock(run), key) else { return Vec::new() };
+        let over = {
+            let run = lock(run);
+            self.pinned(&run).map(|playbook| run.counts_from().plus(playbook.timeout))
+        };
         for tries in 1..=MAX_TRIES {
             if self.stop.is_cancelled() {
                 return Vec::new();
@@ -283,18 +321,23 @@ impl Runner {
                 match wanted.borrow().as_ref() {
                     Some(order) if tries > 1 && order.wish == Wish::Pause => return Vec::new(),
                     Some(order) if tries > 1 => {
-                        return vec![ended(run, key, OutcomeState::Failed, &format!("{}; nothing was changed", order.said("given up")))];
+                        return vec![ended(&lock(run), key, OutcomeState::Failed, &format!("{}; nothing was changed", order.said("given up")))];
                     }
                     _ => {}
                 }
-                if let Err(why) = self.still(run, finding, key) {
-                    return vec![ended(run, key, OutcomeState::Refused, &why)];
+                let still = self.still(&lock(run), finding, key);
+                if let Err(why) = still {
+                    return vec![ended(&lock(run), key, OutcomeState::Refused, &why)];
                 }
-                if self.end(run, &task).is_some_and(|end| end <= clock::now()) {
-                    return vec![ended(run, key, OutcomeState::Refused, "its time was over before it could be carried out")];
+                if self.end(&lock(run), &task).is_some_and(|end| end <= clock::now()) {
+                    return vec![ended(&lock(run), key, OutcomeState::Refused, "its time was over before it could be carried out")];
                 }
-                let attempt = run.step(key).map_or(0, |step| step.attempts) + 1;
-                if !self.record(run, vec![Decided::Attempt { run: run.id().clone(), key: key.clone(), attempt, at: clock::now() }]).await {
+                let attempt = {
+                    let run = lock(run);
+                    let attempt = run.step(key).map_or(0, |step| step.attempts) + 1;
+                    Decided::Attempt { run: run.id().clone(), key: key.clone(), attempt, at: clock::now() }
+                };
+                if !self.record_shared(run, vec![attempt]).await {
                     return Vec::new();
                 }
                 self.hands.perform(Request::Apply(task.clone())).await
@@ -306,7 +349,7 @@ impl Runner {
                 (true, OutcomeState::Unknown) => settled = false,
                 // Nothing was sent: the device, or the executor, is out of reach.
                 (true, OutcomeState::Failed) if reply.commands.is_empty() => self.pause(tries, &task, &reply, wanted).await,
-                (true, _) | (false, OutcomeState::Enforced | OutcomeState::Partial) => return self.outcome(run, key, &task, reply, !settled),
+                (true, _) | (false, OutcomeState::Enforced | OutcomeState::Partial) => return self.outcome(&lock(run), key, &task, reply, !settled),
                 // Nothing of it is there: it may be carried out again.
                 (false, OutcomeState::Undone) => settled = true,
                 (false, _) => self.pause(tries, &task, &reply, wanted).await,
@@ -314,9 +357,9 @@ impl Runner {
         }
         self.status.clear(&waiting_for(&task));
         if settled {
-            return vec![ended(run, key, OutcomeState::Failed, "the device stayed out of reach; nothing was changed")];
+            return vec![ended(&lock(run), key, OutcomeState::Failed, "the device stayed out of reach; nothing was changed")];
         }
-        vec![ended(run, key, OutcomeState::Unknown, "the device could not be asked what became of it")]
+        vec![ended(&lock(run), key, OutcomeState::Unknown, "the device could not be asked what became of it")]
     }
 
     /// The outcome, and the lease when the effect has a lifetime.

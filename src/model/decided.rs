@@ -5,7 +5,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use super::{AlertChange, Finding, FindingId, OfAlert, OpenAlert, Outcome, Step, Time};
+use super::{AlertChange, Finding, FindingId, OfAlert, OpenAlert, Outcome, Recorded, Step, Time};
 
 /// Where a run stands. Which moves are legal is `playbook`'s transition table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -177,6 +177,9 @@ pub enum Decided {
         /// The entity that it is about, when its playbook counts runs by one.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         about: Option<Arc<str>>,
+        /// Steps of an earlier run that it goes on from.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        after: Vec<Recorded>,
         /// When.
         at: Time,
         /// Who began it by hand, and the finding once more, which may be over; nothing when the finding began it.

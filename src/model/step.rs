@@ -84,6 +84,8 @@ pub enum OutcomeState {
     Unknown,
     /// Not carried out because only a plan was allowed.
     Planned,
+    /// Done by opmas itself, where there is nothing to read back.
+    Done,
 }
 
 impl OutcomeState {
@@ -98,6 +100,7 @@ impl OutcomeState {
             OutcomeState::Failed => "failed",
             OutcomeState::Unknown => "unknown",
             OutcomeState::Planned => "planned",
+            OutcomeState::Done => "done",
         }
     }
 }
@@ -116,4 +119,17 @@ pub struct Outcome {
     /// For a lease: when the effect ends.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub until: Option<Time>,
+}
+
+/// A step that has ended, as the script's next evaluation is answered from it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Recorded {
+    /// The step's key.
+    pub key: Arc<str>,
+    /// The device's inventory name.
+    pub device: Arc<str>,
+    /// The action.
+    pub action: Arc<str>,
+    /// What came of it.
+    pub outcome: Outcome,
 }

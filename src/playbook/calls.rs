@@ -5,7 +5,7 @@ use serde_json::Value;
 
 use super::evaluate::{ActionSignature, ParamSignature};
 use super::host::unknown;
-use super::script;
+use super::{own, script};
 use crate::diag::{Diagnostic, Place, SourceFile, nearest};
 
 /// Names of the language that are near enough to those of actions to be taken for slips of the pen.
@@ -13,6 +13,8 @@ const LANGUAGE: &[&str] = &["pop", "push", "pad", "trim", "split", "contains", "
 
 /// Everything that is wrong: actions that the header does not allow or that are not there, and arguments that they do not take.
 pub(super) fn wrong(file: &SourceFile, ast: &AST, allowed: &[ActionSignature], known: &[ActionSignature]) -> Vec<Diagnostic> {
+    let free = own::free();
+    let (allowed, known) = ([allowed, &free].concat(), [known, &free].concat());
     let own: Vec<&str> = ast.iter_functions().map(|function| function.name).collect();
     let mut wrong = Vec::new();
     ast.walk(&mut |path: &[ASTNode<'_>]| {
@@ -20,8 +22,8 @@ pub(super) fn wrong(file: &SourceFile, ast: &AST, allowed: &[ActionSignature], k
             let at = script::place(at).unwrap_or_default();
             match known.iter().find(|action| *action.name == *call.name) {
                 _ if own.contains(&&*call.name) => {}
-                Some(action) => wrong.extend(check(file, call, (method, at), action, allowed)),
-                None if method => wrong.extend(mistyped(file, &call.name, at, known)),
+                Some(action) => wrong.extend(check(file, call, (method, at), action, &allowed)),
+                None if method => wrong.extend(mistyped(file, &call.name, at, &known)),
                 None => {}
             }
         }
@@ -49,7 +51,7 @@ fn check(file: &SourceFile, call: &FnCallExpr, (method, at): (bool, Place), acti
     if !allowed.iter().any(|allowed| allowed.name == action.name) {
         return vec![said(at, format!("the header does not allow `{}`", action.name)).help("add it to `actions`")];
     }
-    let given = call.args.get(usize::from(!method)..).unwrap_or_default();
+    let given = call.args.get(usize::from(!method && !action.own)..).unwrap_or_default();
     if given.len() > action.params.len().max(1) {
         let names: Vec<&str> = action.params.iter().map(|param| &*param.name).collect();
         return vec![said(at, format!("`{}` takes ({}), and is given {} arguments", action.name, names.join(", "), given.len()))];

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use super::{Call, Evaluate, Limits, NextMove, OnFailure, Playbook, Progress, Run, RunStep, evaluate};
+use super::{Call, Evaluate, Limits, NextMove, OnFailure, Own, Playbook, Progress, Run, RunStep, evaluate};
 use crate::action::{self, Catalogue, Guard, GuardConfig, GuardFacts};
 use crate::model::{Decided, Finding, Inventory, Outcome, OutcomeState, RunState, Step, Time, Verdict};
 
@@ -37,6 +37,7 @@ impl Play<'_> {
             revision: self.playbook.revision.clone(),
             finding: self.finding.id.clone(),
             about: self.playbook.about(self.finding),
+            after: Vec::new(),
             at: self.finding.time,
             by_hand: None,
         }
@@ -52,6 +53,12 @@ impl Play<'_> {
         let step = |key: &Arc<str>| run.step(key).map(|step| step.step.clone());
         match run.next() {
             NextMove::Evaluate => self.evaluate(run, log),
+            NextMove::Attempt { key, attempt } if step(&key).is_some_and(|step| Own::of_step(&step).is_some()) => {
+                vec![Decided::Attempt { run: run.id().clone(), key: key.clone(), attempt, at }, end(&key, (OutcomeState::Done, "done".to_owned()))]
+            }
+            NextMove::Sleep { key, .. } => {
+                vec![Decided::Attempt { run: run.id().clone(), key: key.clone(), attempt: 1, at }, end(&key, (OutcomeState::Done, "waited".to_owned()))]
+            }
             NextMove::Attempt { key, attempt } => {
                 let attempted = Decided::Attempt { run: run.id().clone(), key: key.clone(), attempt, at };
                 let answer = step(&key).and_then(|step| devices.attempt(&step));
@@ -122,6 +129,10 @@ impl Play<'_> {
     }
 
     fn decide(&self, step: &mut Step) -> Result<(), String> {
+        if let Some(own) = Own::of(&step.device, &step.action, &step.params) {
+            step.params = own?.1;
+            return Ok(());
+        }
         let device = self.inventory.by_name(&step.device).ok_or_else(|| format!("there is no device {}", step.device))?;
         let action = self.catalogue.get(&step.action).ok_or_else(|| format!("there is no action {}", step.action))?;
         let params = action.params(&step.params).map_err(|error| error.to_string())?;

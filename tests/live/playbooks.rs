@@ -86,3 +86,63 @@ fn a_debounce_holds_over_a_crash_and_runs_wait_for_their_turn() {
     ok(&site, &["playbook", "run", "test", "--finding", id]);
     eventually(SOON, "by hand it runs", || site.blocked() == ["203.0.113.1", "203.0.113.2"]);
 }
+
+#[test]
+fn a_canary_a_wait_over_a_crash_a_message_and_a_question() {
+    let mut site = Site::new(ARCHIVE, "1h");
+    let script = r#"let ips = ["203.0.113.31", "203.0.113.32", "203.0.113.33"];
+        let done = parallel(ips, #{ canary: 1 }, |ip| finding.device.block_ip(ip, "1h"));
+        wait("5s");
+        notify("webhook", `${done.len()} blocked before ${finding.entity("source")}`);
+        approve("block the source as well?");
+        finding.device.block_ip(finding.entity("source"), "1h");"#;
+    // Less time than it waits: what it waits does not count.
+    playbook(&site, "actions = ['block_ip', 'notify']\ntimeout = '4s'", script);
+    site.start();
+    append(&site, &lines("203.0.113.7"));
+    eventually(SOON, "the canary and the others", || site.blocked() == ["203.0.113.31", "203.0.113.32", "203.0.113.33"]);
+    eventually(SOON, "it waits", || ok(&site, &["audit", "show"]).contains("\"action\":\"wait\""));
+    site.kill();
+    site.start();
+    eventually(SOON, "it asks", || runs(&site, "waiting").len() == 1);
+    let waiting = runs(&site, "waiting").remove(0);
+    let id = waiting["run"].as_str().unwrap().to_owned();
+    let sentence = "notify channel=webhook text=3 blocked before 203.0.113.7 on opmas itself: done";
+    let told = || site.hooks().iter().filter(|hook| hook.body.to_string().contains(sentence) && hook.body.to_string().contains("playbook test")).count();
+    eventually(SOON, "the message", || told() > 0);
+    assert!(!site.blocked().contains(&"203.0.113.7".to_owned()));
+    ok(&site, &["approve", &id]);
+    eventually(SOON, "what is approved", || site.blocked().len() == 4);
+    eventually(SOON, "done", || runs(&site, "done").len() == 1);
+    // Each step once, whatever was killed.
+    let ledger = ok(&site, &["audit", "show"]);
+    let attempts = ledger.lines().filter(|line| line.contains("\"attempt\"") && line.contains(&id) && !line.contains("delivery")).count();
+    assert_eq!(attempts, 7, "{ledger}");
+    assert_eq!(told(), 1);
+}
+
+#[test]
+fn a_run_that_has_failed_runs_anew_from_the_step_that_was_wrong() {
+    let mut site = Site::new(ARCHIVE, "1h");
+    let header = "actions = ['block_ip']\non_failure = 'stop'";
+    let script = |second: &str| format!(r#"let ip = finding.entity("source"); finding.device.block_ip(ip, "1h"); finding.device.block_ip("{second}", "1h");"#);
+    playbook(&site, header, &script(ROUTER));
+    site.start();
+    append(&site, &lines("203.0.113.5"));
+    eventually(SOON, "it fails", || runs(&site, "failed").len() == 1);
+    let id = runs(&site, "failed")[0]["run"].as_str().unwrap().to_owned();
+    assert_eq!(site.blocked(), ["203.0.113.5"]);
+    playbook(&site, header, &script("203.0.113.6"));
+    std::thread::sleep(Duration::from_secs(3));
+    assert_eq!(site.run(&["playbook", "rerun", &id, "--from", "9"]).0, Some(2));
+    let begun = ok(&site, &["playbook", "rerun", &id, "--from", "2", "--because", "corrected"]);
+    eventually(SOON, "it is done", || runs(&site, "done").len() == 1);
+    assert_eq!(site.blocked(), ["203.0.113.5", "203.0.113.6"]);
+    let again = runs(&site, "done").remove(0);
+    assert!(begun.contains(again["run"].as_str().unwrap()) && again["steps"] == 1, "only what was wrong is taken again: {again}");
+    // From the beginning, both are asked for; what is there already is there.
+    ok(&site, &["playbook", "rerun", &id]);
+    eventually(SOON, "both", || runs(&site, "done").iter().any(|run| run["steps"] == 2));
+    let shown = ok(&site, &["playbook", "run", "test", "--finding", again["finding"].as_str().unwrap(), "--dry-run", "--posture", "observe"]);
+    assert!(shown.contains("only shown: posture is observe") && shown.contains("undone by"), "{shown}");
+}

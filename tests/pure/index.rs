@@ -70,6 +70,7 @@ fn begun(run: u64) -> Decided {
         revision: "ab".repeat(32).into(),
         finding: finding(run).id,
         about: None,
+        after: Vec::new(),
         at: at(run),
         by_hand: None,
     }

@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 mod contained;
 mod files;
 mod harness;
+mod parallel;
 mod replay;
 mod run;
 mod starts;
@@ -17,7 +18,7 @@ mod worker;
 
 fn action(name: &str, params: &[(&str, bool)]) -> ActionSignature {
     let params = params.iter().map(|(name, required)| ParamSignature { name: (*name).into(), required: *required, grammar: None }).collect();
-    ActionSignature { name: name.into(), params, assumed: OutcomeState::Enforced }
+    ActionSignature { name: name.into(), params, assumed: OutcomeState::Enforced, own: false }
 }
 
 fn actions() -> Vec<ActionSignature> {

@@ -63,6 +63,7 @@ fn any_decided() -> impl Strategy<Value = Decided> {
             revision,
             finding,
             about,
+            after: Vec::new(),
             at,
             by_hand: None
         }),

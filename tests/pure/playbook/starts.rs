@@ -74,6 +74,7 @@ fn run_record(n: u8, playbook: &Playbook, finding: &Finding, at: Time) -> Decide
         revision: playbook.revision.clone(),
         finding: FindingId(format!("f{n}").as_str().into()),
         about: playbook.about(finding),
+        after: Vec::new(),
         at,
         by_hand: None,
     }
@@ -102,8 +103,8 @@ fn a_debounced_finding_begins_no_run_for_the_same_entity() {
     let whole = with("on = { severity = 5 }\ndebounce = '5m'");
     let mut begun = Begun::default();
     let by_hand = opmas::model::ByHand { by: "root".into(), because: String::new(), finding: one.clone() };
-    if let Decided::Run { run, playbook, revision, finding, about, at, .. } = run_record(1, &whole, &one, start) {
-        begun.apply(&Decided::Run { run, playbook, revision, finding, about, at, by_hand: Some(Box::new(by_hand)) });
+    if let Decided::Run { run, playbook, revision, finding, about, after, at, .. } = run_record(1, &whole, &one, start) {
+        begun.apply(&Decided::Run { run, playbook, revision, finding, about, after, at, by_hand: Some(Box::new(by_hand)) });
     }
     assert_eq!(begun.begins(&whole, &two, Posture::Armed, start), Ok(()));
     begun.apply(&run_record(2, &whole, &one, start));
