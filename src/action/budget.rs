@@ -64,14 +64,21 @@ pub struct Budgets {
     runs: VecDeque<Arc<str>>,
 }
 
+/// What opmas does itself uses nothing up; no name in `devices.toml` has a space.
+fn is_on_a_device(device: &str) -> bool {
+    !device.contains(' ')
+}
+
 impl Budgets {
     /// Takes a ledger record into account.
     pub fn apply(&mut self, decided: &Decided) {
         match decided {
-            Decided::Intent { step, at } if step.decision == Verdict::Auto => self.count(&step.playbook, (&step.run, &step.key), &step.device, *at),
+            Decided::Intent { step, at } if step.decision == Verdict::Auto && is_on_a_device(&step.device) => {
+                self.count(&step.playbook, (&step.run, &step.key), &step.device, *at)
+            }
             // What waits for a person counts once it is approved: whoever can make steps wait must not use the budget up.
             Decided::Answered { run, playbook, approved: true, plan, at, .. } => {
-                plan.iter().for_each(|step| self.count(playbook, (run, &step.key), &step.device, *at));
+                plan.iter().filter(|step| is_on_a_device(&step.device)).for_each(|step| self.count(playbook, (run, &step.key), &step.device, *at));
             }
             Decided::RunMoved { run, state, .. } if state.is_end() => {
                 self.devices.remove(run);

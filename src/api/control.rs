@@ -17,7 +17,8 @@ use crate::config::Part;
 use crate::engine::{Engine, LeaseOrder, NotDone, Order, PostureState, Reason, RuleState, Wanted, Wish};
 use crate::executor::Reply;
 use crate::index::{self, Query, Rows};
-use crate::model::Posture;
+use crate::model::{Posture, Recorded};
+use crate::playbook::before;
 
 /// Longest request, in bytes: they name a device.
 const MAX_REQUEST: u64 = 64 << 10;
@@ -63,6 +64,15 @@ pub enum Request {
         playbook: String,
         /// The id of the finding that it runs for, or the beginning of it.
         finding: String,
+        /// Why; may be empty.
+        because: String,
+    },
+    /// A run that has ended is to run anew.
+    Rerun {
+        /// Its id, or the beginning of it.
+        run: String,
+        /// The first step that is taken again; without it all are.
+        from: Option<String>,
         /// Why; may be empty.
         because: String,
     },
@@ -242,7 +252,8 @@ impl Control {
                 Err(why) => Answer::Failed { why },
             },
             Request::Order { run, wish, because } => done(self.engine.hand().order(Order { of: run, wish, by: by.clone(), because }).await),
-            Request::Begin { playbook, finding, because } => self.begin(playbook, finding, because, by).await,
+            Request::Begin { playbook, finding, because } => self.begin(playbook, finding, because, Vec::new(), by).await,
+            Request::Rerun { run, from, because } => self.rerun(run, from.as_deref(), &because, by).await,
             Request::Leases { order } => match self.engine.change_leases(&order, by).await {
                 Ok(told) => Answer::Leases { told },
                 Err(why) => Answer::Refused { why: why.to_string() },
@@ -258,10 +269,32 @@ impl Control {
         }
     }
 
-    async fn begin(&self, playbook: String, finding: String, because: String, by: &Arc<str>) -> Answer {
+    async fn rerun(&self, run: String, from: Option<&str>, because: &str, by: &Arc<str>) -> Answer {
+        let story = match self.engine.query(Query::Run { id: run }).await {
+            Ok(index::Answer { rows: Rows::Run(story), .. }) => story,
+            Ok(index::Answer { rows: Rows::NotOne(why), .. }) => return Answer::Refused { why },
+            Ok(_) => return Answer::Failed { why: "the index answers something else".to_owned() },
+            Err(why) => return Answer::Failed { why },
+        };
+        let id = &story.run.run;
+        if !story.run.state.is_end() {
+            return Answer::Refused { why: format!("run {id} has not ended; opmas playbook cancel {id} ends it") };
+        }
+        let steps = story.steps.iter().map(|row| (&row.step, row.outcome.as_ref()));
+        match from.map_or(Ok(Vec::new()), |from| before(steps, from)) {
+            Ok(after) => {
+                let anew = format!("run {id} anew{}", from.map_or_else(String::new, |from| format!(" from step {from}")));
+                let because = if because.is_empty() { anew } else { format!("{anew}: {because}") };
+                self.begin(story.run.playbook.to_string(), story.run.finding.0.to_string(), because, after, by).await
+            }
+            Err(why) => Answer::Refused { why: format!("run {id}: {why}; see opmas playbook show {id}") },
+        }
+    }
+
+    async fn begin(&self, playbook: String, finding: String, because: String, after: Vec<Recorded>, by: &Arc<str>) -> Answer {
         match self.engine.query(Query::Finding { id: finding }).await {
             Ok(index::Answer { rows: Rows::Finding(story), .. }) => {
-                let order = Order { of: playbook, wish: Wish::Begin(Box::new(story.finding)), by: by.clone(), because };
+                let order = Order { of: playbook, wish: Wish::Begin(Box::new(story.finding), after), by: by.clone(), because };
                 done(self.engine.hand().order(order).await)
             }
             Ok(index::Answer { rows: Rows::NotOne(why), .. }) => Answer::Refused { why },

@@ -13,7 +13,7 @@ use crate::config::{Content, Setup};
 use crate::engine::Wish;
 use crate::engine::replay::{self, Told};
 use crate::index::{Query, Rows, RunRow, RunStory, StepRow};
-use crate::model::{RunState, Step};
+use crate::model::{Posture, RunState, Step};
 use crate::playbook::{Playbook, functions};
 
 /// What to do.
@@ -41,8 +41,19 @@ pub(super) enum Command {
         /// Only show the steps, with their exact commands and how they would be undone.
         #[arg(long)]
         dry_run: bool,
+        /// With --dry-run: as if this posture were in effect; without it the configured one.
+        #[arg(long, requires = "dry_run", value_parser = posture)]
+        posture: Option<Posture>,
         #[command(flatten)]
         why: Why,
+    },
+    /// Run one that has ended anew, with the playbook as it is now.
+    Rerun {
+        #[command(flatten)]
+        one: OneRun,
+        /// Those before this step are not taken again: its key as `playbook show` prints it, or the part before `-`.
+        #[arg(long, value_name = "STEP")]
+        from: Option<String>,
     },
     /// Have a run take no further step until it is resumed.
     Pause(OneRun),
@@ -78,7 +89,8 @@ pub(super) fn run(config: Option<&Path>, command: &Command) -> Done {
         Command::Functions { json } => {
             rows::list(&functions(), false, *json, ["CALL", "WHAT IT IS"], |function| [function.call.to_string(), function.text.to_owned()])
         }
-        Command::Run { playbook, finding, dry_run: true, .. } => dry_run(config, playbook, finding),
+        Command::Run { playbook, finding, dry_run: true, posture, .. } => dry_run(config, playbook, finding, *posture),
+        Command::Rerun { one, from } => begun(config, &Request::Rerun { run: one.run.clone(), from: from.clone(), because: one.why.because.clone() }),
         Command::Run { playbook, finding, why, .. } => begin(config, playbook, finding, why),
         Command::Pause(one) => hand::order(config, one, Wish::Pause, "takes no further step"),
         Command::Resume(one) => hand::order(config, one, Wish::Resume, "goes on"),
@@ -96,24 +108,36 @@ fn state(text: &str) -> Result<RunState, String> {
     serde_json::from_value(text.into()).map_err(|_| "it is one of running, waiting, paused, done, failed, diverged, cancelled".to_owned())
 }
 
+fn posture(word: &str) -> Result<Posture, String> {
+    let all = [Posture::Observe, Posture::Guarded, Posture::Armed];
+    all.into_iter().find(|posture| posture.word() == word).ok_or_else(|| "it is one of observe, guarded, armed".to_owned())
+}
+
 fn begin(config: Option<&Path>, playbook: &str, finding: &str, why: &Why) -> Done {
-    let request = Request::Begin { playbook: playbook.to_owned(), finding: finding.to_owned(), because: why.because.clone() };
-    match hand::tell(config, &request)? {
+    begun(config, &Request::Begin { playbook: playbook.to_owned(), finding: finding.to_owned(), because: why.because.clone() })
+}
+
+fn begun(config: Option<&Path>, request: &Request) -> Done {
+    match hand::tell(config, request)? {
         Answer::Done { run } => rows::show(&format!("run {run} has begun; see `opmas playbook show {run}`\n")),
         other => Err(hand::unexpected(&other)),
     }
 }
 
 /// Needs no running opmas: the configuration and the index are enough.
-fn dry_run(config: Option<&Path>, name: &str, finding: &str) -> Done {
-    let setup = Setup::load_or_default(config).map_err(|error| Failure::new(Exit::Invalid, error))?;
+fn dry_run(config: Option<&Path>, name: &str, finding: &str, posture: Option<Posture>) -> Done {
+    let mut setup = Setup::load_or_default(config).map_err(|error| Failure::new(Exit::Invalid, error))?;
     let unknown = || Failure::new(Exit::Usage, format!("there is no playbook `{}`; see `opmas playbook list`", name.escape_debug()));
-    let playbook = setup.content.playbooks.get(name).ok_or_else(unknown)?;
+    let playbook = setup.content.playbooks.get(name).cloned().ok_or_else(unknown)?;
     let story = match rows::ask(config, &Query::Finding { id: finding.to_owned() })?.rows {
         Rows::Finding(story) => story,
         other => return Err(rows::not_one(&other)),
     };
-    let told = replay::of_playbook(&setup, playbook, &story.finding).map_err(|error| Failure::new(Exit::Invalid, error))?;
+    match posture {
+        Some(posture) => setup.settings.posture = posture,
+        None => eprintln!("opmas: with the configured posture, {}; --posture takes another", setup.settings.posture.word()),
+    }
+    let told = replay::of_playbook(&setup, &playbook, &story.finding).map_err(|error| Failure::new(Exit::Invalid, error))?;
     let mut out = String::new();
     for one in &told {
         match one {

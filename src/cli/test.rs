@@ -1,4 +1,6 @@
-//! `opmas test`: the cases beside the rules, each with the whole pack.
+//! `opmas test`: the cases beside the rules, each with the whole pack; and those beside playbooks.
+
+mod playbooks;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -7,6 +9,7 @@ use super::eval::{Pipelines, load_rules};
 use super::recording::Recording;
 use super::{Done, Exit, Failure, print};
 use crate::config;
+use crate::diag::Diagnostic;
 use crate::engine::pipeline::{Found, Pipeline, Settings};
 use crate::model::{Entry, EntryBody, Inventory, RecordId};
 use crate::normalise::Normaliser;
@@ -16,7 +19,8 @@ use crate::source::recording::record;
 /// Arguments of `opmas test`.
 #[derive(clap::Args)]
 pub(super) struct Arguments {
-    /// A folder with rules and their *.cases.yml, also in folders below; or one such file, which is held against the rules of its folder.
+    /// A folder with rules and their *.cases.yml, or with playbooks and their *.cases.toml, also in folders below; or one such file, which is
+    /// held against what is in its folder.
     #[arg(value_name = "PATH", default_value = "rules")]
     path: PathBuf,
     #[command(flatten)]
@@ -27,34 +31,64 @@ pub(super) struct Arguments {
 
 pub(super) fn run(arguments: &Arguments) -> Done {
     let (path, folder) = (&arguments.path, folder(&arguments.path));
+    let tally = match playbooks::run(path, folder)? {
+        Some(tally) => tally,
+        None => rules(arguments, path, folder)?,
+    };
+    if tally.held + tally.failed == 0 {
+        let what = format!("no case in {}; write *{CASES_SUFFIX} files beside rules, *{} files beside playbooks", path.display(), crate::playbook::CASES);
+        return Err(Failure::new(Exit::Invalid, what));
+    }
+    let told = format!("{}{} cases hold, {} do not\n", tally.told, tally.held, tally.failed);
+    print(&mut std::io::stdout().lock(), told.as_bytes())?;
+    Ok(if tally.failed == 0 { Exit::Done } else { Exit::Wrong })
+}
+
+fn rules(arguments: &Arguments, path: &Path, folder: &Path) -> Result<Tally, Failure> {
     let rules = Arc::new(load_rules(folder, &arguments.pipelines, false)?);
     let normaliser = arguments.recording.normaliser_for(folder)?;
     let files = config::tree(path, |name| name.ends_with(CASES_SUFFIX));
     let files = files.map_err(|error| Failure::new(Exit::Invalid, format!("cannot read the cases in {}: {error}", path.display())))?;
-    files.unreadable.iter().for_each(|wrong| eprintln!("opmas: {wrong}"));
-    let (mut held, mut failed, mut told) = (0, files.unreadable.len(), String::new());
+    let mut tally = Tally::default();
+    files.unreadable.iter().for_each(|wrong| tally.wrong(wrong));
     for file in &files.files {
         let Ok(cases) = cases(file).inspect_err(|wrong| wrong.iter().for_each(|wrong| eprintln!("opmas: {wrong}"))) else {
-            failed += 1;
+            tally.failed += 1;
             continue;
         };
         for case in cases {
             let found = found(&case, &rules, normaliser.clone())?;
-            if found == case.findings {
-                held += 1;
-            } else {
-                failed += 1;
-                let [expected, found] = [&case.findings, &found].map(|names| if names.is_empty() { "nothing".to_owned() } else { names.join(", ") });
-                told += &format!("{}:{}: {}\n  expected: {expected}\n  found:    {found}\n", file.name, case.place.line, case.name);
-            }
+            let [expected, found] = [&case.findings, &found].map(|names| vec![if names.is_empty() { "nothing".to_owned() } else { names.join(", ") }]);
+            tally.compare(&format!("{}:{}: {}", file.name, case.place.line, case.name), &expected, &found);
         }
     }
-    if held + failed == 0 {
-        return Err(Failure::new(Exit::Invalid, format!("no case in {}; write *{CASES_SUFFIX} files beside the rules", path.display())));
+    Ok(tally)
+}
+
+/// How many cases hold, and what is said of those that do not.
+#[derive(Default)]
+struct Tally {
+    held: usize,
+    failed: usize,
+    told: String,
+}
+
+impl Tally {
+    /// A file that does not load.
+    fn wrong(&mut self, wrong: &Diagnostic) {
+        eprintln!("opmas: {wrong}");
+        self.failed += 1;
     }
-    told += &format!("{held} cases hold, {failed} do not\n");
-    print(&mut std::io::stdout().lock(), told.as_bytes())?;
-    Ok(if failed == 0 { Exit::Done } else { Exit::Wrong })
+
+    fn compare(&mut self, at: &str, expected: &[String], found: &[String]) {
+        if expected == found { self.held += 1 } else { self.failed(at, expected, found) }
+    }
+
+    fn failed(&mut self, at: &str, expected: &[String], found: &[String]) {
+        self.failed += 1;
+        let between = format!("\n{:12}", "");
+        self.told += &format!("{at}\n  expected: {}\n  found:    {}\n", expected.join(&between), found.join(&between));
+    }
 }
 
 fn folder(path: &Path) -> &Path {

@@ -16,8 +16,8 @@ use crate::alert::{Alerts, Outbox, intend};
 use crate::clock;
 use crate::config::Content;
 use crate::journal::{CheckpointRef, Checkpoints, SpoolHandle};
-use crate::model::{DELIVERIES_DROPPED, DeadLetter, Decided, Finding, FindingId, Span, Time};
-use crate::playbook::Run;
+use crate::model::{DELIVERIES_DROPPED, DeadLetter, Decided, Finding, FindingId, Posture, Span, Time};
+use crate::playbook::{Begun, Run};
 
 /// Most findings that are recorded with one sync.
 const MAX_BATCH: usize = 256;
@@ -56,6 +56,8 @@ pub(super) struct Decider {
     pub(super) spool: Arc<Mutex<Option<SpoolHandle>>>,
     /// Runs that begin.
     pub(super) runs: mpsc::Sender<Run>,
+    /// Which runs began when.
+    pub(super) begun: Begun,
     /// When it was last said that alerts are not made, and how many were not since.
     pub(super) dropped: (Option<Time>, u64),
 }
@@ -136,7 +138,9 @@ impl Decider {
         let now = clock::now();
         metrics::counter!("opmas_findings_total", "rule" => rule_name(&finding), "severity" => u8::from(finding.severity).to_string()).increment(1);
         let content = self.content.borrow().clone();
-        let caused = caused(&content, &lock(&self.effects.outbox), alerts, finding, now);
+        let context = (&self.begun, self.effects.posture());
+        let caused = caused(&content, &lock(&self.effects.outbox), alerts, context, finding, now);
+        caused.records.iter().for_each(|one| self.begun.apply(one));
         if caused.dropped > 0 {
             metrics::counter!("opmas_deliveries_dropped_total").increment(caused.dropped);
             self.dropped.1 += caused.dropped;
@@ -203,20 +207,27 @@ pub(super) struct Caused {
     pub(super) evicted: u64,
 }
 
-/// What follows from a finding; `alerts` are those after the findings before it.
-pub(super) fn caused(content: &Content, outbox: &Outbox, alerts: &Alerts, finding: Finding, now: Time) -> Caused {
-    let triggered: Vec<_> = content.playbooks.iter().filter(|playbook| playbook.triggered_by(&finding)).collect();
-    let runs = triggered.iter().map(|playbook| Decided::Run {
+/// What follows from a finding; `alerts` and `begun` are those after the findings before it.
+pub(super) fn caused(content: &Content, outbox: &Outbox, alerts: &Alerts, (begun, posture): (&Begun, Posture), finding: Finding, now: Time) -> Caused {
+    let triggered = content.playbooks.iter().filter(|playbook| playbook.triggered_by(&finding));
+    let (begins, words): (Vec<_>, Vec<_>) = triggered
+        .map(|playbook| match begun.begins(playbook, &finding, posture, now) {
+            Ok(()) => (Some(playbook), playbook.name.to_string()),
+            Err(why) => (None, format!("not {}: {why}", playbook.name)),
+        })
+        .unzip();
+    let runs = begins.into_iter().flatten().map(|playbook| Decided::Run {
         run: run_id(&finding.id, &playbook.name),
         playbook: playbook.name.clone(),
         revision: playbook.revision.clone(),
         finding: finding.id.clone(),
+        about: playbook.about(&finding),
+        after: Vec::new(),
         at: now,
         by_hand: None,
     });
     let intended = intend(outbox, alerts, &content.channels, &finding, &content.routes.route(&finding), now);
-    let names: Vec<&str> = triggered.iter().map(|playbook| &*playbook.name).collect();
-    let playbooks = if names.is_empty() { "no playbook".to_owned() } else { names.join(", ") };
+    let playbooks = if words.is_empty() { "no playbook".to_owned() } else { words.join(", ") };
     let triaged = Decided::Triaged { finding: finding.id.clone(), reason: format!("{playbooks}; {}", intended.reason) };
     let effects: Vec<Decided> = runs.chain(intended.records).chain([triaged]).collect();
     let records = std::iter::once(Decided::Finding { finding: Box::new(finding) }).chain(effects).collect();

@@ -11,7 +11,7 @@ use tokio::task::{JoinError, JoinSet};
 use super::runs::{MAX_RUNNING, MAX_WAITING, Runner, drive, ended, moved};
 use super::status::Gravity;
 use crate::clock;
-use crate::model::{ByHand, Decided, Finding, FindingId, OutcomeState, RunState, Time};
+use crate::model::{ByHand, Decided, Finding, FindingId, OutcomeState, Recorded, RunState, Time};
 use crate::playbook::{NextMove, Run, StepState};
 
 /// Runs that wait for a person; further ones are cancelled.
@@ -39,8 +39,8 @@ pub enum Wish {
     Resume,
     /// It ends; what was not begun is not carried out.
     Cancel,
-    /// A playbook runs for a finding, as if that had started it now.
-    Begin(Box<Finding>),
+    /// A playbook runs for a finding, as if that had started it now, and goes on from these steps of an earlier run.
+    Begin(Box<Finding>, Vec<Recorded>),
 }
 
 /// A wish, whose, and why.
@@ -128,6 +128,8 @@ pub(super) struct Desk {
     held: BTreeMap<Arc<str>, Run>,
     /// What is wanted of each run under way.
     flags: BTreeMap<Arc<str>, watch::Sender<Option<Order>>>,
+    /// Playbook and entity of each run under way.
+    about: BTreeMap<Arc<str>, (Arc<str>, Option<Arc<str>>)>,
     pub(super) driving: JoinSet<Run>,
 }
 
@@ -136,14 +138,15 @@ impl Desk {
     pub(super) fn new(runner: Arc<Runner>, open: Vec<Run>) -> Desk {
         let (held, queue): (Vec<Run>, Vec<Run>) = open.into_iter().partition(|run| run.next() == NextMove::Wait);
         let held = held.into_iter().map(|run| (run.id().clone(), run)).collect();
-        Desk { runner, queue: queue.into(), held, flags: BTreeMap::new(), driving: JoinSet::new() }
+        Desk { runner, queue: queue.into(), held, flags: BTreeMap::new(), about: BTreeMap::new(), driving: JoinSet::new() }
     }
 
     /// Has runs driven while there is room.
     pub(super) fn start(&mut self) {
         while self.driving.len() < MAX_RUNNING
-            && let Some(run) = self.queue.pop_front()
+            && let Some(run) = self.take()
         {
+            self.about.insert(run.id().clone(), (run.playbook().clone(), run.about().cloned()));
             let (flag, wanted) = watch::channel(None);
             self.flags.insert(run.id().clone(), flag);
             self.driving.spawn(drive(self.runner.clone(), run, wanted));
@@ -156,13 +159,38 @@ impl Desk {
         }
     }
 
+    /// The first run of the queue whose playbook lets it go on beside those under way.
+    fn take(&mut self) -> Option<Run> {
+        let content = self.runner.content.borrow().clone();
+        let now = clock::now();
+        let free = |run: &Run| {
+            asleep(run).is_none_or(|until| until <= now)
+                && content.playbooks.get(run.playbook()).is_none_or(|playbook| playbook.has_room(run, self.about.values()))
+        };
+        let first = self.queue.iter().position(free)?;
+        self.queue.remove(first)
+    }
+
     /// A run is no longer driven: it has ended, or is held from now on.
     pub(super) async fn back(&mut self, driven: Result<Run, JoinError>) {
         let Ok(run) = driven else {
             tracing::error!("the task of a run ended; the run goes on at the next start");
             return;
         };
+        self.about.remove(run.id());
         let wanted = self.flags.remove(run.id()).and_then(|flag| flag.borrow().clone());
+        if asleep(&run).is_some() {
+            let id = run.id().clone();
+            self.held.insert(id.clone(), run);
+            let obeyed = match &wanted {
+                Some(order) => self.held_obeys(&id, order).await.is_ok(),
+                None => false,
+            };
+            if !obeyed {
+                self.queue.extend(self.held.remove(&id));
+            }
+            return;
+        }
         if run.next() != NextMove::Wait {
             return;
         }
@@ -176,9 +204,10 @@ impl Desk {
         self.end(&id, |run| cancelled(run, &why)).await;
     }
 
-    /// How long until something is to be done for a held run.
+    /// How long until something is to be done for a run that is held or waits.
     pub(super) fn until_next(&self) -> Duration {
-        let next = self.held.values().filter_map(|run| run.asked()).map(|asked| asked.until).min();
+        let asked = self.held.values().filter_map(|run| run.asked()).map(|asked| asked.until);
+        let next = asked.chain(self.queue.iter().filter_map(asleep).filter(|until| clock::now() < *until)).min();
         next.map_or(LOOK, |at| at.since(clock::now()).to_std().min(LOOK))
     }
 
@@ -192,8 +221,8 @@ impl Desk {
 
     /// Carries an order out.
     pub(super) async fn obey(&mut self, order: Order) -> Result<Arc<str>, NotDone> {
-        if let Wish::Begin(finding) = &order.wish {
-            return self.begin(&order, finding).await;
+        if let Wish::Begin(finding, after) = &order.wish {
+            return self.begin(&order, finding, after).await;
         }
         let id = self.find(&order.of)?;
         if self.flags.contains_key(&id) {
@@ -263,7 +292,7 @@ impl Desk {
         }
     }
 
-    async fn begin(&mut self, order: &Order, finding: &Finding) -> Result<Arc<str>, NotDone> {
+    async fn begin(&mut self, order: &Order, finding: &Finding, after: &[Recorded]) -> Result<Arc<str>, NotDone> {
         let content = self.runner.content.borrow().clone();
         let Some(playbook) = content.playbooks.get(&order.of) else {
             return Err(NotDone::Unknown(format!("there is no playbook `{}`; see `opmas playbook list`", order.of.escape_debug())));
@@ -279,6 +308,8 @@ impl Desk {
             playbook: playbook.name.clone(),
             revision: playbook.revision.clone(),
             finding: finding.id.clone(),
+            about: playbook.about(finding),
+            after: after.to_vec(),
             at,
             by_hand: Some(Box::new(by_hand)),
         };
@@ -289,6 +320,14 @@ impl Desk {
         let id = run.id().clone();
         self.queue.push_back(run);
         Ok(id)
+    }
+}
+
+/// Until when a run waits because its script said so.
+fn asleep(run: &Run) -> Option<Time> {
+    match run.next() {
+        NextMove::Sleep { until, .. } => Some(until),
+        _ => None,
     }
 }
 
@@ -312,6 +351,6 @@ fn records(run: &Run, order: &Order) -> Result<Vec<Decided>, String> {
         Wish::Resume if state == RunState::Running => Err(format!("run {id} is about to begin")),
         Wish::Resume if run.asked().is_some() => Err(format!("run {id} waits for an answer: opmas approve {id}, or opmas deny {id}")),
         Wish::Resume => Ok(vec![moved(run, RunState::Running, order.said("resumed"))]),
-        Wish::Begin(_) => Err("a run begins once".to_owned()),
+        Wish::Begin(..) => Err("a run begins once".to_owned()),
     }
 }

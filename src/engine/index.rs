@@ -270,6 +270,8 @@ mod tests {
             playbook: "p".into(),
             revision: "r".into(),
             finding: FindingId::new(&["f"]),
+            about: None,
+            after: Vec::new(),
             at: Time(0),
             by_hand: None,
         }

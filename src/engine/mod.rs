@@ -29,6 +29,7 @@ mod index;
 mod intake;
 mod leases;
 mod open;
+mod own;
 pub mod pipeline;
 mod plan;
 mod policy;

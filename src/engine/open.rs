@@ -166,13 +166,5 @@ fn word(state: RunState) -> &'static str {
 
 /// `block_source: block_ip ip=203.0.113.9 duration=1h on ap1: enforced, …`
 pub(super) fn sentence(step: &Step, state: OutcomeState, detail: &str) -> String {
-    let word = serde_json::to_value(state).ok().and_then(|v| v.as_str().map(str::to_owned)).unwrap_or_default();
-    format!("{}: {}: {word}, {detail}", step.playbook, asked(step))
-}
-
-/// `block_ip ip=203.0.113.9 duration=1h on ap1`
-pub(super) fn asked(step: &Step) -> String {
-    let params: Vec<String> =
-        step.params.iter().map(|(name, value)| format!("{name}={}", value.as_str().map_or_else(|| value.to_string(), str::to_owned))).collect();
-    format!("{} {} on {}", step.action, params.join(" "), step.device)
+    format!("{}: {}: {}, {detail}", step.playbook, step.sentence(), state.word())
 }

@@ -6,10 +6,11 @@ use serde_json::Map;
 use tokio::sync::watch;
 
 use super::effects::lock;
+use super::own;
 use crate::action::{self, Action, Budgets, Ceilings, Guard, GuardFacts, Leases, Params, Posture};
 use crate::config::Content;
 use crate::model::{Device, Finding, Step, Time, Verdict};
-use crate::playbook::{Call, Playbook};
+use crate::playbook::{Call, Own, Playbook};
 
 /// Everything that decides on a step.
 pub(super) struct Policy {
@@ -47,7 +48,14 @@ impl Policy {
             decision: Verdict::Refused,
             reason: String::new(),
         };
-        if let Err(reason) = self.decide(used, playbook, finding, call, &mut step) {
+        let decided = match Own::of(&call.device, &call.action, &call.params) {
+            Some(own) => own.map(|(own, params)| {
+                step.params = params;
+                own::decide(used, playbook, &own, &mut step);
+            }),
+            None => self.decide(used, playbook, finding, call, &mut step),
+        };
+        if let Err(reason) = decided {
             step.decision = Verdict::Refused;
             step.reason = reason;
         }

@@ -17,7 +17,7 @@ use crate::config::Setup;
 use crate::diag::Diagnostic;
 use crate::journal::{CheckpointRef, Checkpoints, DataDir, DeadLetters, ReadError, Revisions, Spool, SpoolReader};
 use crate::model::{Decided, FindingId};
-use crate::playbook::{NextMove, Run};
+use crate::playbook::{Begun, NextMove, Run};
 
 /// Newest checkpoints that are remembered; two are kept on disk.
 const MAX_CHECKPOINTS: usize = 4;
@@ -29,6 +29,8 @@ pub(super) struct Store {
     pub(super) dead: DeadLetters,
     /// Runs that have not ended.
     pub(super) runs: Vec<Run>,
+    /// Which runs began when.
+    pub(super) begun: Begun,
     announced: Announced,
     checkpoints: VecDeque<CheckpointRef>,
 }
@@ -49,8 +51,8 @@ pub(super) async fn open(data: &DataDir, setup: &Setup, status: &Status) -> Resu
     let torn = recovery.torn.iter().chain(&spool_recovery.torn).chain(&dead_recovery.torn).map(|torn| note(torn.to_string()));
     let broken = spool_recovery.broken.iter().chain(&dead_recovery.broken).map(|error| note(error.to_string()));
     effects.record(torn.chain(broken).collect()).await;
-    let Recovered { announced, runs, checkpoints } = recovered;
-    Ok(Store { effects: Arc::new(effects), spool, dead, runs: runs.into_values().collect(), announced, checkpoints })
+    let Recovered { announced, runs, begun, checkpoints } = recovered;
+    Ok(Store { effects: Arc::new(effects), spool, dead, runs: runs.into_values().collect(), begun, announced, checkpoints })
 }
 
 /// The detection state of the newest checkpoint that can be gone on from; without one an empty state. What was passed over is noted.
@@ -131,12 +133,15 @@ pub(super) struct Recovered {
     pub(super) announced: Announced,
     /// Runs that have not ended, by id.
     pub(super) runs: BTreeMap<Arc<str>, Run>,
+    /// Which runs began when.
+    pub(super) begun: Begun,
     /// Newest checkpoints, the newest last.
     pub(super) checkpoints: VecDeque<CheckpointRef>,
 }
 
 impl Recovered {
     pub(super) fn apply(&mut self, decided: &Decided) {
+        self.begun.apply(decided);
         match decided {
             Decided::Anchor { .. } => *self = Recovered::default(),
             Decided::Finding { finding } => _ = self.announced.later.insert(finding.id.clone()),

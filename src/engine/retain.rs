@@ -149,7 +149,10 @@ impl Alive {
             Decided::Finding { finding } => self.finding(&finding.id),
             Decided::Triaged { finding, .. } => self.finding(finding),
             Decided::Run { run, finding, .. } => {
-                let needed = self.finding(finding) || self.recovered.runs.contains_key(run) || self.budgeted.contains(run);
+                let needed = self.finding(finding)
+                    || self.recovered.runs.contains_key(run)
+                    || self.budgeted.contains(run)
+                    || self.recovered.begun.needs(decided, self.now);
                 if needed {
                     self.runs.insert(run.clone());
                 }
@@ -307,7 +310,16 @@ mod tests {
         let answered = |state| Decided::DeliveryOutcome { delivery: delivery.clone(), state, detail: String::new(), at, receipt: None, next: Some(at) };
         let life = vec![
             finding(n),
-            Decided::Run { run: run.clone(), playbook: "block".into(), revision: "r".into(), finding: finding_id.clone(), at, by_hand: None },
+            Decided::Run {
+                run: run.clone(),
+                playbook: "block".into(),
+                revision: "r".into(),
+                finding: finding_id.clone(),
+                about: None,
+                after: Vec::new(),
+                at,
+                by_hand: None,
+            },
             alerted(AlertChange::Opened, alert(n, 1, at)),
             told(&delivery, &alert(n, 1, at), AlertState::Firing),
             Decided::Triaged { finding: finding_id, reason: String::new() },

@@ -18,8 +18,8 @@ use crate::config::Content;
 use crate::diag::SourceFile;
 use crate::executor::{Reply, Request, Task};
 use crate::journal::Revisions;
-use crate::model::{Decided, Finding, Outcome, OutcomeState, RunState, Step, Time, Verdict};
-use crate::playbook::{NextMove, Playbook, Playbooks, Progress, Run, StepState, signatures};
+use crate::model::{Decided, Finding, LeaseChange, Outcome, OutcomeState, RunState, Step, Time, Verdict};
+use crate::playbook::{NextMove, OnFailure, Own, Playbook, Playbooks, Progress, Run, StepState, signatures};
 
 /// Runs that are under way at once; further ones wait in their order.
 pub(super) const MAX_RUNNING: usize = 64;
@@ -31,6 +31,13 @@ const FIRST_PAUSE: Duration = Duration::from_secs(1);
 const MAX_PAUSE: Duration = Duration::from_secs(60);
 /// Tries of a step whose device is out of reach, about a quarter of an hour.
 const MAX_TRIES: u32 = 20;
+
+/// What becomes of a failed run's effects: the records, and a part of a sentence.
+#[derive(Default)]
+struct Undone {
+    records: Vec<Decided>,
+    said: String,
+}
 
 /// What all runs share.
 pub(super) struct Runner {
@@ -91,8 +98,14 @@ pub(super) async fn drive(runner: Arc<Runner>, mut run: Run, wanted: watch::Rece
             (Some(records), _) => records,
             (None, NextMove::Evaluate) => runner.evaluate(&run, &finding).await,
             (None, NextMove::Ask { key }) => runner.ask(&run, &finding, &key).await,
-            (None, NextMove::Attempt { key, .. }) => runner.carry_out(&mut run, &finding, &key, true, &wanted).await,
-            (None, NextMove::Settle { key, .. }) => runner.carry_out(&mut run, &finding, &key, false, &wanted).await,
+            (None, NextMove::Sleep { until, .. }) if clock::now() < until => return run,
+            (None, NextMove::Attempt { key, .. } | NextMove::Settle { key, .. } | NextMove::Sleep { key, .. }) => {
+                match run.step(&key).and_then(|step| Own::of_step(&step.step)) {
+                    Some(own) => runner.own(&run, &finding, &key, &own),
+                    None if runner.carry_out_all(&mut run, &finding, &wanted).await => continue,
+                    None => return run,
+                }
+            }
             (None, NextMove::Answer { key, state }) => {
                 let reason = run.step(&key).map(|step| step.step.reason.clone()).unwrap_or_default();
                 vec![ended(&run, &key, state, &reason)]
@@ -119,6 +132,21 @@ fn stopped(run: &Run, wanted: &watch::Receiver<Option<Order>>) -> Option<Vec<Dec
     }
 }
 
+/// A run of which several steps are under way; never locked while something is waited for.
+type Shared<'a> = Mutex<&'a mut Run>;
+
+/// Takes records in, as far as they are the run's.
+fn fits(run: &mut Run, records: &[Decided]) -> bool {
+    let ours = records.iter().filter(|record| !matches!(record, Decided::Lease { .. } | Decided::Delivery { .. }));
+    for record in ours {
+        if let Err(error) = run.apply(record) {
+            tracing::error!(%error, "a record of a run does not fit what is known; the run stays where it is");
+            return false;
+        }
+    }
+    true
+}
+
 /// The end of a step that the executor did not bring about.
 pub(super) fn ended(run: &Run, key: &Arc<str>, state: OutcomeState, detail: &str) -> Decided {
     outcome(run, key, Outcome::new(state, detail, clock::now()))
@@ -131,17 +159,31 @@ fn outcome(run: &Run, key: &Arc<str>, outcome: Outcome) -> Decided {
 impl Runner {
     /// Takes records in and appends them. `false` when one does not fit what is known: the ledger and the run disagree, and a person must look.
     pub(super) async fn record(&self, run: &mut Run, records: Vec<Decided>) -> bool {
-        for record in &records {
-            if matches!(record, Decided::Lease { .. }) {
-                continue;
-            }
-            if let Err(error) = run.apply(record) {
-                tracing::error!(%error, "a record of a run does not fit what is known; the run stays where it is");
-                return false;
-            }
+        if !fits(run, &records) {
+            return false;
         }
         self.effects.record(records).await;
         true
+    }
+
+    /// The same while several steps of the run are under way.
+    async fn record_shared(&self, run: &Shared<'_>, records: Vec<Decided>) -> bool {
+        if !fits(&mut lock(run), &records) {
+            return false;
+        }
+        self.effects.record(records).await;
+        true
+    }
+
+    /// All steps that the script asked for at once are carried out side by side; each records for itself.
+    async fn carry_out_all(&self, run: &mut Run, finding: &Finding, wanted: &watch::Receiver<Option<Order>>) -> bool {
+        let steps: Vec<(Arc<str>, bool)> = run.carried_out().map(|(key, unaccounted)| (key.clone(), unaccounted)).collect();
+        let shared = Mutex::new(run);
+        let each = steps.iter().map(async |(key, unaccounted)| {
+            let records = self.carry_out(&shared, finding, key, !unaccounted, wanted).await;
+            self.record_shared(&shared, records).await
+        });
+        futures_util::future::join_all(each).await.into_iter().all(|taken| taken)
     }
 
     /// Asks the script what comes next.
@@ -150,7 +192,13 @@ impl Runner {
             return vec![moved(run, RunState::Failed, format!("revision {} of its script is neither loaded nor kept", run.revision()))];
         };
         if clock::now() > run.counts_from().plus(playbook.timeout) {
-            return vec![moved(run, RunState::Failed, format!("its time is over: {} (timeout in {}.rhai)", playbook.timeout, playbook.name))];
+            return self.fail(run, &playbook, format!("its time is over: {} (timeout in {}.rhai)", playbook.timeout, playbook.name));
+        }
+        if playbook.on_failure != OnFailure::Continue
+            && let Some(failed) = run.failure()
+        {
+            let why = failed.outcome.as_ref().map_or("", |outcome| &outcome.detail);
+            return self.fail(run, &playbook, format!("{}: {why}", failed.step.sentence()));
         }
         let devices = self.content.borrow().inventory.devices.clone();
         let evaluation = match self.worker.evaluate(request(&playbook, finding, &devices, run.history(), false)).await {
@@ -165,10 +213,36 @@ impl Runner {
             Progress::Done => vec![moved(run, RunState::Done, done_reason(&evaluation.log))],
             Progress::Failed { message, place } => {
                 let place = place.map(|place| format!("{}:{}:{}: ", playbook.file, place.line, place.column)).unwrap_or_default();
-                vec![moved(run, RunState::Failed, format!("{place}{message}"))]
+                self.fail(run, &playbook, format!("{place}{message}"))
             }
             Progress::Diverged { detail, .. } => vec![moved(run, RunState::Diverged, detail)],
         }
+    }
+
+    /// The run fails; what it has done is undone when its playbook says so.
+    fn fail(&self, run: &Run, playbook: &Playbook, why: String) -> Vec<Decided> {
+        let Undone { mut records, said } = if playbook.on_failure == OnFailure::Undo { self.undone(run, &why) } else { Undone::default() };
+        records.push(moved(run, RunState::Failed, format!("{why}{said}")));
+        records
+    }
+
+    /// Effects with a lifetime that no other run asked for as well end now, the last first, and are tried until they have.
+    fn undone(&self, run: &Run, why: &str) -> Undone {
+        let (now, mut undone) = (clock::now(), Undone::default());
+        let (leases, mut stays) = (lock(&self.effects.leases), Vec::new());
+        for step in run.done() {
+            match leases.get(&leases.id(&step.device, &step.action, &step.params)) {
+                Some(lease) if lease.owners.iter().all(|(owner, _)| owner == run.id()) => {
+                    undone.records.push(lease.changed(LeaseChange::Revoked, now, now, &format!("undone, because run {} failed: {why}", run.id())));
+                }
+                _ => stays.push(step.sentence()),
+            }
+        }
+        undone.said = format!("; {} of its effects are undone", undone.records.len());
+        if !stays.is_empty() {
+            undone.said += &format!(", {} stay: {}", stays.len(), stays.join(", "));
+        }
+        undone
     }
 
     async fn not_evaluated(&self, run: &Run, error: WorkerError) -> Vec<Decided> {
@@ -231,9 +305,12 @@ impl Runner {
 
     /// Carries a step out, or finds out first what became of the last attempt. Each attempt is on disk before the executor hears of
     /// it (O7). Empty when opmas ends meanwhile: then it is settled at the next start.
-    async fn carry_out(&self, run: &mut Run, finding: &Finding, key: &Arc<str>, mut settled: bool, wanted: &watch::Receiver<Option<Order>>) -> Vec<Decided> {
-        let Some(task) = self.task(run, key) else { return Vec::new() };
-        let over = self.pinned(run).map(|playbook| run.counts_from().plus(playbook.timeout));
+    async fn carry_out(&self, run: &Shared<'_>, finding: &Finding, key: &Arc<str>, mut settled: bool, wanted: &watch::Receiver<Option<Order>>) -> Vec<Decided> {
+        let Some(task) = self.task(&lock(run), key) else { return Vec::new() };
+        let over = {
+            let run = lock(run);
+            self.pinned(&run).map(|playbook| run.counts_from().plus(playbook.timeout))
+        };
         for tries in 1..=MAX_TRIES {
             if self.stop.is_cancelled() {
                 return Vec::new();
@@ -245,18 +322,23 @@ impl Runner {
                 match wanted.borrow().as_ref() {
                     Some(order) if tries > 1 && order.wish == Wish::Pause => return Vec::new(),
                     Some(order) if tries > 1 => {
-                        return vec![ended(run, key, OutcomeState::Failed, &format!("{}; nothing was changed", order.said("given up")))];
+                        return vec![ended(&lock(run), key, OutcomeState::Failed, &format!("{}; nothing was changed", order.said("given up")))];
                     }
                     _ => {}
                 }
-                if let Err(why) = self.still(run, finding, key) {
-                    return vec![ended(run, key, OutcomeState::Refused, &why)];
+                let still = self.still(&lock(run), finding, key);
+                if let Err(why) = still {
+                    return vec![ended(&lock(run), key, OutcomeState::Refused, &why)];
                 }
-                if self.end(run, &task).is_some_and(|end| end <= clock::now()) {
-                    return vec![ended(run, key, OutcomeState::Refused, "its time was over before it could be carried out")];
+                if self.end(&lock(run), &task).is_some_and(|end| end <= clock::now()) {
+                    return vec![ended(&lock(run), key, OutcomeState::Refused, "its time was over before it could be carried out")];
                 }
-                let attempt = run.step(key).map_or(0, |step| step.attempts) + 1;
-                if !self.record(run, vec![Decided::Attempt { run: run.id().clone(), key: key.clone(), attempt, at: clock::now() }]).await {
+                let attempt = {
+                    let run = lock(run);
+                    let attempt = run.step(key).map_or(0, |step| step.attempts) + 1;
+                    Decided::Attempt { run: run.id().clone(), key: key.clone(), attempt, at: clock::now() }
+                };
+                if !self.record_shared(run, vec![attempt]).await {
                     return Vec::new();
                 }
                 self.hands.perform(Request::Apply(task.clone())).await
@@ -276,30 +358,30 @@ impl Runner {
         }
         self.status.clear(&waiting_for(&task));
         if settled {
-            return vec![ended(run, key, OutcomeState::Failed, "the device stayed out of reach; nothing was changed")];
+            return vec![ended(&lock(run), key, OutcomeState::Failed, "the device stayed out of reach; nothing was changed")];
         }
-        vec![ended(run, key, OutcomeState::Unknown, "the device could not be asked what became of it")]
+        vec![ended(&lock(run), key, OutcomeState::Unknown, "the device could not be asked what became of it")]
     }
 
     /// The outcome with its evidence, the lease when the effect has a lifetime, and the end of the one whose effect it took away.
-    async fn outcome(&self, run: &Run, key: &Arc<str>, task: &Task, reply: Reply, read_back: bool) -> Vec<Decided> {
+    async fn outcome(&self, run: &Shared<'_>, key: &Arc<str>, task: &Task, reply: Reply, read_back: bool) -> Vec<Decided> {
         self.status.clear(&waiting_for(task));
         let mut end = reply.outcome;
         if read_back {
             // What was found there was made by an attempt before; its time has run since.
-            end.until = self.end(run, task);
+            end.until = self.end(&lock(run), task);
         }
         if let Some(read) = reply.evidence {
             self.keep(read, &mut end).await;
         }
-        let mut leases = lock(&self.effects.leases);
+        let (run, mut leases) = (lock(run), lock(&self.effects.leases));
         let step = run.step(key).map(|step| &step.step);
         let lease = step.and_then(|step| leases.granted(step, &end).or_else(|| leases.ended_by(step, &end)));
         if lease.is_none() && end.evidence.is_none() {
             // What was done there may have taken effects away.
             leases.look_at(&task.device, clock::now());
         }
-        [outcome(run, key, end)].into_iter().chain(lease).collect()
+        [outcome(&run, key, end)].into_iter().chain(lease).collect()
     }
 
     /// Keeps what was read beside the ledger, which has its hash.
@@ -353,8 +435,8 @@ impl Runner {
 fn question(run: &Run, plan: &[Step], until: Time) -> String {
     let steps = match plan {
         [] => "its next step".to_owned(),
-        [one] => super::open::asked(one),
-        [first, rest @ ..] => format!("{} and {} more", super::open::asked(first), rest.len()),
+        [one] => one.sentence(),
+        [first, rest @ ..] => format!("{} and {} more", first.sentence(), rest.len()),
     };
     let why = plan.iter().find(|step| step.decision == Verdict::Approve).map_or("", |step| &step.reason);
     format!("to carry out {steps}: opmas approve {id}, or opmas deny {id}, until {}; {why}", until.brief(), id = run.id())

@@ -30,7 +30,7 @@ use crate::config::{Content, Setup};
 use crate::executor::{self, Launch};
 use crate::journal::{Checkpoints, DataDir, OpenError, ReadError, Revisions, SpoolHandle, SpoolReader};
 use crate::model::{Decided, Entry, NodeId, Posture};
-use crate::playbook::Run;
+use crate::playbook::{Begun, Run};
 use crate::source::{self, Batch, BindError, Bound, Context};
 
 /// Findings and checkpoints between the detection thread and the decider.
@@ -94,7 +94,7 @@ pub async fn start(setup: Setup, status: Status) -> Result<Engine, StartError> {
     let dead = Dead::new(store.dead, status.clone(), acting.effects.ending());
     acting.tasks.push(tokio::spawn(dead.clone().watch(acting.stop.clone())));
     acting.tasks.push(tokio::spawn(posture::run(acting.effects.clone(), tell, status.clone(), acting.stop.clone())));
-    let decider = tokio::spawn(acting.decider(checkpoints, dead).run(detected));
+    let decider = tokio::spawn(acting.decider(checkpoints, dead, store.begun).run(detected));
     let caught_up = catch_up(detection, recorded, entries, spool.moved()).await?;
     acting.effects.record(caught_up.damage.iter().map(|error| note(format!("passed over while catching up: {error}"))).collect()).await;
     let settings = setup.settings.clone();
@@ -233,9 +233,9 @@ impl Acting {
         ]
     }
 
-    fn decider(&self, checkpoints: Checkpoints, dead: Dead) -> Decider {
+    fn decider(&self, checkpoints: Checkpoints, dead: Dead, since: Begun) -> Decider {
         let (content, spool, runs) = (self.content.subscribe(), self.spool.clone(), self.begun.clone());
-        Decider { effects: self.effects.clone(), content, checkpoints, dead, spool, runs, dropped: (None, 0) }
+        Decider { effects: self.effects.clone(), content, checkpoints, dead, spool, runs, begun: since, dropped: (None, 0) }
     }
 
     /// Lets the sources in.

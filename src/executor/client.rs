@@ -120,7 +120,7 @@ impl Client {
         let started = Instant::now();
         let action = request.action().to_owned();
         let reply = self.exchange(request).await;
-        let state = state_word(reply.outcome.state);
+        let state = reply.outcome.state.word();
         metrics::counter!("opmas_executor_requests_total", "action" => action.clone(), "state" => state).increment(1);
         metrics::histogram!("opmas_executor_request_seconds", "action" => action).record(started.elapsed().as_secs_f64());
         reply
@@ -141,18 +141,6 @@ impl Client {
         // Without another clone the task ends by itself, once the process has been waited for.
         let _ = tokio::time::timeout(END, async { while status.changed().await.is_ok() {} }).await;
         task.0.abort();
-    }
-}
-
-fn state_word(state: OutcomeState) -> &'static str {
-    match state {
-        OutcomeState::Enforced => "enforced",
-        OutcomeState::Partial => "partial",
-        OutcomeState::Undone => "undone",
-        OutcomeState::Refused => "refused",
-        OutcomeState::Failed => "failed",
-        OutcomeState::Unknown => "unknown",
-        OutcomeState::Planned => "planned",
     }
 }
 

@@ -119,7 +119,7 @@ fn add_finding(draft: &mut Draft<'_>, seq: u64, finding: &Finding) -> Done {
 }
 
 fn add_run(draft: &mut Draft<'_>, seq: u64, decided: &Decided) -> Done {
-    let Decided::Run { run, playbook, revision, finding, at, by_hand } = decided else { return Ok(()) };
+    let Decided::Run { run, playbook, revision, finding, at, by_hand, .. } = decided else { return Ok(()) };
     let row = RunRow {
         seq,
         run: run.clone(),

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use super::{AlertChange, Finding, FindingId, OfAlert, OpenAlert, Outcome, Step, Time};
+use super::{AlertChange, Finding, FindingId, OfAlert, OpenAlert, Outcome, Recorded, Step, Time};
 
 /// Where a run stands. Which moves are legal is `playbook`'s transition table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -28,6 +28,20 @@ pub enum RunState {
 }
 
 impl RunState {
+    /// As the ledger writes it.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            RunState::Running => "running",
+            RunState::Done => "done",
+            RunState::Failed => "failed",
+            RunState::Diverged => "diverged",
+            RunState::Waiting => "waiting",
+            RunState::Paused => "paused",
+            RunState::Cancelled => "cancelled",
+        }
+    }
+
     /// Whether it stays so.
     #[must_use]
     pub fn is_end(self) -> bool {
@@ -160,6 +174,12 @@ pub enum Decided {
         revision: Arc<str>,
         /// The finding that it is about.
         finding: FindingId,
+        /// The entity that it is about, when its playbook counts runs by one.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        about: Option<Arc<str>>,
+        /// Steps of an earlier run that it goes on from.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        after: Vec<Recorded>,
         /// When.
         at: Time,
         /// Who began it by hand, and the finding once more, which may be over; nothing when the finding began it.

@@ -23,5 +23,5 @@ pub use finding::{Entity, EntityKind, Evidence, Finding, FindingKind, RuleRef, W
 pub use id::{FindingId, NodeId, RecordId, hex};
 pub use record::{Entry, EntryBody, Payload, Record, Revision, RevisionKind, Tick, Trust};
 pub use severity::Severity;
-pub use step::{Command, Outcome, OutcomeState, Step, Verdict};
+pub use step::{Command, Outcome, OutcomeState, Recorded, Step, Verdict};
 pub use time::{ParseSpanError, Span, Time};

@@ -57,6 +57,15 @@ pub struct Step {
     pub reason: String,
 }
 
+impl Step {
+    /// What is asked for, for people: `block_ip duration=1h ip=203.0.113.9 on ap1`.
+    #[must_use]
+    pub fn sentence(&self) -> String {
+        let param = |(name, value): (&String, &Value)| format!(" {name}={}", value.as_str().map_or_else(|| value.to_string(), str::to_owned));
+        format!("{}{} on {}", self.action, self.params.iter().map(param).collect::<String>(), self.device)
+    }
+}
+
 /// How a step ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -75,6 +84,25 @@ pub enum OutcomeState {
     Unknown,
     /// Not carried out because only a plan was allowed.
     Planned,
+    /// Done by opmas itself, where there is nothing to read back.
+    Done,
+}
+
+impl OutcomeState {
+    /// As the ledger writes it.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            OutcomeState::Enforced => "enforced",
+            OutcomeState::Partial => "partial",
+            OutcomeState::Undone => "undone",
+            OutcomeState::Refused => "refused",
+            OutcomeState::Failed => "failed",
+            OutcomeState::Unknown => "unknown",
+            OutcomeState::Planned => "planned",
+            OutcomeState::Done => "done",
+        }
+    }
 }
 
 /// What came of a step. Texts are bounded.
@@ -102,4 +130,17 @@ impl Outcome {
     pub fn new(state: OutcomeState, detail: impl Into<String>, at: Time) -> Outcome {
         Outcome { state, detail: detail.into(), at, took_ms: 0, until: None, evidence: None }
     }
+}
+
+/// A step that has ended, as the script's next evaluation is answered from it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Recorded {
+    /// The step's key.
+    pub key: Arc<str>,
+    /// The device's inventory name.
+    pub device: Arc<str>,
+    /// The action.
+    pub action: Arc<str>,
+    /// What came of it.
+    pub outcome: Outcome,
 }

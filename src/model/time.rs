@@ -88,6 +88,12 @@ impl<'de> Deserialize<'de> for Time {
 pub struct Span(pub i64);
 
 impl Span {
+    /// `self + more`, saturating.
+    #[must_use]
+    pub fn plus(self, more: Span) -> Span {
+        Span(self.0.saturating_add(more.0))
+    }
+
     /// No time at all.
     pub const ZERO: Span = Span(0);
 

@@ -7,10 +7,10 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::session::{End, Session};
-use super::{host, script};
-use crate::action::{Action, Assumed, Catalogue};
+use super::{host, own, script};
+use crate::action::{Action, Assumed, Catalogue, Grammar};
 use crate::diag::Place;
-use crate::model::{Device, Finding, Outcome, OutcomeState};
+use crate::model::{Device, Finding, OutcomeState, Recorded};
 
 /// One action as scripts see it: a method on devices.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -21,6 +21,9 @@ pub struct ActionSignature {
     pub params: Vec<ParamSignature>,
     /// What a plan takes as its outcome.
     pub assumed: OutcomeState,
+    /// A function: opmas does it itself.
+    #[serde(default)]
+    pub own: bool,
 }
 
 /// One parameter of an action. Its value is checked by the catalogue, when the step is decided.
@@ -30,34 +33,30 @@ pub struct ParamSignature {
     pub name: Arc<str>,
     /// Whether a call without it is an error.
     pub required: bool,
+    /// What it may be, for what can be checked before a script runs.
+    #[serde(skip)]
+    pub grammar: Option<Grammar>,
 }
 
-/// Every action of the catalogue as scripts see it.
+/// Everything that a header may allow, as scripts see it: the actions of the catalogue, and what opmas does itself.
 #[must_use]
 pub fn signatures(catalogue: &Catalogue) -> Vec<ActionSignature> {
     let signature = |action: &Action| ActionSignature {
         name: action.name.clone(),
-        params: action.params.iter().map(|p| ParamSignature { name: p.name.as_str().into(), required: p.default.is_none() }).collect(),
+        params: action
+            .params
+            .iter()
+            .map(|p| ParamSignature { name: p.name.as_str().into(), required: p.default.is_none(), grammar: Some(p.grammar.clone()) })
+            .collect(),
         assumed: match action.assumed {
             Assumed::Enforced => OutcomeState::Enforced,
             Assumed::Partial => OutcomeState::Partial,
             Assumed::Failed => OutcomeState::Failed,
         },
+        own: false,
     };
-    catalogue.iter().map(signature).collect()
-}
-
-/// A step that has ended, as the script's next evaluation is answered from it.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Recorded {
-    /// The step's key.
-    pub key: Arc<str>,
-    /// The device's inventory name.
-    pub device: Arc<str>,
-    /// The action.
-    pub action: Arc<str>,
-    /// What came of it.
-    pub outcome: Outcome,
+    let own = own::granted().into_iter().filter(|own| catalogue.get(&own.name).is_none());
+    catalogue.iter().map(signature).chain(own).collect()
 }
 
 /// What an evaluation starts from.

@@ -5,9 +5,11 @@ use std::sync::Arc;
 use serde::{Deserialize, Deserializer, de};
 use toml::Spanned;
 
+use super::hours::Hours;
+use super::start::MAX_DEBOUNCE;
 use crate::action::{Budget, MAX_PER_HOUR, Mode};
 use crate::diag::{Diagnostic, Place, SourceFile, from_toml};
-use crate::model::{Finding, Severity, Span};
+use crate::model::{Finding, Posture, Severity, Span};
 
 const OPEN: &str = "/*---";
 const CLOSE: &str = "---*/";
@@ -19,6 +21,8 @@ const MAX_APPROVE_WITHIN: Span = Span::secs(30 * 24 * 3600);
 const APPROVE_WITHIN: Span = Span::secs(3600);
 /// What `timeout` is when it is not given.
 const TIMEOUT: Span = Span::secs(600);
+/// Runs of one playbook under way at once when `concurrency` does not say.
+const RUNS: u32 = 64;
 
 /// The header as it is written: a closed table.
 #[derive(Debug, Deserialize)]
@@ -34,6 +38,44 @@ pub(super) struct Header {
     pub(super) timeout: Span,
     #[serde(default = "default_approve_within", deserialize_with = "approve_within")]
     pub(super) approve_within: Span,
+    pub(super) per: Option<Arc<str>>,
+    #[serde(default)]
+    pub(super) concurrency: Concurrency,
+    #[serde(default, deserialize_with = "debounce")]
+    pub(super) debounce: Option<Span>,
+    #[serde(default)]
+    pub(super) on_failure: OnFailure,
+}
+
+/// How many runs of a playbook are under way at once; further ones wait in their order. Those that wait for a person do not count.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Concurrency {
+    /// In all.
+    #[serde(deserialize_with = "one_or_more")]
+    pub runs: u32,
+    /// For one entity, with `per`.
+    #[serde(deserialize_with = "one_or_more")]
+    pub per_entity: u32,
+}
+
+impl Default for Concurrency {
+    fn default() -> Self {
+        Concurrency { runs: RUNS, per_entity: 1 }
+    }
+}
+
+/// What becomes of a run in which a step failed or was refused.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OnFailure {
+    /// The script decides: it sees the outcome.
+    #[default]
+    Continue,
+    /// The run fails.
+    Stop,
+    /// The run fails, and what it has done is undone, the last first; also when it fails for another reason.
+    Undo,
 }
 
 /// Which findings a playbook runs for: all that is given must hold.
@@ -45,6 +87,12 @@ pub struct Trigger {
     severity: Option<Severities>,
     /// Any of these is one of the finding's tags.
     tag: Words,
+    /// The finding has an entity of one of these roles.
+    entity: Words,
+    /// Any of these is the system's posture.
+    posture: Option<Postures>,
+    /// The finding's time is within one of these, in UTC.
+    time: Option<Hours>,
 }
 
 impl Trigger {
@@ -56,6 +104,14 @@ impl Trigger {
         (self.rule.0.is_empty() || self.rule.0.iter().any(rule))
             && self.severity.is_none_or(|severities| severities.holds(finding.severity))
             && (self.tag.0.is_empty() || self.tag.0.iter().any(tag))
+            && (self.entity.0.is_empty() || self.entity.0.iter().any(|role| finding.entities.contains_key(&**role)))
+            && self.time.as_ref().is_none_or(|hours| hours.hold(finding.time))
+    }
+
+    /// Whether it starts the playbook under this posture.
+    #[must_use]
+    pub fn holds_in(&self, posture: Posture) -> bool {
+        self.posture.as_ref().is_none_or(|Postures(any)| any.contains(&posture))
     }
 
     /// The rules that it names.
@@ -64,13 +120,29 @@ impl Trigger {
     }
 
     fn is_empty(&self) -> bool {
-        self.rule.0.is_empty() && self.severity.is_none() && self.tag.0.is_empty()
+        self.rule.0.is_empty() && self.severity.is_none() && self.tag.0.is_empty() && self.entity.0.is_empty()
+    }
+}
+
+/// One posture or a list of them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Postures(Vec<Posture>);
+
+impl<'de> Deserialize<'de> for Postures {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let Words(words) = Words::deserialize(deserializer)?;
+        let posture = |word: &Arc<str>| {
+            let all = [Posture::Observe, Posture::Guarded, Posture::Armed];
+            let found = all.into_iter().find(|posture| posture.word() == &**word);
+            found.ok_or_else(|| de::Error::custom(format!("`{word}` is no posture: write observe, guarded or armed")))
+        };
+        words.iter().map(posture).collect::<Result<_, _>>().map(Postures)
     }
 }
 
 /// One word or a list of them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-struct Words(Vec<Arc<str>>);
+pub(super) struct Words(pub(super) Vec<Arc<str>>);
 
 impl<'de> Deserialize<'de> for Words {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
@@ -155,6 +227,17 @@ fn bounded<'de, D: Deserializer<'de>>(deserializer: D, what: &str, most: Span) -
     if span > Span::ZERO && span <= most { Ok(span) } else { Err(de::Error::custom(format!("{what} is between 1ms and {most}"))) }
 }
 
+fn debounce<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Span>, D::Error> {
+    bounded(deserializer, "a debounce", MAX_DEBOUNCE).map(Some)
+}
+
+fn one_or_more<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u32, D::Error> {
+    match u32::deserialize(deserializer)? {
+        0 => Err(de::Error::custom("with 0 no run would ever begin")),
+        n => Ok(n),
+    }
+}
+
 fn budget<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Budget, D::Error> {
     let budget = Budget::deserialize(deserializer)?;
     if budget.per_hour <= MAX_PER_HOUR { Ok(budget) } else { Err(de::Error::custom(format!("`per_hour` is at most {MAX_PER_HOUR}"))) }
@@ -170,7 +253,7 @@ pub(super) fn header(file: &SourceFile) -> Result<Header, Diagnostic> {
     if header.on.get_ref().is_empty() {
         let place = Place::of_offset(&toml, header.on.span().start);
         return Err(Diagnostic::new(&*file.name, place, "`on` names nothing, so that the playbook would run for every finding")
-            .help("name a `rule`, a `severity` or a `tag`"));
+            .help("name a `rule`, a `severity`, a `tag` or an `entity`"));
     }
     Ok(header)
 }

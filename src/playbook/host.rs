@@ -10,6 +10,7 @@ use serde_json::{Map, Value};
 use super::evaluate::{ActionSignature, Evaluate};
 use super::session::{Answer, Shared, Stop};
 use super::value::{from_json, to_json};
+use super::{own, parallel};
 use crate::diag::nearest;
 use crate::model::{Device, Finding, OutcomeState};
 
@@ -21,7 +22,7 @@ struct FindingHandle(Rc<Finding>, Option<DeviceHandle>);
 #[derive(Clone)]
 struct DeviceHandle(Rc<Device>);
 
-type Raised<T> = Result<T, Box<EvalAltResult>>;
+pub(super) type Raised<T> = Result<T, Box<EvalAltResult>>;
 
 /// The constants of every script.
 pub(super) fn globals(scope: &mut Scope<'_>, request: &Evaluate) {
@@ -66,8 +67,10 @@ impl Host<'_> {
 /// Everything that a script may call.
 pub(super) fn register(engine: &mut Engine, request: &Evaluate, session: &Shared) {
     host(engine, &request.devices);
-    for action in &request.actions {
-        self::action(engine, &Rc::new(action.clone()), session);
+    parallel::register(engine, session);
+    for action in own::free().iter().chain(&request.actions) {
+        let add = if action.own { function } else { self::action };
+        add(engine, &Rc::new(action.clone()), session);
     }
 }
 
@@ -77,6 +80,14 @@ pub fn functions() -> Vec<Function> {
     let mut functions = host(&mut Engine::new_raw(), &[]);
     let more = [
         ("DEVICE.ACTION(…)", "asks for an action, with its parameters in order or as one map: #{ ip: source, duration: \"30m\" }; #{ state, detail, ok }"),
+        ("wait(time)", "the run goes on after this time, such as \"5m\"; at most 7d"),
+        ("approve(text)", "a person says whether the run goes on; without a yes it ends"),
+        ("notify(channel, text)", "a message about the finding; `actions` of the header must name `notify`; #{ state, detail, ok }"),
+        ("parallel(list, limit, |item| …)", "calls the function for each element, so many at a time (10); the results, a list"),
+        (
+            "parallel(list, #{ limit, canary }, |item| …)",
+            "the first `canary` elements one after the other; when one gives false or an outcome that is not ok, no other is begun",
+        ),
         ("print(text)", "a line into the run's record"),
     ];
     functions.extend(more.map(|(call, text)| Function { call: call.to_owned(), text }));
@@ -94,6 +105,7 @@ fn host(engine: &mut Engine, devices: &[Device]) -> Vec<Function> {
     finding(&mut host);
     host.device("name", "its name in devices.toml", |d| d.name.to_string());
     host.device("host", "its address or host name", |d| d.host.clone());
+    host.device("platform", "its family of commands, such as \"openwrt-fw4\"", platform);
     host.device("site", "where it stands; () when devices.toml does not say", |d| text_or_unit(d.site.as_ref()));
     host.device("tags", "its words in devices.toml, a list", |d| words(&d.tags));
     inventory(&mut host, devices);
@@ -127,7 +139,7 @@ fn inventory(host: &mut Host<'_>, devices: &[Device]) {
     host.told("device(name)", "the device of this name; () when there is none")
         .register_fn("device", move |name: &str| named.iter().find(|device| &*device.0.name == name).cloned().map_or(Dynamic::UNIT, Dynamic::from));
     host.told("devices()", "all devices, a list").register_fn("devices", move || -> Array { every.iter().cloned().map(Dynamic::from).collect() });
-    host.told("devices(#{ name, site, tag })", "the devices for which all that is given holds, a list")
+    host.told("devices(#{ name, host, platform, site, tag })", "the devices for which all that is given holds, a list")
         .register_fn("devices", move |filter: RhaiMap| -> Raised<Array> { chosen(&all, &filter) });
 }
 
@@ -137,10 +149,12 @@ fn chosen(devices: &[DeviceHandle], filter: &RhaiMap) -> Raised<Array> {
     for (key, wanted) in filter {
         let Ok(wanted) = wanted.clone().into_string() else { return Err(format!("`{key}` of `devices` is no text").into()) };
         match key.as_str() {
+            "host" => left.retain(|device| device.0.host == wanted),
+            "platform" => left.retain(|device| platform(&device.0) == wanted),
             "name" => left.retain(|device| *device.0.name == *wanted),
             "site" => left.retain(|device| device.0.site.as_deref() == Some(&wanted)),
             "tag" => left.retain(|device| device.0.tags.iter().any(|tag| **tag == *wanted)),
-            _ => return Err(unknown("devices", key, ["name", "site", "tag"]).into()),
+            _ => return Err(unknown("devices", key, ["name", "host", "platform", "site", "tag"]).into()),
         }
     }
     Ok(left.into_iter().cloned().map(Dynamic::from).collect())
@@ -158,6 +172,17 @@ fn action(engine: &mut Engine, action: &Rc<ActionSignature>, session: &Shared) {
     }
 }
 
+/// What opmas does itself, as a function.
+fn function(engine: &mut Engine, action: &Rc<ActionSignature>, session: &Shared) {
+    for count in 0..=action.params.len().max(1) {
+        let (called, shared) = (action.clone(), session.clone());
+        engine.register_raw_fn(&*action.name, vec![TypeId::of::<Dynamic>(); count], move |context, args| {
+            let given: Vec<&Dynamic> = args.iter().map(|arg| &**arg).collect();
+            ask(&context, &called, &shared, &own::OPMAS.into(), &given)
+        });
+    }
+}
+
 fn no_device(action: &str) -> String {
     format!("`{action}` is called on (), which is no device: the finding or the inventory names none")
 }
@@ -167,8 +192,12 @@ fn call(context: &NativeCallContext<'_>, action: &ActionSignature, session: &Sha
     let device = args.next().and_then(|device| device.read_lock::<DeviceHandle>().map(|device| device.0.name.clone()));
     let device: Arc<str> = device.ok_or_else(|| no_device(&action.name))?;
     let given: Vec<&Dynamic> = args.map(|arg| &**arg).collect();
-    let params = params(action, &given)?;
-    match session.borrow_mut().step(&device, action, params) {
+    ask(context, action, session, &device, &given)
+}
+
+fn ask(context: &NativeCallContext<'_>, action: &ActionSignature, session: &Shared, device: &Arc<str>, given: &[&Dynamic]) -> Raised<Dynamic> {
+    let params = params(action, given)?;
+    match session.borrow_mut().step(device, action, params) {
         Ok(answer) => Ok(outcome(answer)),
         Err(Stop) => Err(EvalAltResult::ErrorTerminated(Dynamic::UNIT, context.call_position()).into()),
     }
@@ -200,7 +229,7 @@ fn params(action: &ActionSignature, given: &[&Dynamic]) -> Result<Map<String, Va
     Ok(params)
 }
 
-fn unknown<'a>(function: &str, key: &str, known: impl IntoIterator<Item = &'a str>) -> String {
+pub(super) fn unknown<'a>(function: &str, key: &str, known: impl IntoIterator<Item = &'a str>) -> String {
     let known: Vec<&str> = known.into_iter().collect();
     let help = nearest(key, known.iter().copied()).map_or_else(|| format!("known: {}", known.join(", ")), |word| format!("did you mean `{word}`?"));
     format!("`{function}` knows no `{key}`; {help}")
@@ -212,9 +241,13 @@ fn outcome(answer: Answer) -> Dynamic {
         Ok(state) => from_json(&state),
         Err(_) => Dynamic::UNIT,
     };
-    let ok = matches!(answer.state, OutcomeState::Enforced | OutcomeState::Undone);
+    let ok = matches!(answer.state, OutcomeState::Enforced | OutcomeState::Undone | OutcomeState::Done);
     let entries = [("state", state), ("detail", answer.detail.into()), ("ok", ok.into())];
     Dynamic::from_map(entries.into_iter().map(|(key, value)| (key.into(), value)).collect())
+}
+
+fn platform(device: &Device) -> String {
+    serde_json::to_value(device.platform).ok().and_then(|word| word.as_str().map(str::to_owned)).unwrap_or_default()
 }
 
 fn text_or_unit(text: Option<&Arc<str>>) -> Dynamic {

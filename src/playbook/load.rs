@@ -2,12 +2,12 @@
 
 use std::sync::Arc;
 
-use rhai::{AST, ASTNode, Expr, FnCallExpr, Position, Scope, Stmt};
+use rhai::{AST, Scope};
 use sha2::{Digest, Sha256};
 
 use super::evaluate::ActionSignature;
-use super::header::{self, Header, Trigger};
-use super::script;
+use super::header::{self, Concurrency, Header, OnFailure, Trigger};
+use super::{calls, script};
 use crate::action::{Budget, Mode, unknown_action};
 use crate::diag::{Diagnostic, Place, SourceFile};
 use crate::model::{Finding, Span, hex};
@@ -40,6 +40,14 @@ pub struct Playbook {
     pub timeout: Span,
     /// How long it waits for an approval; then it is a no.
     pub approve_within: Span,
+    /// The role of the entity for which debounce and concurrency count; without it they count for the playbook.
+    pub per: Option<Arc<str>>,
+    /// How many of its runs are under way at once.
+    pub concurrency: Concurrency,
+    /// How long after a finding began a run a further one begins none.
+    pub debounce: Option<Span>,
+    /// What becomes of a run in which a step failed.
+    pub on_failure: OnFailure,
     /// The whole text of the file.
     pub script: Arc<str>,
     /// SHA-256 of the text, hexadecimal.
@@ -113,7 +121,7 @@ fn playbook(file: &SourceFile, known: &[ActionSignature]) -> Result<Playbook, Ve
     let header = header::header(file).map_err(one)?;
     let actions = actions(file, &header, known)?;
     let ast = compile(file).map_err(one)?;
-    let wrong = disallowed(file, &ast, &actions, known);
+    let wrong = calls::wrong(file, &ast, &actions, known);
     if !wrong.is_empty() {
         return Err(wrong);
     }
@@ -127,6 +135,10 @@ fn playbook(file: &SourceFile, known: &[ActionSignature]) -> Result<Playbook, Ve
         budget: header.budget,
         timeout: header.timeout,
         approve_within: header.approve_within,
+        per: header.per,
+        concurrency: header.concurrency,
+        debounce: header.debounce,
+        on_failure: header.on_failure,
         script: file.text.clone(),
         revision: hex(&Sha256::digest(file.text.as_bytes())).into(),
     })
@@ -167,40 +179,4 @@ fn compile(file: &SourceFile) -> Result<AST, Diagnostic> {
         let (message, place) = script::parse_failure(&error);
         Diagnostic::new(&*file.name, place.unwrap_or_default(), message)
     })
-}
-
-/// Calls of catalogue actions that the header does not allow, or with more arguments than the action has.
-fn disallowed(file: &SourceFile, ast: &AST, allowed: &[ActionSignature], known: &[ActionSignature]) -> Vec<Diagnostic> {
-    let mut wrong = Vec::new();
-    ast.walk(&mut |path: &[ASTNode<'_>]| {
-        if let Some((call, method, at)) = path.last().and_then(called) {
-            wrong.extend(check_call(file, call, method, at, allowed, known));
-        }
-        true
-    });
-    wrong
-}
-
-/// A call, whether its object stands before the dot, and where it stands.
-fn called<'a>(node: &ASTNode<'a>) -> Option<(&'a FnCallExpr, bool, Position)> {
-    match node {
-        ASTNode::Expr(Expr::MethodCall(call, at)) => Some((call, true, *at)),
-        ASTNode::Expr(Expr::FnCall(call, at)) | ASTNode::Stmt(Stmt::FnCall(call, at)) => Some((call, false, *at)),
-        _ => None,
-    }
-}
-
-fn check_call(file: &SourceFile, call: &FnCallExpr, method: bool, at: Position, allowed: &[ActionSignature], known: &[ActionSignature]) -> Option<Diagnostic> {
-    let named = |action: &&ActionSignature| *action.name == *call.name;
-    let action = known.iter().find(named)?;
-    let place = script::place(at).unwrap_or_default();
-    if !allowed.iter().any(|action| named(&action)) {
-        return Some(Diagnostic::new(&*file.name, place, format!("the header does not allow `{}`", action.name)).help("add it to `actions`"));
-    }
-    let given = if method { call.args.len() } else { call.args.len().saturating_sub(1) };
-    if given > action.params.len().max(1) {
-        let names: Vec<&str> = action.params.iter().map(|param| &*param.name).collect();
-        return Some(Diagnostic::new(&*file.name, place, format!("`{}` takes ({}), and is given {given} arguments", action.name, names.join(", "))));
-    }
-    None
 }

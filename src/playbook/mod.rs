@@ -9,20 +9,34 @@
 //!
 //! Everything here is pure but [`worker`], the process that scripts run in.
 
+mod calls;
+mod cases;
 mod evaluate;
 mod header;
 mod host;
+mod hours;
 mod load;
 mod moves;
+mod own;
+mod parallel;
+mod play;
+mod rerun;
 mod run;
 mod script;
 mod session;
+mod start;
 mod value;
 pub mod worker;
 
-pub use evaluate::{ActionSignature, Call, Evaluate, Evaluation, Limits, ParamSignature, Progress, Recorded, evaluate, plan, signatures};
-pub use header::Trigger;
+pub use crate::model::Recorded;
+pub use cases::{CASES, Case, Played, cases};
+pub use evaluate::{ActionSignature, Call, Evaluate, Evaluation, Limits, ParamSignature, Progress, evaluate, plan, signatures};
+pub use header::{Concurrency, OnFailure, Trigger};
 pub use host::{Function, functions};
 pub use load::{Loaded, Playbook, Playbooks};
 pub use moves::{RUN_MOVES, STEP_MOVES, StepMove, StepState};
+pub use own::{OPMAS, Own};
+pub use play::{Devices, Play};
+pub use rerun::before;
 pub use run::{Asked, IllegalMove, NextMove, Run, RunStep};
+pub use start::{Begun, MAX_DEBOUNCE};

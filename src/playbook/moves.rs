@@ -28,7 +28,7 @@ pub enum StepMove {
     End(OutcomeState),
 }
 
-use OutcomeState::{Enforced, Failed, Partial, Planned, Refused, Undone, Unknown};
+use OutcomeState::{Done, Enforced, Failed, Partial, Planned, Refused, Undone, Unknown};
 
 /// All legal moves of a step, with where they lead.
 pub const STEP_MOVES: &[(StepState, StepMove, StepState)] = &[
@@ -39,6 +39,7 @@ pub const STEP_MOVES: &[(StepState, StepMove, StepState)] = &[
     // Carried out.
     (StepState::Intended, StepMove::Attempt, StepState::Attempted),
     (StepState::Attempted, StepMove::Attempt, StepState::Attempted),
+    (StepState::Attempted, StepMove::End(Done), StepState::Ended),
     (StepState::Attempted, StepMove::End(Enforced), StepState::Ended),
     (StepState::Attempted, StepMove::End(Partial), StepState::Ended),
     (StepState::Attempted, StepMove::End(Undone), StepState::Ended),
@@ -48,6 +49,7 @@ pub const STEP_MOVES: &[(StepState, StepMove, StepState)] = &[
     (StepState::Attempted, StepMove::End(Unknown), StepState::Unknown),
     // Settled later: read back by a person or when the device can be reached again, or found absent and repeated.
     (StepState::Unknown, StepMove::Attempt, StepState::Attempted),
+    (StepState::Unknown, StepMove::End(Done), StepState::Ended),
     (StepState::Unknown, StepMove::End(Enforced), StepState::Ended),
     (StepState::Unknown, StepMove::End(Partial), StepState::Ended),
     (StepState::Unknown, StepMove::End(Undone), StepState::Ended),

@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use super::evaluate::Recorded;
 use super::moves::{RUN_MOVES, StepMove, StepState, allows, may_leave, step_after};
-use crate::model::{Covered, Decided, FindingId, Outcome, OutcomeState, RunState, Span, Step, Time, Verdict};
+use super::{OPMAS, Own};
+use crate::model::{Covered, Decided, FindingId, Outcome, OutcomeState, Recorded, RunState, Span, Step, Time, Verdict};
 
 /// A run as the ledger tells it.
 #[derive(Clone, Debug, PartialEq)]
@@ -13,6 +13,7 @@ pub struct Run {
     playbook: Arc<str>,
     revision: Arc<str>,
     finding: FindingId,
+    about: Option<Arc<str>>,
     began: Time,
     state: RunState,
     reason: String,
@@ -22,8 +23,10 @@ pub struct Run {
     covered: Vec<Covered>,
     /// Since when it waits for a person.
     held: Option<Time>,
-    /// How long it waited for persons before.
+    /// How long it waited before: for persons, and because its script said so.
     waited: Span,
+    /// Steps of an earlier run that it goes on from.
+    after: Vec<Recorded>,
     /// In the order of their intents; at most as many as the evaluation's limit of steps.
     steps: Vec<RunStep>,
 }
@@ -44,6 +47,8 @@ pub struct RunStep {
     pub step: Step,
     /// Where it stands.
     pub state: StepState,
+    /// When it was decided.
+    pub intended: Time,
     /// How often it has been attempted.
     pub attempts: u32,
     /// Whether a person has approved exactly it.
@@ -144,6 +149,13 @@ pub enum NextMove {
         /// For the person, one sentence.
         reason: String,
     },
+    /// Nothing until then; then as [`NextMove::Attempt`].
+    Sleep {
+        /// The step.
+        key: Arc<str>,
+        /// When it goes on.
+        until: Time,
+    },
     /// It waits for a person.
     Wait,
     /// It has ended.
@@ -156,12 +168,13 @@ impl Run {
     /// # Errors
     /// The record is not `Run`.
     pub fn begin(decided: &Decided) -> Result<Run, IllegalMove> {
-        let Decided::Run { run, playbook, revision, finding, at, .. } = decided else { return Err(IllegalMove::NotOurs { run: "".into() }) };
+        let Decided::Run { run, playbook, revision, finding, about, after, at, .. } = decided else { return Err(IllegalMove::NotOurs { run: "".into() }) };
         Ok(Run {
             id: run.clone(),
             playbook: playbook.clone(),
             revision: revision.clone(),
             finding: finding.clone(),
+            about: about.clone(),
             began: *at,
             state: RunState::Running,
             reason: String::new(),
@@ -169,6 +182,7 @@ impl Run {
             covered: Vec::new(),
             held: None,
             waited: Span::ZERO,
+            after: after.clone(),
             steps: Vec::new(),
         })
     }
@@ -180,7 +194,7 @@ impl Run {
     pub fn apply(&mut self, decided: &Decided) -> Result<(), IllegalMove> {
         match decided {
             Decided::Run { run, .. } if *run == self.id => Err(IllegalMove::BegunTwice { run: run.clone() }),
-            Decided::Intent { step, .. } if step.run == self.id => self.intend(step),
+            Decided::Intent { step, at } if step.run == self.id => self.intend(step, *at),
             Decided::Attempt { run, key, attempt, .. } if *run == self.id => self.attempt(key, *attempt),
             Decided::Outcome { run, key, outcome } if *run == self.id => self.end(key, outcome),
             Decided::RunMoved { run, state, reason, at } if *run == self.id => self.shift(*state, reason, *at),
@@ -200,14 +214,14 @@ impl Run {
         }
     }
 
-    /// The steps that have ended, for the next evaluation.
+    /// The steps that have ended, for the next evaluation; with those of an earlier run that it goes on from.
     #[must_use]
     pub fn history(&self) -> Vec<Recorded> {
         let recorded = |step: &RunStep| {
             let outcome = step.outcome.clone().filter(|_| step.state == StepState::Ended)?;
             Some(Recorded { key: step.step.key.clone(), device: step.step.device.clone(), action: step.step.action.clone(), outcome })
         };
-        self.steps.iter().filter_map(recorded).collect()
+        self.after.iter().cloned().chain(self.steps.iter().filter_map(recorded)).collect()
     }
 
     /// Its id.
@@ -234,7 +248,20 @@ impl Run {
         &self.finding
     }
 
-    /// When its time began to count: its beginning, and as much later as it has waited for persons.
+    /// The entity that it is about, as the playbook's `per` counts.
+    #[must_use]
+    pub fn about(&self) -> Option<&Arc<str>> {
+        self.about.as_ref()
+    }
+
+    /// The step that failed or was refused first.
+    #[must_use]
+    pub fn failure(&self) -> Option<&RunStep> {
+        let failed = |outcome: &Outcome| matches!(outcome.state, OutcomeState::Failed | OutcomeState::Refused);
+        self.steps.iter().find(|step| step.state == StepState::Ended && step.outcome.as_ref().is_some_and(failed))
+    }
+
+    /// When its time began to count: its beginning, and as much later as it has waited.
     #[must_use]
     pub fn counts_from(&self) -> Time {
         self.began.plus(self.waited)
@@ -258,17 +285,26 @@ impl Run {
         &self.steps
     }
 
+    /// The steps on devices that can be carried out at one time, and whether an attempt of each is unaccounted for.
+    pub fn carried_out(&self) -> impl Iterator<Item = (&Arc<str>, bool)> {
+        self.steps.iter().filter(|step| step.state != StepState::Ended && &*step.step.device != OPMAS).filter_map(|step| match step.next() {
+            NextMove::Attempt { .. } => Some((&step.step.key, false)),
+            NextMove::Settle { .. } => Some((&step.step.key, true)),
+            _ => None,
+        })
+    }
+
     /// The step with this key.
     #[must_use]
     pub fn step(&self, key: &str) -> Option<&RunStep> {
         self.steps.iter().find(|step| &*step.step.key == key)
     }
 
-    fn intend(&mut self, step: &Step) -> Result<(), IllegalMove> {
+    fn intend(&mut self, step: &Step, at: Time) -> Result<(), IllegalMove> {
         let from = self.step(&step.key).map_or(StepState::Absent, |step| step.state);
         let state = self.moved(&step.key, from, StepMove::Intend)?;
         let approved = self.covered.contains(&Covered::of(step));
-        self.steps.push(RunStep { step: step.clone(), state, attempts: 0, approved, again: false, outcome: None });
+        self.steps.push(RunStep { step: step.clone(), state, intended: at, attempts: 0, approved, again: false, outcome: None });
         Ok(())
     }
 
@@ -289,6 +325,9 @@ impl Run {
     fn end(&mut self, key: &Arc<str>, outcome: &Outcome) -> Result<(), IllegalMove> {
         let from = self.step(key).map_or(StepState::Absent, |step| step.state);
         let state = self.moved(key, from, StepMove::End(outcome.state))?;
+        if let Some(Own::Wait(span)) = self.step(key).and_then(|step| Own::of_step(&step.step)).filter(|_| outcome.state == OutcomeState::Done) {
+            self.waited = self.waited.plus(span);
+        }
         self.change(key, |step| (step.state, step.again, step.outcome) = (state, false, Some(outcome.clone())));
         Ok(())
     }
@@ -330,7 +369,7 @@ impl Run {
             self.steps.iter_mut().for_each(|step| step.again = step.state == StepState::Unknown);
         }
         match self.held.take() {
-            Some(since) => self.waited = Span(self.waited.0.saturating_add(at.since(since).0.max(0))),
+            Some(since) => self.waited = self.waited.plus(at.since(since).max(Span::ZERO)),
             None => self.held = matches!(to, RunState::Waiting | RunState::Paused).then_some(at),
         }
         if to != RunState::Waiting {
@@ -381,7 +420,10 @@ impl RunStep {
             (_, Verdict::Observe) => NextMove::Answer { key, state: OutcomeState::Planned },
             (_, Verdict::Refused) => NextMove::Answer { key, state: OutcomeState::Refused },
             (_, Verdict::Approve) if !self.approved => NextMove::Ask { key },
-            (_, Verdict::Auto | Verdict::Approve) => NextMove::Attempt { key, attempt: self.attempts + 1 },
+            (_, Verdict::Auto | Verdict::Approve) => match Own::of_step(&self.step) {
+                Some(Own::Wait(span)) => NextMove::Sleep { key, until: self.intended.plus(span) },
+                _ => NextMove::Attempt { key, attempt: self.attempts + 1 },
+            },
         }
     }
 }

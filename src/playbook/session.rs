@@ -1,6 +1,6 @@
 //! The run's history against what the script asks for, call by call.
 //!
-//! A step's key is its place (the count of calls before it) and a fingerprint of device, action and parameters *as the script gave
+//! A step's key is its place (the count of calls before it, within `parallel` behind the place of that and the element's index) and a fingerprint of device, action and parameters *as the script gave
 //! them*. The ledger keeps parameters in canonical form, so that they could not be compared with what a script asks for on replay;
 //! the fingerprint can.
 
@@ -12,8 +12,8 @@ use std::sync::Arc;
 use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
 
-use super::evaluate::{ActionSignature, Call, Evaluate, Limits, Recorded};
-use crate::model::{OutcomeState, hex};
+use super::evaluate::{ActionSignature, Call, Evaluate, Limits};
+use crate::model::{OutcomeState, Recorded, hex};
 
 /// Lines of a run's log.
 const MAX_LOG_LINES: usize = 100;
@@ -46,10 +46,16 @@ pub(super) struct Stop;
 
 pub(super) struct Session {
     /// By place; what is left at the end was not asked for.
-    history: BTreeMap<usize, Recorded>,
+    history: BTreeMap<Vec<usize>, Recorded>,
     limits: Limits,
     plan: bool,
+    /// The place of the newest call.
+    at: Vec<usize>,
     calls: usize,
+    /// Calls that are not recorded yet.
+    ready: Vec<Call>,
+    /// The script, or this branch of it, goes no further: it waits for one of them.
+    suspended: bool,
     operations: u64,
     planned: Vec<Call>,
     log: Vec<String>,
@@ -62,7 +68,10 @@ impl Session {
             history: BTreeMap::new(),
             limits: request.limits,
             plan: request.plan,
+            at: vec![0],
             calls: 0,
+            ready: Vec::new(),
+            suspended: false,
             operations: 0,
             planned: Vec::new(),
             log: Vec::new(),
@@ -85,7 +94,7 @@ impl Session {
         if self.operations > self.limits.operations && self.end.is_none() {
             self.end = Some(End::Failed(too_many_operations(&self.limits)));
         }
-        self.end.is_none()
+        self.end.is_none() && !self.suspended
     }
 
     /// A line that the script prints.
@@ -99,22 +108,53 @@ impl Session {
 
     /// A host call that acts: answered from the history, or the script is suspended.
     pub(super) fn step(&mut self, device: &Arc<str>, action: &ActionSignature, params: Map<String, Value>) -> Result<Answer, Stop> {
-        if self.end.is_some() {
-            return Err(Stop);
-        }
-        self.calls += 1;
-        let call = Call { key: key(self.calls, device, &action.name, &params), device: device.clone(), action: action.name.clone(), params };
+        self.next_place()?;
+        let call = Call { key: key(&self.at, device, &action.name, &params), device: device.clone(), action: action.name.clone(), params };
         if let Err(message) = self.within_bounds(&call) {
             return Err(self.stop(End::Failed(message)));
         }
-        match self.history.remove(&self.calls) {
+        match self.history.remove(&self.at) {
             Some(recorded) => self.recorded(&call, recorded, action),
             None if self.plan => {
                 self.planned.push(call);
                 Ok(Answer { state: action.assumed, detail: "assumed".to_owned() })
             }
-            None => Err(self.stop(End::Suspended(vec![call]))),
+            None => {
+                self.ready.push(call);
+                self.suspend();
+                Err(Stop)
+            }
         }
+    }
+
+    fn next_place(&mut self) -> Result<(), Stop> {
+        if self.end.is_some() || self.suspended {
+            return Err(Stop);
+        }
+        self.calls += 1;
+        self.at.last_mut().into_iter().for_each(|place| *place += 1);
+        Ok(())
+    }
+
+    /// `parallel` has a place of its own, in which its branches count from the beginning.
+    pub(super) fn fork(&mut self) -> Result<(), Stop> {
+        self.next_place()
+    }
+
+    /// A branch begins.
+    pub(super) fn enter(&mut self, index: usize) {
+        self.at.extend([index, 0]);
+    }
+
+    /// A branch has ended: whether it waits for a step, and whether the whole script has ended.
+    pub(super) fn leave(&mut self) -> (bool, bool) {
+        self.at.truncate(self.at.len().saturating_sub(2));
+        (std::mem::take(&mut self.suspended), self.end.is_some())
+    }
+
+    /// The script, or the branch, goes no further.
+    pub(super) fn suspend(&mut self) {
+        self.suspended = true;
     }
 
     fn within_bounds(&self, call: &Call) -> Result<(), String> {
@@ -151,7 +191,8 @@ impl Session {
     /// How it ended, the planned calls and the log.
     pub(super) fn finish(shared: &Shared) -> (Option<End>, Vec<Call>, Vec<String>) {
         let mut session = shared.borrow_mut();
-        let end = session.end.take();
+        let ready = std::mem::take(&mut session.ready);
+        let end = session.end.take().or((!ready.is_empty()).then_some(End::Suspended(ready)));
         let end = match (end, session.history.pop_first()) {
             // Bounds come first: a script that was stopped did not get to what was recorded.
             (end @ Some(End::Failed(_) | End::Diverged { .. }), _) | (end, None) => end,
@@ -169,13 +210,14 @@ pub(super) fn too_many_operations(limits: &Limits) -> String {
 }
 
 /// `<place>-<the first 8 hexadecimal digits of the SHA-256 of [device, action, parameters] as JSON, by name>`. Stable: the ledger has it.
-fn key(place: usize, device: &str, action: &str, params: &Map<String, Value>) -> Arc<str> {
+fn key(place: &[usize], device: &str, action: &str, params: &Map<String, Value>) -> Arc<str> {
     let params: BTreeMap<_, _> = params.iter().collect();
     let asked = serde_json::json!([device, action, params]).to_string();
     let digest = hex(&Sha256::digest(asked.as_bytes()));
-    format!("{place}-{}", digest.get(..8).unwrap_or(&digest)).into()
+    let place: Vec<String> = place.iter().map(usize::to_string).collect();
+    format!("{}-{}", place.join("."), digest.get(..8).unwrap_or(&digest)).into()
 }
 
-fn place(key: &str) -> Option<usize> {
-    key.split_once('-')?.0.parse().ok()
+pub(super) fn place(key: &str) -> Option<Vec<usize>> {
+    key.split_once('-')?.0.split('.').map(|part| part.parse().ok()).collect()
 }

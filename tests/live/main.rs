@@ -21,6 +21,7 @@ mod names;
 mod nats;
 mod nats_server;
 mod pagerduty;
+mod playbooks;
 mod program;
 mod publish;
 mod reload;

@@ -69,6 +69,8 @@ fn begun(run: u64) -> Decided {
         playbook: "block_source".into(),
         revision: "ab".repeat(32).into(),
         finding: finding(run).id,
+        about: None,
+        after: Vec::new(),
         at: at(run),
         by_hand: None,
     }

@@ -9,13 +9,16 @@ use serde_json::{Value, json};
 
 mod contained;
 mod files;
+mod harness;
+mod parallel;
 mod replay;
 mod run;
+mod starts;
 mod worker;
 
 fn action(name: &str, params: &[(&str, bool)]) -> ActionSignature {
-    let params = params.iter().map(|(name, required)| ParamSignature { name: (*name).into(), required: *required }).collect();
-    ActionSignature { name: name.into(), params, assumed: OutcomeState::Enforced }
+    let params = params.iter().map(|(name, required)| ParamSignature { name: (*name).into(), required: *required, grammar: None }).collect();
+    ActionSignature { name: name.into(), params, assumed: OutcomeState::Enforced, own: false }
 }
 
 fn actions() -> Vec<ActionSignature> {

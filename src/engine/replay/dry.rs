@@ -16,7 +16,7 @@ use crate::engine::policy::{Policy, Used};
 use crate::engine::status::Status;
 use crate::engine::worker::Worker;
 use crate::model::{Decided, DeliveryState, Finding, LeaseChange, Posture, RunState, Span, Time};
-use crate::playbook::{Playbook, Progress};
+use crate::playbook::{Begun, Playbook, Progress};
 
 /// Budgets count the steps of an hour.
 pub(super) const LOOKS_BACK: Span = Span::secs(3_600);
@@ -31,6 +31,7 @@ pub(super) struct Dry {
     alerts: Mutex<Alerts>,
     leases: Mutex<Leases>,
     budgets: Mutex<Budgets>,
+    begun: Mutex<Begun>,
     worker: Worker,
     runtime: Runtime,
 }
@@ -56,6 +57,7 @@ impl Dry {
             posture: settings.posture,
             leases,
             budgets: Mutex::default(),
+            begun: Mutex::default(),
             worker,
             runtime,
             content,
@@ -66,7 +68,9 @@ impl Dry {
     pub(super) fn follows(&self, finding: &Finding) -> Vec<Told> {
         let at = finding.time;
         let mut told = self.until(at);
-        let decided = caused(&self.content, &self.outbox, &lock(&self.alerts), finding.clone(), at).records;
+        let mut begun = lock(&self.begun);
+        let decided = caused(&self.content, &self.outbox, &lock(&self.alerts), (&begun, self.posture), finding.clone(), at).records;
+        decided.iter().for_each(|one| begun.apply(one));
         for one in &decided {
             if let Decided::Run { run, playbook, .. } = one
                 && let Some(playbook) = self.content.playbooks.get(playbook)

@@ -57,11 +57,13 @@ fn any_decided() -> impl Strategy<Value = Decided> {
     let id = || word().prop_map(|w| FindingId::new(&[&w]));
     prop_oneof![
         (id(), "\\PC{0,40}").prop_map(|(finding, reason)| Decided::Triaged { finding, reason }),
-        (word(), word(), word(), id(), at()).prop_map(|(run, playbook, revision, finding, at)| Decided::Run {
+        (word(), word(), word(), id(), proptest::option::of(word()), at()).prop_map(|(run, playbook, revision, finding, about, at)| Decided::Run {
             run,
             playbook,
             revision,
             finding,
+            about,
+            after: Vec::new(),
             at,
             by_hand: None
         }),

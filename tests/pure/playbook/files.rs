@@ -2,7 +2,7 @@
 
 use opmas::action::Mode;
 use opmas::model::Span;
-use opmas::playbook::{Playbooks, plan, signatures};
+use opmas::playbook::Playbooks;
 use serde_json::json;
 
 use super::*;
@@ -83,7 +83,7 @@ fn what_is_wrong_with_a_header_is_said_with_its_place_and_the_remedy() {
     let on = "{ rule = [\"a\", \"openwrt_ssh_login_after_failures\"], severity = \">=4\", tag = \"attack.t1110\" }";
     assert_eq!(
         with(on, "{}"),
-        ["playbooks/p.rhai:3:11: `on` names nothing, so that the playbook would run for every finding; name a `rule`, a `severity` or a `tag`"]
+        ["playbooks/p.rhai:3:11: `on` names nothing, so that the playbook would run for every finding; name a `rule`, a `severity`, a `tag` or an `entity`"]
     );
     assert_eq!(with(on, "{ rule = [] }"), ["playbooks/p.rhai:3:20: an empty list would match nothing"]);
     assert_eq!(with("mode   ", "timeout = \"25h\"\nmode   "), ["playbooks/p.rhai:4:11: a timeout is between 1ms and 1d"]);
@@ -114,38 +114,4 @@ fn one_broken_file_costs_the_others_nothing_and_a_name_is_there_once() {
     assert_eq!(said[0], "b/p.rhai: there is a playbook `p` already, a/p.rhai; rename one of the files");
     assert_eq!(said[1], "Q.rhai: `Q` is no name for a playbook; use at most 64 of a to z, 0 to 9, `_` and `-` before `.rhai`");
     assert_eq!(said.len(), 3);
-}
-
-fn shipped(finding: Finding) -> (Vec<Call>, Progress, Vec<String>) {
-    let (catalogue, wrong) =
-        opmas::action::Catalogue::load(&[file("playbooks/actions/block_ip.toml", include_str!("../../../playbooks/actions/block_ip.toml"))]);
-    assert_eq!(wrong, []);
-    let script = file("playbooks/block_source.rhai", include_str!("../../../playbooks/block_source.rhai"));
-    let loaded = Playbooks::load(&[script], &signatures(&catalogue));
-    assert_eq!(loaded.diagnostics, []);
-    let playbook = loaded.playbooks.get("block_source").unwrap();
-    assert!(playbook.triggered_by(&finding));
-    let request = Evaluate { script: playbook.script.clone(), actions: playbook.actions.clone(), finding: Box::new(finding), ..request("") };
-    let (calls, progress) = plan(&request);
-    (calls, progress, evaluate(&request).log)
-}
-
-#[test]
-fn the_shipped_playbook_blocks_the_source_on_the_device() {
-    let (calls, progress, _) = shipped(finding());
-    assert_eq!(progress, Progress::Done);
-    assert_eq!(calls.len(), 1);
-    assert_eq!((&*calls[0].device, &*calls[0].action), ("gate", "block_ip"));
-    assert_eq!(json!(calls[0].params), json!({"ip": "203.0.113.9", "duration": "1h"}));
-}
-
-#[test]
-fn the_shipped_playbook_says_so_when_there_is_nothing_to_block() {
-    let (calls, progress, log) = shipped(Finding { entities: Default::default(), ..finding() });
-    assert_eq!((calls.len(), progress, &*log[0]), (0, Progress::Done, "The finding names no source; there is nothing to block."));
-    for device in [None, Some("unmanaged".into())] {
-        let (calls, progress, log) = shipped(Finding { device, ..finding() });
-        assert_eq!((calls.len(), progress), (0, Progress::Done));
-        assert!(log[0].starts_with("The finding names no managed device"), "{log:?}");
-    }
 }

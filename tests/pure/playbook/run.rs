@@ -7,7 +7,7 @@ use super::*;
 
 const RUN_STATES: [RunState; 7] =
     [RunState::Running, RunState::Done, RunState::Failed, RunState::Diverged, RunState::Waiting, RunState::Paused, RunState::Cancelled];
-const OUTCOMES: [OutcomeState; 7] = [
+const OUTCOMES: [OutcomeState; 8] = [
     OutcomeState::Enforced,
     OutcomeState::Partial,
     OutcomeState::Undone,
@@ -15,10 +15,20 @@ const OUTCOMES: [OutcomeState; 7] = [
     OutcomeState::Failed,
     OutcomeState::Unknown,
     OutcomeState::Planned,
+    OutcomeState::Done,
 ];
 
 fn begin() -> Decided {
-    Decided::Run { run: "r".into(), playbook: "p".into(), revision: "0".into(), finding: FindingId("f".into()), at: Time(0), by_hand: None }
+    Decided::Run {
+        run: "r".into(),
+        playbook: "p".into(),
+        revision: "0".into(),
+        finding: FindingId("f".into()),
+        about: None,
+        after: Vec::new(),
+        at: Time(0),
+        by_hand: None,
+    }
 }
 
 fn intent(key: &str, decision: Verdict) -> Decided {
@@ -163,9 +173,17 @@ fn the_tables_have_no_move_twice_and_leave_nothing_that_has_ended() {
 
 #[test]
 fn records_of_another_run_and_uncounted_attempts_are_refused() {
-    let mut other =
-        Run::begin(&Decided::Run { run: "q".into(), playbook: "p".into(), revision: "0".into(), finding: FindingId("f".into()), at: Time(0), by_hand: None })
-            .unwrap();
+    let mut other = Run::begin(&Decided::Run {
+        run: "q".into(),
+        playbook: "p".into(),
+        revision: "0".into(),
+        finding: FindingId("f".into()),
+        about: None,
+        after: Vec::new(),
+        at: Time(0),
+        by_hand: None,
+    })
+    .unwrap();
     for record in [intent("1", Verdict::Auto), attempt("1", 1), end("1", OutcomeState::Enforced), moved(RunState::Done), begin()] {
         assert_eq!(other.apply(&record).unwrap_err().to_string(), "a record that is not about run q was applied to it");
     }
@@ -325,4 +343,30 @@ impl WithCall for Decided {
         (step.device, step.action, step.params) = (call.device.clone(), call.action.clone(), call.params.clone());
         Decided::Intent { step, at }
     }
+}
+
+#[test]
+fn a_run_goes_on_from_the_steps_of_an_earlier_one() {
+    let steps = ["1-aa", "2.0.1-bb", "2.1.1-cc", "3-dd"].map(|key| (step(key, Verdict::Auto), outcome(OutcomeState::Enforced)));
+    let before = |from: &str| {
+        let steps = steps.iter().map(|(step, outcome)| (step, Some(outcome)));
+        opmas::playbook::before(steps, from).map(|steps| steps.iter().map(|step| step.key.to_string()).collect::<Vec<_>>())
+    };
+    assert_eq!(before("1"), Ok(vec![]));
+    assert_eq!(before("3-dd"), Ok(vec!["1-aa".into(), "2.0.1-bb".into(), "2.1.1-cc".into()]));
+    assert_eq!(before("2.1.1"), Ok(vec!["1-aa".into(), "2.0.1-bb".into()]));
+    for none in ["4", "2", "3-de", "", "x", "-"] {
+        assert_eq!(before(none), Err(format!("it has no step `{none}`")));
+    }
+    let open = steps.iter().map(|(step, outcome)| (step, (&*step.key != "1-aa").then_some(outcome)));
+    assert_eq!(opmas::playbook::before(open, "3").unwrap_err(), "step 1-aa comes before it and has not ended");
+    // They answer the script, and nothing is attempted for them.
+    let script = r#"let a = finding.device.block_ip("203.0.113.9"); print(a.state); device("barn").collect_log();"#;
+    let Progress::Ready(first) = evaluate(&request(script)).progress else { panic!("a first step") };
+    let Decided::Run { run, playbook, revision, finding, about, at, by_hand, .. } = begin() else { panic!("a beginning") };
+    let after = vec![recorded(&first[0], OutcomeState::Failed)];
+    let run = Run::begin(&Decided::Run { run, playbook, revision, finding, about, after, at, by_hand }).unwrap();
+    assert_eq!((run.next(), run.steps().len(), run.failure()), (NextMove::Evaluate, 0, None));
+    let evaluation = evaluate(&Evaluate { history: run.history(), ..request(script) });
+    assert_eq!((&*evaluation.log[0], &*ready(&evaluation).action), ("failed", "collect_log"));
 }
