@@ -68,6 +68,58 @@ fn o4_o6_kill_9_at_random_moments_gives_each_finding_once() {
     once(lines, &station);
 }
 
+#[test]
+fn o3_o4_kill_9_while_the_file_is_rotated_loses_and_doubles_no_line() {
+    let mut station = Station::new();
+    let (rounds, part) = (12, 4_000);
+    let mut seed = u64::from(std::process::id());
+    eprintln!("seed {seed}");
+    let log = |name: &str| station.dir.join(format!("lines.log{name}"));
+    let (current, first) = (log(""), log(".1"));
+    for round in 0..rounds {
+        station.spawn();
+        write_lines(&station.dir, round * part, part);
+        std::thread::sleep(Duration::from_millis(random(&mut seed) % 700));
+        let killed_before = random(&mut seed) % 2 == 0;
+        if killed_before {
+            station.kill();
+        }
+        for n in (1..rounds).rev() {
+            for gz in ["", ".gz"] {
+                let _ = fs::rename(station.dir.join(format!("lines.log.{n}{gz}")), station.dir.join(format!("lines.log.{}{gz}", n + 1)));
+            }
+        }
+        match random(&mut seed) % 2 {
+            0 => {
+                fs::rename(&current, &first).unwrap();
+                fs::write(&current, "").unwrap();
+            }
+            _ => {
+                fs::copy(&current, &first).unwrap();
+                fs::OpenOptions::new().write(true).open(&current).unwrap().set_len(0).unwrap();
+            }
+        }
+        if random(&mut seed) % 3 == 0 {
+            assert!(Command::new("gzip").arg(&first).status().unwrap().success());
+        }
+        if !killed_before {
+            std::thread::sleep(Duration::from_millis(random(&mut seed) % 300));
+            station.kill();
+        }
+    }
+    write_lines(&station.dir, rounds * part, part);
+    let lines = (rounds + 1) * part;
+    station.start();
+    eventually(Duration::from_secs(60), "not all lines are read", || station.records().count() as u64 >= lines);
+    station.terminate();
+    let spooled: Vec<String> = station.records().map(|record| String::from_utf8(record.raw).unwrap()).collect();
+    let expected: Vec<String> = crate::station::lines(0, lines).collect();
+    let (differs, count) = (spooled.iter().zip(&expected).position(|(is, should)| is != should), spooled.len());
+    assert!(spooled == expected, "{count} of {lines} lines, the first that differs is {differs:?}");
+    assert_eq!(station.findings().len() as u64, lines / 100 * 3, "o6");
+    assert!(station.findings().values().all(|times| *times == 1));
+}
+
 /// A file system of its own, with as much room as is said.
 pub struct Disk(pub PathBuf);
 
