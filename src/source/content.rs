@@ -52,14 +52,23 @@ impl Content {
         self.file.metadata()?.modified()
     }
 
-    /// How long it is; `None` for a compressed one, which says it at its end.
-    pub(super) fn length(&self) -> io::Result<Option<u64>> {
-        if self.is_compressed() { Ok(None) } else { self.file.metadata().map(|data| Some(data.len())) }
+    /// Whether these bytes stand before a place. A compressed file does not change.
+    pub(super) fn has(&self, offset: u64, tail: &[u8]) -> io::Result<bool> {
+        Ok(self.is_compressed() || read_at(&self.file, offset.saturating_sub(tail.len() as u64), tail.len())? == tail)
     }
 
     /// Its first bytes, at most [`FINGERPRINT`].
     pub(super) fn head(&self) -> io::Result<Vec<u8>> {
         self.gunzip.as_ref().map_or_else(|| read_at(&self.file, 0, FINGERPRINT), |(_, head)| Ok(head.clone()))
+    }
+
+    /// Back to the beginning.
+    pub(super) fn rewind(&mut self) -> io::Result<()> {
+        self.file.rewind()?;
+        if let Some((gunzip, _)) = &mut self.gunzip {
+            *gunzip = MultiGzDecoder::new(self.file.try_clone()?);
+        }
+        Ok(())
     }
 
     /// Goes to a place, from the beginning; what stands before it, at most [`TAIL`]. `None` when the file is shorter.

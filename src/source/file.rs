@@ -49,8 +49,8 @@ struct Open {
     inode: (u64, u64),
     /// What it is called in the ids of its lines; known once its first line is complete.
     identity: Option<Arc<str>>,
-    /// What it is by itself, as [`position::identity`] tells it; of a copy it is another one.
-    begins: Option<Arc<str>>,
+    /// Nothing of it was handed over yet.
+    fresh: bool,
     lines: Lines,
     /// What stands before the first line that was not handed over, and before the next byte.
     tails: (Tail, Tail),
@@ -86,8 +86,7 @@ pub(super) fn bind(name: &str, config: &FileConfig, positions: &Path) -> Result<
     let trust = if config.trusted { Trust::Verified } else { Trust::Open };
     let kept = positions.join(format!("{name}.json"));
     let (path, from) = (config.path.clone(), config.from);
-    let mut follower =
-        Follower { path, kept, from, trust, open: None, done: Vec::new(), since: None, lost: 0, complained: false, buffer: vec![0; READ] };
+    let mut follower = Follower { path, kept, from, trust, open: None, done: Vec::new(), since: None, lost: 0, complained: false, buffer: vec![0; READ] };
     follower.begin().map_err(|error| wrong(error.to_string()))?;
     Ok(follower)
 }
@@ -95,9 +94,16 @@ pub(super) fn bind(name: &str, config: &FileConfig, positions: &Path) -> Result<
 impl Follower {
     /// Opens the file where it was left, else where the configuration says.
     fn begin(&mut self) -> io::Result<()> {
-        if let Some(Position { place, done, .. }) = Position::read(&self.kept) {
+        if let Some(Position { place, begun, done, .. }) = Position::read(&self.kept) {
             self.done = done;
-            self.open = position::find(&self.path, &place).map(|found| Open::at(found, &place)).transpose()?;
+            self.open = match position::find(&self.path, &place) {
+                Some((mut content, _)) if begun => {
+                    content.rewind()?;
+                    Some(Open::at((content, Vec::new()), &place.start())?)
+                }
+                Some(found) => Some(Open::at(found, &place)?),
+                None => None,
+            };
             if self.open.is_none() {
                 self.since = Some(std::fs::metadata(&self.kept)?.modified()?);
                 if !place.file.is_empty() {
@@ -205,7 +211,7 @@ impl Follower {
             self.open_next()?;
         }
         let Some(open) = &mut self.open else { return Ok(Step::Idle) };
-        if open.was_truncated(&self.path)? {
+        if open.was_truncated()? {
             let copy = position::find(&self.path, &open.place(&self.path));
             let Some(copy) = copy else { return Ok(self.finish()) };
             *open = Open::at(copy, &open.place(&self.path))?;
@@ -257,6 +263,9 @@ impl Follower {
         }
         let position = Position::new(open.place(&self.path), &self.done);
         let file = Arc::clone(&position.place.file);
+        if std::mem::take(&mut open.fresh) {
+            self.keep(&position.clone().begun(), outlet);
+        }
         let mut lines = lines.into_iter().peekable();
         while lines.peek().is_some() {
             let id = |offset| Some(RecordId::File { file: Arc::clone(&file), offset });
@@ -265,10 +274,14 @@ impl Follower {
             outlet.send(records, Some(done)).await?;
             safe.await.map_err(|_| Closed)?;
         }
+        self.keep(&position, outlet);
+        Ok(())
+    }
+
+    fn keep(&self, position: &Position, outlet: &Outlet) {
         if let Err(error) = position.write(&self.kept) {
             tracing::warn!(source = %outlet.source, path = %self.kept.display(), %error, "the position cannot be kept; after a restart lines are read again");
         }
-        Ok(())
     }
 }
 
@@ -277,7 +290,7 @@ impl Open {
     fn at((content, tail): (Content, Vec<u8>), place: &Place) -> io::Result<Open> {
         let (inode, tail) = (content.inode()?, Tail(tail));
         let identity = (!place.file.is_empty()).then(|| Arc::clone(&place.file));
-        Ok(Open { inode, identity, begins: None, lines: Lines::at(place.offset), tails: (tail.clone(), tail), content, last_looks: 0 })
+        Ok(Open { inode, fresh: place.offset == 0, identity, lines: Lines::at(place.offset), tails: (tail.clone(), tail), content, last_looks: 0 })
     }
 
     /// How far it was handed over.
@@ -306,22 +319,15 @@ impl Open {
 
     /// Its first line is complete, perhaps.
     fn learn(&mut self, path: &Path, done: &[Place]) -> io::Result<()> {
-        if self.begins.is_none() {
-            self.begins = position::identity(path, &self.content)?;
-        }
         if self.identity.is_none() {
-            self.identity = self.begins.clone().map(|identity| position::fresh(identity, done));
+            self.identity = position::identity(path, &self.content)?.map(|identity| position::fresh(identity, done));
         }
         Ok(())
     }
 
-    /// Whether it is shorter than what was read of it, or begins with another line.
-    fn was_truncated(&mut self, path: &Path) -> io::Result<bool> {
-        if self.content.length()?.is_some_and(|length| length < self.lines.end()) {
-            return Ok(true);
-        }
-        let Some(known) = &self.begins else { return Ok(false) };
-        Ok(position::identity(path, &self.content)?.is_none_or(|now| now != *known))
+    /// Whether it is not what was read of it, but shorter or another.
+    fn was_truncated(&self) -> io::Result<bool> {
+        Ok(!self.content.has(self.lines.end(), &self.tails.1.0)?)
     }
 }
 

@@ -37,6 +37,11 @@ impl Place {
         Place { file, offset, tail: short_hash(tail).into() }
     }
 
+    /// The beginning of its file.
+    pub(super) fn start(&self) -> Place {
+        Place { offset: 0, ..self.clone() }
+    }
+
     /// The content of the file `at` behind this place, when the place is of it, and what stands before it. It is known by its first line
     /// and by what stands before the place; `same`: by its inode too, which a copy and a compressed file do not have.
     pub(super) fn of(&self, at: &Path, followed: &Path, same: bool) -> io::Result<Option<(Content, Vec<u8>)>> {
@@ -61,6 +66,9 @@ pub(super) struct Position {
     /// In the file that is being read.
     #[serde(flatten)]
     pub(super) place: Place,
+    /// The first lines of the file are on their way: they may not be in the spool yet, and are read again. The place says which file it is.
+    #[serde(default)]
+    pub(super) begun: bool,
     /// The ends of those that were read before it, the newest last.
     #[serde(default)]
     pub(super) done: Vec<Place>,
@@ -68,7 +76,12 @@ pub(super) struct Position {
 
 impl Position {
     pub(super) fn new(place: Place, done: &[Place]) -> Position {
-        Position { version: VERSION, place, done: done.to_vec() }
+        Position { version: VERSION, place, begun: false, done: done.to_vec() }
+    }
+
+    /// The first lines up to here are on their way.
+    pub(super) fn begun(self) -> Position {
+        Position { begun: true, ..self }
     }
 
     /// Nothing was read yet: what is rotated from now on is to be read.
@@ -142,10 +155,12 @@ pub(super) fn remember(done: &mut Vec<Place>, place: Place) {
 /// The files that the followed one became by rotation and that were written to after `since`, the oldest first: `messages.1`,
 /// `messages-20260101.gz`, `app.2.log`.
 pub(super) fn rotated_since(path: &Path, since: SystemTime) -> Vec<(SystemTime, PathBuf)> {
-    let is_rotated = |sibling: &Path| sibling.file_name().zip(path.file_name()).is_some_and(|(name, of)| is_rotated(&name.to_string_lossy(), &of.to_string_lossy()));
+    let is_rotated =
+        |sibling: &Path| sibling.file_name().zip(path.file_name()).is_some_and(|(name, of)| is_rotated(&name.to_string_lossy(), &of.to_string_lossy()));
     let written = |sibling: PathBuf| Some((sibling.metadata().ok()?.modified().ok()?, sibling));
     let mut newer: Vec<_> = siblings(path).into_iter().filter(|sibling| is_rotated(sibling)).filter_map(written).filter(|(at, _)| *at > since).collect();
-    newer.sort_unstable();
+    // Of two of one tick the higher number is the older; the other is one that was emptied then.
+    newer.sort_unstable_by(|a, b| (a.0, &b.1).cmp(&(b.0, &a.1)));
     newer
 }
 

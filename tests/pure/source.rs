@@ -503,12 +503,13 @@ fn shift(folder: &Path) {
     }
 }
 
-/// Runs a source against a log to which this happens; the lines that it kept, in order, those that the spool knows left out.
+/// Runs a source against a log to which this happens, and whose files begin with a header (which comes with a line: by itself it does not tell
+/// one file from another); the lines that it kept, in order, those that the spool knows left out.
 async fn kept_lines(header: &str, story: &[Happens]) -> (Vec<String>, usize) {
     let followed = Followed::new();
     let (mut written, mut known) = (0, BTreeMap::<Arc<str>, u64>::new());
     let mut kept = Vec::new();
-    append(&followed.path(), header);
+    append(&followed.path(), "");
     let mut source = followed.start("");
     for event in story.iter().chain(&[Happens::Lines(1), Happens::Killed(true), Happens::Look, Happens::Look, Happens::Look]) {
         a_tick().await;
