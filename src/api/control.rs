@@ -14,7 +14,7 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::Part;
-use crate::engine::{Engine, LeaseOrder, NotDone, Order, PostureState, Reason, RuleState, Wanted, Wish};
+use crate::engine::{Again, Engine, LeaseOrder, NotDone, Order, PostureState, Reason, RuleState, Wanted, Which, Wish};
 use crate::executor::Reply;
 use crate::index::{self, Query, Rows};
 use crate::model::{Posture, Recorded};
@@ -81,6 +81,11 @@ pub enum Request {
         /// Which, and what.
         order: LeaseOrder,
     },
+    /// Dead letters are to be put into the spool again.
+    ReplayDead {
+        /// Which.
+        which: Which,
+    },
     /// How far the system may go.
     Posture {
         /// What is to be in effect; nothing only asks.
@@ -130,6 +135,11 @@ pub enum Answer {
     Leases {
         /// In the order of devices.
         told: Vec<String>,
+    },
+    /// What became of dead letters.
+    Again {
+        /// How many.
+        again: Again,
     },
     /// How far the system may go.
     Posture {
@@ -261,6 +271,10 @@ impl Control {
             Request::Posture { wanted } => match self.engine.posture(wanted, by).await {
                 Ok((standing, effective)) => Answer::Posture { standing: Box::new(standing), effective },
                 Err(why) => Answer::Refused { why },
+            },
+            Request::ReplayDead { which } => match self.engine.replay_dead(&which).await {
+                Ok(again) => Answer::Again { again },
+                Err(why) => Answer::Failed { why },
             },
             Request::InventoryReload => match self.reload().await {
                 Ok(devices) => Answer::Inventory { devices },

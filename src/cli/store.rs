@@ -1,6 +1,7 @@
 //! `opmas store` and `opmas audit`: both read a data folder without touching it, also while an opmas runs on it.
 
 mod dead;
+mod replay_dead;
 
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
@@ -22,6 +23,8 @@ pub(super) enum StoreCommand {
     Verify(Folder),
     /// List the records that could not be used, with the reasons.
     Dead(dead::Arguments),
+    /// Have the running opmas take such records in again, each once.
+    ReplayDead(replay_dead::Arguments),
 }
 
 /// What to prove.
@@ -117,6 +120,7 @@ pub(super) fn run(config: Option<&Path>, command: &StoreCommand) -> Done {
     let folder = match command {
         StoreCommand::Verify(folder) => folder,
         StoreCommand::Dead(arguments) => return dead::run(config, arguments),
+        StoreCommand::ReplayDead(arguments) => return replay_dead::run(config, arguments),
     };
     let data = folder.open(config)?;
     let ledger = verify_ledger(&data, None);

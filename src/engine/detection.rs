@@ -11,6 +11,7 @@ use super::bounds::Bounds;
 use super::bundle::{self, Content};
 use super::checkpoint::{Checkpoint, State};
 use super::decide::Detected;
+use super::flight::{Flight, Together};
 use super::pipeline::{Pipeline, Settings};
 use super::recover::Announced;
 use super::status::{Gravity, Status};
@@ -18,7 +19,7 @@ use crate::clock;
 use crate::correlate;
 use crate::diag::Diagnostic;
 use crate::journal::{Revisions, SpoolReader, record_id};
-use crate::model::{DeadLetter, Entry, EntryBody, Finding, Inventory, NodeId, RecordId, Revision, RevisionKind, Time};
+use crate::model::{DeadLetter, DeadReason, Entry, EntryBody, Finding, Inventory, NodeId, RecordId, Revision, RevisionKind, Time};
 use crate::normalise::{Extractors, Normaliser, Options, Refusal};
 use crate::sigma::RuleSet;
 
@@ -27,6 +28,8 @@ const CHECKPOINT_ENTRIES: u64 = 50_000;
 /// … or after this time, if there was any entry.
 const CHECKPOINT_TIME: Duration = Duration::from_secs(60);
 
+/// Entries that are computed as one piece when the spool is computed again.
+const PIECE: usize = 256;
 /// Damage that is named when the spool is computed again.
 const MAX_DAMAGE: usize = 100;
 
@@ -71,6 +74,7 @@ pub(super) struct Detection {
     /// What could not be read or put in place.
     damage: Vec<String>,
     detected: mpsc::Sender<Detected>,
+    flight: Flight,
     seq: u64,
     since_checkpoint: (u64, Instant),
 }
@@ -92,7 +96,13 @@ impl Detection {
         let pipeline = empty(node, Settings::default())?.counted(status.tally().clone());
         let (node, bounds, since_checkpoint) = (node.clone(), Bounds::default(), (0, Instant::now()));
         let ahead = Ahead::default();
-        Ok(Detection { node, pipeline, bounds, live: Live::new(), revisions, ahead, status, announced, damage: Vec::new(), detected, seq: 0, since_checkpoint })
+        let (live, damage, flight) = (Live::new(), Vec::new(), Flight::default());
+        Ok(Detection { node, pipeline, bounds, live, revisions, ahead, status, announced, damage, detected, flight, seq: 0, since_checkpoint })
+    }
+
+    /// Keeps from now on what is computed, and leaves out what made the process die.
+    pub(super) fn watched(self, flight: Flight) -> Detection {
+        Detection { flight, ..self }
     }
 
     /// Goes on from a checkpoint's body, which covers the spool up to `seq`.
@@ -123,6 +133,7 @@ impl Detection {
         mut entries: mpsc::Receiver<Arc<[Entry]>>,
         durable: watch::Receiver<u64>,
     ) {
+        let _together = Together;
         let Ok(entries_read) = self.catch_up(recorded) else { return };
         self.announced = Announced::default();
         let damage = std::mem::take(&mut self.damage);
@@ -131,10 +142,8 @@ impl Detection {
         // The start may have been given up meanwhile.
         let _ = caught_up.send(report);
         while let Some(batch) = entries.blocking_recv() {
-            for entry in batch.iter() {
-                if self.entry(entry).is_err() {
-                    return;
-                }
+            if self.batch(&batch).is_err() {
+                return;
             }
             self.measure(&batch, *durable.borrow());
             if self.is_due() && self.checkpoint().is_err() {
@@ -149,22 +158,48 @@ impl Detection {
 
     /// What the spool held at the start; how many entries that were.
     fn catch_up(&mut self, recorded: Option<SpoolReader>) -> Result<u64, Closed> {
-        let mut count = 0;
-        for read in recorded.into_iter().flatten() {
+        let (mut count, mut piece) = (0, Vec::with_capacity(PIECE));
+        let mut recorded = recorded.into_iter().flatten();
+        loop {
+            let read = recorded.next();
+            let is_end = read.is_none();
             match read {
-                Ok(entry) => {
-                    self.entry(&entry)?;
-                    count += 1;
-                    // A long way is gone in pieces, also when it is interrupted. But behind a checkpoint's record the ledger's earlier
-                    // findings are taken for those of earlier entries: not while some of later ones are still to be computed again.
-                    if self.announced.later.is_empty() && self.is_due() {
-                        self.checkpoint()?;
-                    }
+                Some(Ok(entry)) => piece.push(entry),
+                Some(Err(error)) => self.damaged(error.to_string()),
+                None => {}
+            }
+            if is_end || piece.len() == PIECE {
+                self.batch(&piece)?;
+                count += piece.len() as u64;
+                piece.clear();
+                // A long way is gone in pieces, also when it is interrupted. But behind a checkpoint's record the ledger's earlier
+                // findings are taken for those of earlier entries: not while some of later ones are still to be computed again.
+                if self.announced.later.is_empty() && self.is_due() {
+                    self.checkpoint()?;
                 }
-                Err(error) => self.damaged(error.to_string()),
+            }
+            if is_end {
+                return Ok(count);
             }
         }
-        Ok(count)
+    }
+
+    fn batch(&mut self, entries: &[Entry]) -> Result<(), Closed> {
+        for piece in self.flight.pieces(entries) {
+            self.flight.begin(piece);
+            piece.iter().try_for_each(|entry| self.entry(entry))?;
+            self.flight.land();
+        }
+        Ok(())
+    }
+
+    /// Hands on. The decider may have to wait for the disk, and then so does this.
+    fn send(&mut self, one: Detected) -> Result<(), Closed> {
+        match self.detected.try_send(one) {
+            Ok(()) => Ok(()),
+            Err(mpsc::error::TrySendError::Full(one)) => self.flight.aside(|| self.detected.blocking_send(one)).map_err(|_| Closed),
+            Err(mpsc::error::TrySendError::Closed(_)) => Err(Closed),
+        }
     }
 
     fn damaged(&mut self, what: String) {
@@ -175,7 +210,9 @@ impl Detection {
 
     fn entry(&mut self, entry: &Entry) -> Result<(), Closed> {
         self.seq = entry.seq;
-        if let EntryBody::Revision(revision) = &entry.body {
+        if let EntryBody::Revision(revision) = &entry.body
+            && !self.flight.is_poison(entry.seq)
+        {
             let part = part(revision.kind);
             match self.revise(revision) {
                 Ok(()) => self.status.clear(part),
@@ -185,10 +222,13 @@ impl Detection {
                 }
             }
         }
-        let found = self.pipeline.entry(entry);
         let announced = entry.seq <= self.announced.until;
-        if let Some(letter) = self.dead_letter(entry).filter(|_| !announced) {
-            self.detected.blocking_send(Detected::Dead(Box::new(letter))).map_err(|_| Closed)?;
+        let is_poison = self.flight.is_poison(entry.seq);
+        let found = if is_poison { Vec::new() } else { self.pipeline.entry(entry) };
+        let refused = self.pipeline.refused().first().filter(|_| !is_poison).map(|(_, Refusal { reason, detail })| (*reason, detail.clone()));
+        let refused = refused.or_else(|| is_poison.then(|| (DeadReason::Deadly, "opmas has died on it, again and again".to_owned())));
+        if let Some(letter) = refused.and_then(|why| self.dead_letter(entry, why)).filter(|_| !announced) {
+            self.send(Detected::Dead(Box::new(letter)))?;
         }
         for fired in found.iter().filter(|found| found.group.is_some()) {
             let rule = self.pipeline.rules().rules.get(fired.rule);
@@ -205,10 +245,9 @@ impl Detection {
         Ok(())
     }
 
-    /// Of a record that the pipeline has just refused.
-    fn dead_letter(&self, entry: &Entry) -> Option<DeadLetter> {
+    /// Of a record that cannot be used.
+    fn dead_letter(&self, entry: &Entry, (reason, detail): (DeadReason, String)) -> Option<DeadLetter> {
         let EntryBody::Record(record) = &entry.body else { return None };
-        let (_, Refusal { reason, detail }) = self.pipeline.refused().first()?;
         Some(DeadLetter {
             seq: entry.seq,
             id: record_id(&self.node, entry)?,
@@ -216,8 +255,8 @@ impl Detection {
             stream: Arc::clone(&record.stream),
             subject: record.subject.clone(),
             time: record.arrival.unwrap_or_default(),
-            reason: *reason,
-            detail: detail.clone(),
+            reason,
+            detail,
             bytes: record.raw.len() as u64,
             raw: record.raw.get(..DeadLetter::MAX_RAW).unwrap_or(&record.raw).to_vec(),
         })
@@ -228,7 +267,7 @@ impl Detection {
         if self.announced.later.remove(&finding.id) {
             return Ok(());
         }
-        self.detected.blocking_send(Detected::Finding(Box::new(finding))).map_err(|_| Closed)
+        self.send(Detected::Finding(Box::new(finding)))
     }
 
     /// Puts a revision in place.

@@ -9,6 +9,7 @@ use tokio::sync::{broadcast, mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
+use super::again::{self, Again, Which};
 use super::effects::{Effects, lock};
 use super::hand::{Hand, NotDone};
 use super::hands::Hands;
@@ -20,7 +21,7 @@ use super::status::Status;
 use crate::config::Content;
 use crate::executor::{Reply, Request};
 use crate::index::{Answer, Query};
-use crate::journal::{LedgerHash, SpoolHandle};
+use crate::journal::{DataDir, LedgerHash, SpoolHandle};
 use crate::model::{Decided, Inventory, Posture};
 use crate::source::Batch;
 use crate::source::http::Door;
@@ -36,6 +37,8 @@ pub struct Engine {
     pub(super) hand: Hand,
     pub(super) reload: mpsc::Sender<reload::Asked>,
     pub(super) spool: Arc<Mutex<Option<SpoolHandle>>>,
+    /// Where dead letters are; held while some are put into the spool again.
+    pub(super) data: tokio::sync::Mutex<DataDir>,
     pub(super) batches: mpsc::Sender<Batch>,
     /// Sources whose lines come by HTTP.
     pub(super) doors: Vec<Door>,
@@ -138,6 +141,16 @@ impl Engine {
             posture::change(&self.effects, wanted, by).await?;
         }
         Ok((self.effects.posture.borrow().clone(), self.effects.posture()))
+    }
+
+    /// Puts dead letters into the spool again, each once.
+    ///
+    /// # Errors
+    /// One sentence; what was begun is done at the next start.
+    pub async fn replay_dead(&self, which: &Which) -> Result<Again, String> {
+        let data = self.data.lock().await;
+        let spool = lock(&self.spool).clone().ok_or("opmas is ending")?;
+        again::replay(&data, &spool, which).await
     }
 
     /// Asks the executor how a device can be reached.

@@ -10,6 +10,7 @@
 //!
 //! Torn down from left to right: each part ends when the one before it has, so that nothing accepted is left behind.
 
+mod again;
 mod ahead;
 mod bounds;
 mod bundle;
@@ -21,6 +22,7 @@ mod detection;
 mod devices;
 mod draft;
 mod effects;
+mod flight;
 mod hand;
 mod handle;
 mod hands;
@@ -46,6 +48,7 @@ mod status;
 mod tally;
 mod worker;
 
+pub use again::{Again, Which};
 pub use hand::{Hand, NotDone, Order, Wish};
 pub use handle::Engine;
 pub use index::{NoIndex, open_index};

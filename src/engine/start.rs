@@ -9,10 +9,12 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
+use super::again;
 use super::dead::Dead;
 use super::decide::Decider;
 use super::detection::{CaughtUp, Detection};
 use super::effects::{Effects, lock};
+use super::flight::Flight;
 use super::hand::{Hand, MAX_ORDERS, Ordered};
 use super::handle::{Engine, Stop, addresses};
 use super::hands::Hands;
@@ -84,6 +86,9 @@ pub async fn start(setup: Setup, status: Status) -> Result<Engine, StartError> {
     let (detected_in, detected) = mpsc::channel(MAX_DETECTED);
     let tell = detected_in.downgrade();
     let (detection, checkpoints) = recover::detection(&data, &mut store, detected_in, &status).await?;
+    let (flight, died) = Flight::open(&data);
+    store.effects.record(died.into_iter().map(note).collect()).await;
+    let detection = detection.watched(flight);
     let recorded = recover::recorded(&mut store, &detection).await?;
     let (entries_in, entries) = mpsc::channel(MAX_BATCHES);
     let spool = store.spool.start(entries_in)?;
@@ -101,8 +106,11 @@ pub async fn start(setup: Setup, status: Status) -> Result<Engine, StartError> {
     let mut reloader = acting.reloader(setup, &caught_up, spool.clone());
     reloader.begin().await;
     lock(&acting.spool).replace(spool.clone());
+    if let Err(why) = again::finish(&data, &spool).await {
+        tracing::error!("dead letters that were to be put into the spool again are not: {why}");
+    }
     acting.tasks.extend(publish::Forward::start(&settings, &data, &acting.effects, (&acting.spool, &caught_up.live), &acting.stop)?);
-    let engine = acting.listen(sources, spool, decider, &caught_up, reloader);
+    let engine = acting.listen(sources, data, spool, decider, &caught_up, reloader);
     status.clear("start");
     Ok(engine)
 }
@@ -239,7 +247,7 @@ impl Acting {
     }
 
     /// Lets the sources in.
-    fn listen(self, sources: Vec<Bound>, spool: SpoolHandle, decider: JoinHandle<()>, caught_up: &CaughtUp, reloader: Reloader) -> Engine {
+    fn listen(self, sources: Vec<Bound>, data: DataDir, spool: SpoolHandle, decider: JoinHandle<()>, caught_up: &CaughtUp, reloader: Reloader) -> Engine {
         let (batches, from_sources) = mpsc::channel(intake::MAX_WAITING);
         let (stop_sources, sources_stop) = watch::channel(false);
         let (reload, asked) = mpsc::channel(reload::MAX_ASKED);
@@ -257,7 +265,19 @@ impl Acting {
         before_decider.extend(sources.into_iter().map(|source| tokio::spawn(source.run(context.clone()))));
         let stop = Stop { sources: stop_sources, ticks, effects: self.stop, before_decider, decider, after_decider: self.tasks };
         let hand = Hand(self.orders);
-        Engine { status: self.status, effects: self.effects, hands: self.hands, hand, reload, spool: self.spool, batches, doors, listening, stop }
+        Engine {
+            status: self.status,
+            effects: self.effects,
+            hands: self.hands,
+            hand,
+            reload,
+            spool: self.spool,
+            data: data.into(),
+            batches,
+            doors,
+            listening,
+            stop,
+        }
     }
 }
 

@@ -7,7 +7,7 @@
 //!   spool/   <first seq, 20 digits>.spool     entries      ┐ one segmented log below all: segment.rs is the format,
 //!   ledger/  <first seq, 20 digits>.ledger    decisions    │ log.rs writes and recovers, reader.rs reads, commit.rs groups
 //!   dead/    <first seq, 20 digits>.dead      what could not be used, with the reason                                 ┘
-//!   state/   <seq>-<hash>.checkpoint          two kept
+//!   state/   <seq>-<hash>.checkpoint          two kept; `flight` and `poison`: what is computed, and what is never again
 //!   revisions/<sha256>                        what a revision entry names
 //!   keys/ledger.key                           signs ledger/head.json, the head as it was published last
 //! ```
@@ -26,8 +26,10 @@ mod error;
 mod head;
 mod ledger;
 mod log;
+mod poison;
 mod positions;
 mod reader;
+mod replayed;
 mod retain;
 mod revision;
 mod segment;
@@ -43,6 +45,8 @@ pub use error::{AppendError, OpenError, ReadError};
 pub use head::{HeadError, LedgerKey, SignedHead};
 pub use ledger::{Ledger, LedgerConfig, LedgerPlace, LedgerReader, LedgerRecovery};
 pub use log::{Recovery, Torn};
+pub use poison::Poison;
+pub use replayed::Replayed;
 pub use retain::Old;
 pub use revision::Revisions;
 pub use segment::MAX_PAYLOAD;

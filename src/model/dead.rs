@@ -27,6 +27,8 @@ pub enum DeadReason {
     BadLevel,
     /// A finding whose `severity` and `level` are not the same.
     Contradiction,
+    /// A record on which opmas has died, again and again.
+    Deadly,
 }
 
 impl DeadReason {
@@ -42,6 +44,7 @@ impl DeadReason {
             DeadReason::BadSeverity => "bad_severity",
             DeadReason::BadLevel => "bad_level",
             DeadReason::Contradiction => "contradiction",
+            DeadReason::Deadly => "deadly",
         }
     }
 }
@@ -88,7 +91,7 @@ mod tests {
 
     #[test]
     fn a_reason_has_one_word_and_one_number() {
-        let all = ["not_json", "not_an_object", "no_title", "no_agent", "no_severity", "bad_severity", "bad_level", "contradiction"];
+        let all = ["not_json", "not_an_object", "no_title", "no_agent", "no_severity", "bad_severity", "bad_level", "contradiction", "deadly"];
         for (number, word) in (0u8..).zip(all) {
             let reason: DeadReason = postcard::from_bytes(&[number]).unwrap();
             assert_eq!((reason.word(), serde_json::to_value(reason).unwrap()), (word, word.into()));

@@ -84,6 +84,9 @@ pub struct KafkaConfig {
     pub findings: Vec<String>,
     /// The consumer group (`opmas`).
     pub group: String,
+    /// Which member of the group this is (`group.instance.id`): one that comes back within its session has its partitions at once.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub instance: Option<String>,
     /// Where a partition begins for which neither the group nor the spool has a position (start).
     pub from: From,
     /// Whether its messages are believed; without it, whether the broker authenticates.
@@ -149,6 +152,7 @@ struct Written {
     logs: Option<Vec<String>>,
     findings: Option<Vec<String>>,
     group: Option<String>,
+    instance: Option<String>,
     durable: Option<String>,
     create: Option<bool>,
     token_file: Option<PathBuf>,
@@ -174,7 +178,7 @@ impl Kind {
         match self {
             Kind::Syslog => &["listen", "udp", "tcp", "trusted", "cert_file", "key_file", "ca_file"],
             Kind::File => &["path", "from", "trusted"],
-            Kind::Kafka => &["broker", "logs", "findings", "group", "from", "trusted"],
+            Kind::Kafka => &["broker", "logs", "findings", "group", "instance", "from", "trusted"],
             Kind::Nats => &["broker", "logs", "findings", "durable", "create", "from", "trusted"],
             Kind::Http => &["token_file", "trusted"],
             Kind::Stdin => &[],
@@ -196,6 +200,7 @@ impl Written {
             ("logs", self.logs.is_some()),
             ("findings", self.findings.is_some()),
             ("group", self.group.is_some()),
+            ("instance", self.instance.is_some()),
             ("durable", self.durable.is_some()),
             ("create", self.create.is_some()),
             ("token_file", self.token_file.is_some()),
@@ -261,7 +266,12 @@ fn kafka(written: Written) -> Result<SourceConfig, String> {
     if group.is_empty() {
         return Err("`group` is empty; name the consumer group, or leave it out".to_owned());
     }
-    Ok(SourceConfig::Kafka(KafkaConfig { broker: written.broker, logs, findings, group, from: written.from.unwrap_or_default(), trusted: written.trusted }))
+    let instance = written.instance;
+    if instance.as_ref().is_some_and(|name| name.is_empty() || name.len() > 249 || !name.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b))) {
+        return Err("`instance` is 1 to 249 of A-Z a-z 0-9 . _ -; name this opmas as no other in its group".to_owned());
+    }
+    let (broker, from, trusted) = (written.broker, written.from.unwrap_or_default(), written.trusted);
+    Ok(SourceConfig::Kafka(KafkaConfig { broker, logs, findings, group, instance, from, trusted }))
 }
 
 fn nats(written: Written) -> Result<SourceConfig, String> {

@@ -1,16 +1,18 @@
-//! Follows a file: across truncation, across renaming (the old file to its end, then the new one), across restarts.
+//! Follows a file: across truncation (what was copied before is read from the copy), across renaming (the old file to its end, then those
+//! that were rotated since, then the new one), across restarts.
 
 use std::fs::File;
-use std::io::{self, Read, Seek, SeekFrom};
+use std::io::{self, Read};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use tokio::sync::oneshot;
 
+use super::content::{Content, Tail, read_at};
 use super::lines::{Line, Lines};
-use super::position::{self, Position};
+use super::position::{self, Place, Position};
 use super::{BindError, Closed, FileConfig, From, MAX_BATCH, Outlet};
 use crate::model::{RecordId, Trust};
 
@@ -29,6 +31,12 @@ pub(super) struct Follower {
     from: From,
     trust: Trust,
     open: Option<Open>,
+    /// The ends of files that were read before.
+    done: Vec<Place>,
+    /// When what was read last was written last: rotated files that are newer are still to be read. `None` when there was none.
+    since: Option<SystemTime>,
+    /// Files of which the rest could not be read, not yet counted.
+    lost: u64,
     /// Whether an unreadable file was reported since it last could be read.
     complained: bool,
     buffer: Vec<u8>,
@@ -37,11 +45,15 @@ pub(super) struct Follower {
 /// The file that is being read; it need not have the path's name any more.
 #[derive(Debug)]
 struct Open {
-    file: File,
+    content: Content,
     inode: (u64, u64),
-    /// Known once its first line is complete.
+    /// What it is called in the ids of its lines; known once its first line is complete.
     identity: Option<Arc<str>>,
+    /// Nothing of it was handed over yet.
+    fresh: bool,
     lines: Lines,
+    /// What stands before the first line that was not handed over, and before the next byte.
+    tails: (Tail, Tail),
     /// How often it was looked at since another file has its name.
     last_looks: u32,
 }
@@ -73,7 +85,8 @@ pub(super) fn bind(name: &str, config: &FileConfig, positions: &Path) -> Result<
     }
     let trust = if config.trusted { Trust::Verified } else { Trust::Open };
     let kept = positions.join(format!("{name}.json"));
-    let mut follower = Follower { path: config.path.clone(), kept, from: config.from, trust, open: None, complained: false, buffer: vec![0; READ] };
+    let (path, from) = (config.path.clone(), config.from);
+    let mut follower = Follower { path, kept, from, trust, open: None, done: Vec::new(), since: None, lost: 0, complained: false, buffer: vec![0; READ] };
     follower.begin().map_err(|error| wrong(error.to_string()))?;
     Ok(follower)
 }
@@ -81,26 +94,81 @@ pub(super) fn bind(name: &str, config: &FileConfig, positions: &Path) -> Result<
 impl Follower {
     /// Opens the file where it was left, else where the configuration says.
     fn begin(&mut self) -> io::Result<()> {
-        if let Some(position) = Position::read(&self.kept) {
-            match position::find(&self.path, &position) {
-                Some(file) => self.open = Some(Open::at(file, position.offset)?),
-                None if self.path.exists() => {
-                    tracing::warn!(path = %self.path.display(), "the file that was read last is gone; its successor is read from its start");
+        if let Some(Position { place, begun, done, .. }) = Position::read(&self.kept) {
+            self.done = done;
+            self.open = match position::find(&self.path, &place) {
+                Some((mut content, _)) if begun => {
+                    content.rewind()?;
+                    Some(Open::at((content, Vec::new()), &place.start())?)
                 }
-                None => {}
+                Some(found) => Some(Open::at(found, &place)?),
+                None => None,
+            };
+            if self.open.is_none() {
+                self.since = Some(std::fs::metadata(&self.kept)?.modified()?);
+                if !place.file.is_empty() {
+                    self.lost += 1;
+                    tracing::warn!(path = %self.path.display(), "the file that was read last is gone; those after it are read from their start");
+                    position::remember(&mut self.done, place);
+                }
             }
             return Ok(());
         }
+        Position::none().write(&self.kept)?;
+        self.since = Some(std::fs::metadata(&self.kept)?.modified()?);
         if self.from == From::End
             && let Ok(file) = File::open(&self.path)
         {
             let offset = last_line_end(&file)?;
-            if let (true, Some(file)) = (offset > 0, position::identity(&self.path, &file)?) {
-                Position::new(file, offset).write(&self.kept)?;
+            let mut content = Content::open(&self.path, &self.path)?;
+            let tail = content.seek(offset)?.unwrap_or_default();
+            let file = position::identity(&self.path, &content)?.unwrap_or_default();
+            let place = Place::new(file, offset, &tail);
+            if offset > 0 {
+                Position::new(place.clone(), &[]).write(&self.kept)?;
             }
-            self.open = Some(Open::at(file, offset)?);
+            self.open = Some(Open::at((content, tail), &place)?);
         }
         Ok(())
+    }
+
+    /// Opens what comes after the file that was read last: the oldest that was rotated since, else the one that is followed.
+    fn open_next(&mut self) -> io::Result<()> {
+        let rotated = self.since.map_or_else(Vec::new, |since| position::rotated_since(&self.path, since));
+        for (at, sibling) in rotated {
+            match self.go_on(&sibling) {
+                Ok(open) => {
+                    tracing::info!(path = %sibling.display(), "a file that was rotated meanwhile is read");
+                    (self.open, self.since) = (Some(open), Some(at));
+                    return Ok(());
+                }
+                // Renamed since it was listed: it is listed anew.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+                Err(error) => self.give_up(&sibling, &error),
+            }
+            self.since = Some(at);
+        }
+        match self.go_on(&self.path) {
+            Ok(open) => self.open = Some(open),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(error),
+        }
+        Ok(())
+    }
+
+    /// A file, behind what was read of it.
+    fn go_on(&self, at: &Path) -> io::Result<Open> {
+        for place in self.done.iter().rev() {
+            if let Some(found) = place.of(at, &self.path, false)? {
+                return Open::at(found, place);
+            }
+        }
+        Open::at((Content::open(at, &self.path)?, Vec::new()), &Place::default())
+    }
+
+    fn give_up(&mut self, path: &Path, error: &io::Error) {
+        self.lost += 1;
+        tracing::warn!(path = %path.display(), %error, "what is left of this file cannot be read and is left out");
     }
 
     /// Reads until it is stopped. A position is kept when the engine says that its lines are safe.
@@ -112,7 +180,9 @@ impl Follower {
                 Step::Lines(lines) => self.hand_over(lines, &stream, &outlet).await,
                 Step::Next(last) => {
                     let handed = self.hand_over(last.into_iter().collect(), &stream, &outlet).await;
-                    self.open = None;
+                    if let Some(open) = self.open.take() {
+                        position::remember(&mut self.done, open.place(&self.path));
+                    }
                     handed
                 }
                 Step::Idle => {
@@ -138,20 +208,24 @@ impl Follower {
     /// One read, or one look at what became of the file.
     fn step(&mut self) -> io::Result<Step> {
         if self.open.is_none() {
-            match File::open(&self.path) {
-                Ok(file) => self.open = Some(Open::at(file, 0)?),
-                Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Step::Idle),
-                Err(error) => return Err(error),
-            }
+            self.open_next()?;
         }
         let Some(open) = &mut self.open else { return Ok(Step::Idle) };
-        if open.was_truncated(&self.path)? {
-            return Ok(Step::Next(open.lines.finish()));
+        if open.was_truncated()? {
+            let copy = position::find(&self.path, &open.place(&self.path));
+            let Some(copy) = copy else { return Ok(self.finish()) };
+            *open = Open::at(copy, &open.place(&self.path))?;
         }
-        let lines = open.read(&mut self.buffer)?;
+        let lines = match open.read(&mut self.buffer) {
+            Err(error) if open.content.is_compressed() => {
+                self.give_up(&self.path.clone(), &error);
+                return Ok(self.finish());
+            }
+            read => read?,
+        };
         self.complained = false;
         if let Some(lines) = lines {
-            open.identity = open.identity.take().map_or_else(|| position::identity(&self.path, &open.file), |known| Ok(Some(known)))?;
+            open.learn(&self.path, &self.done)?;
             return Ok(Step::Lines(lines));
         }
         match std::fs::metadata(&self.path) {
@@ -160,22 +234,38 @@ impl Follower {
                 open.last_looks += 1;
                 let let_go = data.len() > 0 || open.last_looks > LAST_LOOKS;
                 // Two looks at least: it may have been written to between the read and the look at the name.
-                Ok(if let_go && open.last_looks > 1 { Step::Next(open.lines.finish()) } else { Step::Idle })
+                Ok(if let_go && open.last_looks > 1 { self.finish() } else { Step::Idle })
             }
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
             _ => Ok(Step::Idle),
         }
     }
 
+    /// The file has come to its end.
+    fn finish(&mut self) -> Step {
+        let Some(open) = &mut self.open else { return Step::Idle };
+        let last = open.lines.finish();
+        open.tails.0 = open.tails.1.clone();
+        // Of an empty one it is not known which copies were made before it was emptied.
+        if open.lines.end() > 0 {
+            self.since = open.content.modified().ok();
+        }
+        Step::Next(last)
+    }
+
     /// Hands lines over, waits until they are safe, and keeps the position behind them.
     async fn hand_over(&mut self, lines: Vec<Line>, stream: &Arc<str>, outlet: &Outlet) -> Result<(), Closed> {
+        outlet.meter.lost.increment(std::mem::take(&mut self.lost));
         let Some(open) = &mut self.open else { return Ok(()) };
         outlet.meter.truncated.increment(open.lines.take_truncated());
         if lines.is_empty() {
             return Ok(());
         }
-        let file: Arc<str> = open.identity.clone().unwrap_or_else(|| format!("{}@{}:{}:", self.path.display(), open.inode.0, open.inode.1).into());
-        let position = Position::new(Arc::clone(&file), open.lines.start());
+        let position = Position::new(open.place(&self.path), &self.done);
+        let file = Arc::clone(&position.place.file);
+        if std::mem::take(&mut open.fresh) {
+            self.keep(&position.clone().begun(), outlet);
+        }
         let mut lines = lines.into_iter().peekable();
         while lines.peek().is_some() {
             let id = |offset| Some(RecordId::File { file: Arc::clone(&file), offset });
@@ -184,45 +274,66 @@ impl Follower {
             outlet.send(records, Some(done)).await?;
             safe.await.map_err(|_| Closed)?;
         }
+        self.keep(&position, outlet);
+        Ok(())
+    }
+
+    fn keep(&self, position: &Position, outlet: &Outlet) {
         if let Err(error) = position.write(&self.kept) {
             tracing::warn!(source = %outlet.source, path = %self.kept.display(), %error, "the position cannot be kept; after a restart lines are read again");
         }
-        Ok(())
     }
 }
 
 impl Open {
-    fn at(mut file: File, offset: u64) -> io::Result<Open> {
-        file.seek(SeekFrom::Start(offset))?;
-        let inode = position::inode(&file)?;
-        Ok(Open { inode, identity: None, lines: Lines::at(offset), file, last_looks: 0 })
+    /// At a place, behind these bytes.
+    fn at((content, tail): (Content, Vec<u8>), place: &Place) -> io::Result<Open> {
+        let (inode, tail) = (content.inode()?, Tail(tail));
+        let identity = (!place.file.is_empty()).then(|| Arc::clone(&place.file));
+        Ok(Open { inode, fresh: place.offset == 0, identity, lines: Lines::at(place.offset), tails: (tail.clone(), tail), content, last_looks: 0 })
+    }
+
+    /// How far it was handed over.
+    fn place(&self, path: &Path) -> Place {
+        let unnamed = || format!("{}@{}:{}:", path.display(), self.inode.0, self.inode.1).into();
+        Place::new(self.identity.clone().unwrap_or_else(unnamed), self.lines.start(), &self.tails.0.0)
     }
 
     /// What follows; `None` at the file's end.
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<Option<Vec<Line>>> {
-        match self.file.read(buffer)? {
-            0 => Ok(None),
-            length => Ok(Some(self.lines.push(buffer.get(..length).unwrap_or_default()))),
+        let length = self.content.read(buffer)?;
+        let bytes = buffer.get(..length).unwrap_or_default();
+        if bytes.is_empty() {
+            return Ok(None);
         }
+        let before = self.lines.end();
+        let lines = self.lines.push(bytes);
+        // A line has ended in these bytes.
+        if let Some(ended) = self.lines.start().checked_sub(before).and_then(|ended| bytes.get(..usize::try_from(ended).ok()?)) {
+            self.tails.0 = self.tails.1.clone();
+            self.tails.0.push(ended);
+        }
+        self.tails.1.push(bytes);
+        Ok(Some(lines))
     }
 
-    /// Whether it is shorter than what was read of it, or begins with another line.
-    fn was_truncated(&mut self, path: &Path) -> io::Result<bool> {
-        if self.file.metadata()?.len() < self.lines.end() {
-            return Ok(true);
+    /// Its first line is complete, perhaps.
+    fn learn(&mut self, path: &Path, done: &[Place]) -> io::Result<()> {
+        if self.identity.is_none() {
+            self.identity = position::identity(path, &self.content)?.map(|identity| position::fresh(identity, done));
         }
-        let Some(known) = &self.identity else { return Ok(false) };
-        Ok(position::identity(path, &self.file)?.is_none_or(|now| now != *known))
+        Ok(())
+    }
+
+    /// Whether it is not what was read of it, but shorter or another.
+    fn was_truncated(&self) -> io::Result<bool> {
+        Ok(!self.content.has(self.lines.end(), &self.tails.1.0)?)
     }
 }
 
 /// The offset behind the last newline; 0 when there is none in reach, so that nothing is left out.
 fn last_line_end(file: &File) -> io::Result<u64> {
-    use std::os::unix::fs::FileExt as _;
-    let length = file.metadata()?.len();
-    let mut tail = vec![0; READ];
-    let from = length.saturating_sub(READ as u64);
-    let read = file.read_at(&mut tail, from)?;
-    let newline = tail.get(..read).unwrap_or_default().iter().rposition(|b| *b == b'\n');
+    let from = file.metadata()?.len().saturating_sub(READ as u64);
+    let newline = read_at(file, from, READ)?.iter().rposition(|b| *b == b'\n');
     Ok(newline.map_or(0, |at| from + at as u64 + 1))
 }

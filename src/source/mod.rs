@@ -4,6 +4,7 @@
 //! [`Bound::run`] then hands batches to the bounded channel and waits when it is full, until it is told to stop.
 
 mod config;
+mod content;
 mod file;
 mod framing;
 pub mod http;

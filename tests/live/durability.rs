@@ -68,6 +68,130 @@ fn o4_o6_kill_9_at_random_moments_gives_each_finding_once() {
     once(lines, &station);
 }
 
+#[test]
+fn o3_o4_kill_9_while_the_file_is_rotated_loses_and_doubles_no_line() {
+    let mut station = Station::new();
+    let (rounds, part) = (12, 4_000);
+    let mut seed = u64::from(std::process::id());
+    eprintln!("seed {seed}");
+    let log = |name: &str| station.dir.join(format!("lines.log{name}"));
+    let (current, first) = (log(""), log(".1"));
+    for round in 0..rounds {
+        station.spawn();
+        write_lines(&station.dir, round * part, part);
+        std::thread::sleep(Duration::from_millis(random(&mut seed) % 700));
+        let killed_before = random(&mut seed) % 2 == 0;
+        if killed_before {
+            station.kill();
+        }
+        for n in (1..rounds).rev() {
+            for gz in ["", ".gz"] {
+                let _ = fs::rename(station.dir.join(format!("lines.log.{n}{gz}")), station.dir.join(format!("lines.log.{}{gz}", n + 1)));
+            }
+        }
+        match random(&mut seed) % 2 {
+            0 => {
+                fs::rename(&current, &first).unwrap();
+                fs::write(&current, "").unwrap();
+            }
+            _ => {
+                fs::copy(&current, &first).unwrap();
+                fs::OpenOptions::new().write(true).open(&current).unwrap().set_len(0).unwrap();
+            }
+        }
+        if random(&mut seed) % 3 == 0 {
+            assert!(Command::new("gzip").arg(&first).status().unwrap().success());
+        }
+        if !killed_before {
+            std::thread::sleep(Duration::from_millis(random(&mut seed) % 300));
+            station.kill();
+        }
+    }
+    write_lines(&station.dir, rounds * part, part);
+    let lines = (rounds + 1) * part;
+    station.start();
+    eventually(Duration::from_secs(60), "not all lines are read", || station.records().count() as u64 >= lines);
+    station.terminate();
+    let spooled: Vec<String> = station.records().map(|record| String::from_utf8(record.raw).unwrap()).collect();
+    let expected: Vec<String> = crate::station::lines(0, lines).collect();
+    let (differs, count) = (spooled.iter().zip(&expected).position(|(is, should)| is != should), spooled.len());
+    assert!(spooled == expected, "{count} of {lines} lines, the first that differs is {differs:?}");
+    assert_eq!(station.findings().len() as u64, lines / 100 * 3, "o6");
+    assert!(station.findings().values().all(|times| *times == 1));
+}
+
+/// The entries that are in flight, as `state/flight` has them.
+fn in_flight(station: &Station) -> std::ops::RangeInclusive<u64> {
+    let bytes = fs::read(station.data.join("state/flight")).unwrap_or_default();
+    let number = |at: usize| bytes.get(at..at + 8).map_or(0, |bytes| u64::from_le_bytes(bytes.try_into().unwrap()));
+    number(8)..=number(16)
+}
+
+#[test]
+fn a_record_on_which_it_dies_again_and_again_is_a_dead_letter_and_the_others_go_on() {
+    let mut station = Station::new();
+    write_lines(&station.dir, 0, 1_000);
+    // It takes long enough to be killed while it is computed: many expressions over a megabyte.
+    let expressions: String = (5..45).map(|n| format!("      - '(?:[w-z]x?){{{n}}}[0-9]{{2}}'\n")).collect();
+    let rule = format!(
+        "title: Slow\nid: 00000000-0000-4000-8000-00000000000a\nlogsource: {{product: test}}\ndetection:\n  one:\n    kind: slow\n    text|re:\n{expressions}  condition: one\n"
+    );
+    fs::write(station.dir.join("rules/slow.yml"), rule).unwrap();
+    let slow = format!("{{\"timestamp\":1790000999,\"product\":\"test\",\"kind\":\"slow\",\"text\":\"{}\"}}\n", "x".repeat(1 << 20));
+    let mut log = fs::OpenOptions::new().append(true).open(station.dir.join("lines.log")).unwrap();
+    std::io::Write::write_all(&mut log, slow.as_bytes()).unwrap();
+    write_lines(&station.dir, 1_000, 1_000);
+    let place = |station: &Station| {
+        let entries = opmas::journal::SpoolReader::open(&station.data.join("spool"), 0).into_iter().flatten().flatten();
+        let mut long = entries.filter(|entry| matches!(&entry.body, opmas::model::EntryBody::Record(record) if record.raw.len() > 1_000_000));
+        long.next().map(|entry| entry.seq)
+    };
+    let mut deaths = 0;
+    while deaths < 4 {
+        let written = |station: &Station| fs::metadata(station.data.join("state/flight")).and_then(|data| data.modified()).ok();
+        let before = written(&station);
+        station.spawn();
+        let (mut poisonous, begun) = (None, std::time::Instant::now());
+        // From its own first word on, that is.
+        let died = loop {
+            poisonous = poisonous.or_else(|| place(&station));
+            if written(&station) != before && poisonous.is_some_and(|seq| in_flight(&station).contains(&seq)) {
+                break true;
+            }
+            if begun.elapsed() > Duration::from_secs(3) && station.metric("opmas_detection_entries_total") >= 1.0 && station.position().is_some() {
+                break false;
+            }
+            assert!(begun.elapsed() < Duration::from_secs(120), "it neither comes to the record nor past it");
+            std::thread::sleep(Duration::from_millis(1));
+        };
+        if !died {
+            break;
+        }
+        station.kill();
+        deaths += 1;
+    }
+    if deaths == 4 {
+        station.start();
+    }
+    assert!(deaths >= 2, "{deaths}");
+    station.read_all();
+    station.terminate();
+    let seq = place(&station).unwrap();
+    let (code, said) = station.run(&["store", "dead", "--json"]);
+    let letter: serde_json::Value = serde_json::from_str(said.lines().next().unwrap()).unwrap();
+    assert_eq!((code, said.lines().count(), letter["seq"].as_u64(), letter["reason"].as_str()), (Some(0), 1, Some(seq), Some("deadly")), "{said}");
+    assert!(station.notes().iter().any(|note| note.contains(&format!("entry {seq} of the spool is left out"))), "{:?}", station.notes());
+    assert_eq!(station.findings().len(), 60);
+    // All of it computed again, and replayed: it stays left out, and is no second letter.
+    files(&station, "state").iter().filter(|file| file.extension().is_some()).for_each(|file| fs::remove_file(file).unwrap());
+    station.complete();
+    assert_eq!(station.run(&["store", "dead", "--json"]).1.lines().count(), 1);
+    assert_eq!(station.findings().len(), 60);
+    assert_eq!(station.run(&["store", "verify"]).0, Some(0));
+    let (code, said) = station.run(&["replay", "--spool"]);
+    assert_eq!((code, said.lines().filter(|line| line.contains("\"type\":\"finding\"")).count()), (Some(0), 60));
+}
+
 /// A file system of its own, with as much room as is said.
 pub struct Disk(pub PathBuf);
 

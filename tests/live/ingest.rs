@@ -193,6 +193,35 @@ fn m2_findings_are_events_and_what_is_none_is_a_dead_letter_once() {
     assert_eq!(findings.values().collect::<Vec<_>>(), [&1], "o6: {findings:?}");
     let (code, said) = station.run(&["store", "verify"]);
     assert!(code == Some(0) && said.contains("dead letters: good: 1 segments, 3 letters"), "{said}");
+
+    // Taken in again, each once, whatever happens: they are as dead as before, but for the one that is named twice.
+    assert_eq!(station.run(&["store", "replay-dead", "--all"]).0, Some(4), "nobody runs");
+    station.start();
+    let first = serde_json::from_str::<Value>(listed(&station).lines().next().unwrap()).unwrap()["seq"].to_string();
+    for (arguments, says) in
+        [(vec!["--all"], "3 records taken in again, 0 had been before"), (vec![first.as_str()], "0 records taken in again, 1 had been before")]
+    {
+        let (code, said) = station.run(&[vec!["store", "replay-dead"], arguments].concat());
+        assert!(code == Some(0) && said.contains(says), "{said}");
+    }
+    eventually(Duration::from_secs(10), "three more", || listed(&station).lines().count() == 6);
+    station.kill();
+    // As if it had died after it was kept which, and before they were appended.
+    let list = station.data.join("dead/replayed");
+    let mut replayed: Value = serde_json::from_slice(&fs::read(&list).unwrap()).unwrap();
+    assert_eq!(replayed["letters"].as_array().unwrap().len(), 3);
+    let fourth = serde_json::from_str::<Value>(listed(&station).lines().nth(3).unwrap()).unwrap()["seq"].clone();
+    replayed["letters"].as_array_mut().unwrap().push(fourth);
+    fs::write(&list, replayed.to_string()).unwrap();
+    for _ in 0..2 {
+        station.start();
+        eventually(Duration::from_secs(10), "the one that was due", || listed(&station).lines().count() == 7);
+        station.kill();
+    }
+    station.start();
+    station.terminate();
+    assert_eq!(listed(&station).lines().count(), 7, "each once");
+    assert_eq!(station.findings().len(), 1);
 }
 
 #[test]

@@ -352,6 +352,36 @@ fn topics_that_match_are_read_when_they_appear_from_their_first_message() {
 }
 
 #[test]
+fn a_named_member_that_was_killed_has_its_partitions_at_once() {
+    let kafka = Kafka::start();
+    kafka.make_topic("logs", 2);
+    let mut station = station(&kafka.table(), "logs = ['logs']\ninstance = 'north'");
+    station.start();
+    kafka.produce("logs", 0, strs(&lines(0, 100)));
+    wait_for(&station, 100);
+    for (round, end) in [(1, false), (2, true)] {
+        if end {
+            station.terminate();
+        } else {
+            station.kill();
+        }
+        kafka.produce("logs", 1, strs(&lines(round * 100, 100)));
+        let begun = Instant::now();
+        station.start();
+        wait_for(&station, usize::try_from(round + 1).unwrap() * 100);
+        // The session of the one that died lasts for ten seconds.
+        assert!(begun.elapsed() < Duration::from_secs(7), "{:?}", begun.elapsed());
+    }
+    // Another one of that name takes its place; the sentence names the cause.
+    let mut other = self::station(&kafka.table(), "logs = ['logs']\ninstance = 'north'");
+    other.start();
+    says(&station, "instance");
+    other.terminate();
+    station.terminate();
+    assert_eq!(station.findings().len(), 9);
+}
+
+#[test]
 fn two_members_share_partitions_and_give_them_up_without_loss() {
     let kafka = Kafka::start();
     kafka.make_topic("logs", 4);

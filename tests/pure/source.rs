@@ -366,6 +366,225 @@ async fn o4_a_truncated_file_is_read_anew_under_other_ids() {
     assert_eq!(source.lines(1).await, ["x"], "truncated while nobody looked");
 }
 
+/// Compresses a file as logrotate does: the time of its last writing is kept.
+fn gzip(path: &Path) {
+    let data = std::fs::read(path).unwrap();
+    let written = path.metadata().unwrap().modified().unwrap();
+    let to = std::fs::File::create(format!("{}.gz", path.display())).unwrap();
+    let mut packed = flate2::write::GzEncoder::new(to, flate2::Compression::default());
+    packed.write_all(&data).unwrap();
+    packed.finish().unwrap().set_modified(written).unwrap();
+    std::fs::remove_file(path).unwrap();
+}
+
+/// So that two files written one after the other have different times: file systems count them in ticks.
+async fn a_tick() {
+    tokio::time::sleep(Duration::from_millis(12)).await;
+}
+
+#[tokio::test]
+async fn o3_files_rotated_while_nobody_looked_are_read_once_also_compressed() {
+    let followed = Followed::new();
+    let named = |name: &str| followed.dir.path().join(name);
+    append(&followed.path(), "one\n");
+    let mut source = followed.start("");
+    assert_eq!(source.lines(1).await, ["one"]);
+    source.stop().await;
+    a_tick().await;
+    append(&followed.path(), "two\nthree\n");
+    for (rest, to) in [("four\n", "messages.3"), ("five\nsix\n", "messages.2"), ("seven\n", "messages-20260101")] {
+        std::fs::rename(followed.path(), named(to)).unwrap();
+        a_tick().await;
+        append(&followed.path(), rest);
+    }
+    gzip(&named("messages.3"));
+    gzip(&named("messages.2"));
+    // Not of this log, older than what was read, and damaged.
+    append(&named("messages-errors"), "other\n");
+    std::fs::write(named("messages.4.gz"), "no gzip").unwrap();
+    let mut source = followed.start("");
+    assert_eq!(source.lines(6).await, ["two", "three", "four", "five", "six", "seven"]);
+    source.stop().await;
+    // Compressed by one that does not keep the time, and touched: they were read.
+    let old = named("messages-20260101");
+    gzip(&old);
+    for name in ["messages.2.gz", "messages-20260101.gz", "messages.3.gz"] {
+        std::fs::File::open(named(name)).unwrap().set_modified(std::time::SystemTime::now()).unwrap();
+    }
+    std::fs::rename(followed.path(), named("messages.1")).unwrap();
+    a_tick().await;
+    append(&followed.path(), "eight\n");
+    let mut source = followed.start("");
+    assert_eq!(source.lines(1).await, ["eight"]);
+    assert_eq!(source.stop().await, []);
+}
+
+#[tokio::test]
+async fn o3_what_was_copied_before_a_truncation_is_read_from_the_copy() {
+    let followed = Followed::new();
+    let copied = followed.dir.path().join("messages.1");
+    append(&followed.path(), "one\ntwo\n");
+    let mut source = followed.start("");
+    let before = source.records(2).await;
+    for (unread, new, running) in [("three\n", "uno\ndue\n", true), ("tre\n", "eins\nzwei\n", false)] {
+        if !running {
+            assert!(source.stop().await.is_empty());
+            source = followed.start("");
+            source.task.abort();
+        }
+        append(&followed.path(), unread);
+        std::fs::copy(followed.path(), &copied).unwrap();
+        a_tick().await;
+        std::fs::write(followed.path(), new).unwrap();
+        if !running {
+            gzip(&copied);
+            source = followed.start("");
+        }
+        let records = source.records(3).await;
+        let text: String = records.iter().map(|record| String::from_utf8(record.raw.clone()).unwrap() + "\n").collect();
+        assert_eq!(text, format!("{unread}{new}"));
+        let file = |record: &Record| if let Some(RecordId::File { file, .. }) = &record.id { file.clone() } else { panic!("no file") };
+        assert_ne!(file(&records[0]), file(&records[1]));
+        if running {
+            assert_eq!(file(&before[0]), file(&records[0]), "the copy has the ids of what it is a copy of");
+        }
+    }
+}
+
+#[tokio::test]
+async fn o4_a_file_with_the_same_inode_and_header_is_another_one() {
+    let followed = Followed::new();
+    append(&followed.path(), "#fields a b\n1 2\n3 4\n");
+    let mut source = followed.start("");
+    let before = source.records(3).await;
+    std::fs::write(followed.path(), "#fields a b\n5 6\n").unwrap();
+    let after = source.records(2).await;
+    assert_ne!(before[0].id, after[0].id);
+    source.stop().await;
+    std::fs::write(followed.path(), "#fields a b\n").unwrap();
+    let mut source = followed.start("");
+    let third = source.records(1).await;
+    assert!(third[0].id != before[0].id && third[0].id != after[0].id, "truncated while nobody looked");
+}
+
+/// What happens to a log.
+#[derive(Clone, Copy, Debug)]
+enum Happens {
+    Lines(u8),
+    Renamed,
+    Copied,
+    Compressed,
+    /// The reader is killed and starts again; what it had handed over last is kept, or not.
+    Killed(bool),
+    /// Time passes.
+    Look,
+}
+
+fn happens() -> impl Strategy<Value = Happens> {
+    prop_oneof![
+        4 => (1u8..5).prop_map(Happens::Lines),
+        2 => Just(Happens::Renamed),
+        2 => Just(Happens::Copied),
+        1 => Just(Happens::Compressed),
+        2 => any::<bool>().prop_map(Happens::Killed),
+        2 => Just(Happens::Look),
+    ]
+}
+
+/// Rotates by number: what was `messages.1` becomes `messages.2`.
+fn shift(folder: &Path) {
+    let name = |n: usize, gz: &str| folder.join(format!("messages.{n}{gz}"));
+    for n in (1..40).rev() {
+        for gz in ["", ".gz"] {
+            if name(n, gz).exists() {
+                std::fs::rename(name(n, gz), name(n + 1, gz)).unwrap();
+            }
+        }
+    }
+}
+
+/// Runs a source against a log to which this happens, and whose files begin with a header (which comes with a line: by itself it does not tell
+/// one file from another); the lines that it kept, in order, those that the spool knows left out.
+async fn kept_lines(header: &str, story: &[Happens]) -> (Vec<String>, usize) {
+    let followed = Followed::new();
+    let (mut written, mut known) = (0, BTreeMap::<Arc<str>, u64>::new());
+    let mut kept = Vec::new();
+    append(&followed.path(), "");
+    let mut source = followed.start("");
+    for event in story.iter().chain(&[Happens::Lines(1), Happens::Killed(true), Happens::Look, Happens::Look, Happens::Look]) {
+        a_tick().await;
+        let folder = followed.dir.path();
+        match event {
+            Happens::Lines(count) => {
+                let begins = if followed.path().metadata().map_or(0, |data| data.len()) == 0 { header } else { "" };
+                let lines: String = (0..*count).map(|n| format!("{}\n", written + usize::from(n))).collect();
+                append(&followed.path(), &format!("{begins}{lines}"));
+                written += usize::from(*count);
+            }
+            Happens::Renamed => {
+                shift(folder);
+                std::fs::rename(followed.path(), folder.join("messages.1")).unwrap();
+                append(&followed.path(), "");
+            }
+            Happens::Copied => {
+                shift(folder);
+                std::fs::copy(followed.path(), folder.join("messages.1")).unwrap();
+                OpenOptions::new().write(true).open(followed.path()).unwrap().set_len(0).unwrap();
+            }
+            Happens::Compressed => {
+                (1..40).map(|n| folder.join(format!("messages.{n}"))).filter(|file| file.exists()).for_each(|file| gzip(&file));
+            }
+            Happens::Killed(acknowledged) => {
+                // What was handed over is in the spool; whether the source heard of it is another matter.
+                tokio::time::sleep(Duration::from_millis(30)).await;
+                while let Ok(batch) = source.batches.try_recv() {
+                    take(&batch, &mut known, &mut kept);
+                    if let Some(done) = batch.done.filter(|_| *acknowledged) {
+                        let _ = done.send(());
+                        tokio::time::sleep(Duration::from_millis(5)).await;
+                    }
+                }
+                source.task.abort();
+                source = followed.start("");
+            }
+            Happens::Look => {
+                while let Ok(Some(batch)) = tokio::time::timeout(Duration::from_millis(450), source.batches.recv()).await {
+                    take(&batch, &mut known, &mut kept);
+                    batch.done.unwrap().send(()).unwrap();
+                }
+            }
+        }
+    }
+    source.task.abort();
+    (kept, written)
+}
+
+/// As the spool takes records (O4).
+fn take(batch: &Batch, known: &mut BTreeMap<Arc<str>, u64>, kept: &mut Vec<String>) {
+    for record in &batch.records {
+        let Some(RecordId::File { file, offset }) = &record.id else { panic!("no file") };
+        if known.get(file).is_none_or(|newest| newest < offset) {
+            known.insert(file.clone(), *offset);
+            kept.push(String::from_utf8(record.raw.clone()).unwrap());
+        }
+    }
+}
+
+proptest! {
+    // A case takes seconds, since the source looks at its file five times a second.
+    #![proptest_config(ProptestConfig { cases: if std::env::var_os("OPMAS_LONG").is_some() { 200 } else { 6 }, max_shrink_iters: 12, ..ProptestConfig::default() })]
+
+    #[test]
+    fn o3_o4_whatever_rotation_and_kills_do_each_line_is_kept_once(
+        story in proptest::collection::vec(happens(), 1..14), header in prop_oneof![Just(""), Just("#fields a b\n")]
+    ) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let (kept, written) = runtime.block_on(kept_lines(header, &story));
+        let numbers: Vec<usize> = kept.iter().filter(|line| !line.starts_with('#')).map(|line| line.parse().unwrap()).collect();
+        prop_assert_eq!(numbers, (0..written).collect::<Vec<_>>());
+    }
+}
+
 #[tokio::test]
 async fn a_file_may_begin_at_its_end_and_need_not_exist() {
     let followed = Followed::new();

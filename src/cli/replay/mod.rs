@@ -13,7 +13,7 @@ use super::{Done, Exit, Failure, unwritten};
 use crate::config::{Part, Setup};
 use crate::engine::replay::{self, Range, Replay, Told};
 use crate::engine::{Progress, Unit};
-use crate::journal::{DataDir, OpenError, SpoolReader};
+use crate::journal::{DataDir, OpenError, ReadError, SpoolReader};
 use crate::model::{Entry, EntryBody, Record, Time};
 use crate::normalise::Normaliser;
 use crate::source::recording::{self, Merged, RecordingError};
@@ -213,7 +213,7 @@ fn spool(setup: &Setup, arguments: &Arguments, dir: Option<&Path>, output: &mut 
     Ok(output.tell(&told).and_then(|()| entries_of(replay, entries, newest, output)))
 }
 
-fn entries_of(mut replay: Replay, mut entries: SpoolReader, newest: Option<u64>, output: &mut Output) -> Result<(), Stop> {
+fn entries_of(mut replay: Replay, mut entries: impl Iterator<Item = Result<Entry, ReadError>>, newest: Option<u64>, output: &mut Output) -> Result<(), Stop> {
     let mut progress: Option<(u64, Progress)> = None;
     let mut batch: Vec<Entry> = Vec::with_capacity(BATCH);
     loop {

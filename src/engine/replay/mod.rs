@@ -18,7 +18,7 @@ use crate::clock;
 use crate::config::{Part, Setup};
 use crate::correlate;
 use crate::diag::Diagnostic;
-use crate::journal::{DataDir, ReadError, Revisions, SpoolReader};
+use crate::journal::{DataDir, Poison, ReadError, Revisions, SpoolReader};
 use crate::model::{Entry, EntryBody, Finding, Revision, Span, Step, Time};
 use crate::normalise::{Extractors, Normaliser};
 use crate::playbook::Playbook;
@@ -215,10 +215,12 @@ pub fn of_playbook(setup: &Setup, playbook: &Playbook, finding: &Finding) -> io:
     Ok(Dry::new(setup)?.run(&"dry run".into(), playbook, finding, clock::now()))
 }
 
-/// The oldest entry that a spool keeps and all after it, up to its end for now; also while an opmas writes it.
+/// The oldest entry that a spool keeps and all after it, up to its end for now; also while an opmas writes it. Without those that made one die.
 ///
 /// # Errors
 /// The folder cannot be read.
-pub fn spool(data: &DataDir) -> Result<SpoolReader, ReadError> {
-    SpoolReader::open(&data.spool(), 0)
+pub fn spool(data: &DataDir) -> Result<impl Iterator<Item = Result<Entry, ReadError>> + use<>, ReadError> {
+    let poison = Poison::new(data).read();
+    let is_left_out = move |read: &Result<Entry, ReadError>| read.as_ref().is_ok_and(|entry| poison.contains(&entry.seq));
+    Ok(SpoolReader::open(&data.spool(), 0)?.filter(move |read| !is_left_out(read)))
 }

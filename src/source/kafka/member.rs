@@ -44,6 +44,8 @@ pub(super) enum After {
     Stopped,
     /// Another client may do better.
     Anew,
+    /// Another member of our name has taken our place.
+    Fenced,
 }
 
 /// What polling brought.
@@ -139,6 +141,7 @@ impl<'a> Member<'a> {
                 Polled::Message => wait = Duration::ZERO,
                 Polled::Nothing => break,
                 Polled::Dead => return Ok(Some(After::Anew)),
+                Polled::Fenced => return Ok(Some(After::Fenced)),
             }
         }
         self.resolve_if_due();
@@ -188,6 +191,12 @@ impl<'a> Member<'a> {
 
     /// What an error of a poll leads to. Those of connections are the listener's, and the next look's.
     fn complain(&mut self, error: &KafkaError) -> Polled {
+        if error.rdkafka_error_code() == Some(RDKafkaErrorCode::FencedInstanceId) {
+            let why = "another member of the consumer group has our `instance`, and takes its messages; give each opmas one of its own";
+            tracing::warn!(source = %self.outlet.source, "Kafka: {why}");
+            (self.outlet.report)(&self.outlet.source, Some(why.to_owned()));
+            return Polled::Fenced;
+        }
         if matches!(error, KafkaError::MessageConsumptionFatal(_)) {
             tracing::warn!(source = %self.outlet.source, %error, "Kafka: the client has to be made anew");
             return Polled::Dead;
@@ -300,4 +309,6 @@ pub(super) enum Polled {
     Nothing,
     /// The client cannot go on.
     Dead,
+    /// Nor is another to be made soon.
+    Fenced,
 }

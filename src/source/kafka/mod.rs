@@ -31,6 +31,8 @@ use topics::Topics;
 
 /// How long a client that could not be made, or ended, waits for the next.
 const RETRY: Duration = Duration::from_secs(2);
+/// How long one waits whose place in the group another member of its name has taken.
+const FENCED: Duration = Duration::from_secs(30);
 /// How long the thread may take to end once it is told to; a broker that is away must not hold up the end.
 const LAST: Duration = Duration::from_secs(6);
 /// A member that was not heard of for so long is out of its group, in milliseconds: so long a crash keeps its partitions from being read.
@@ -98,7 +100,8 @@ impl Consumer {
                 return;
             }
             // Dropped when it is over or when it is stopped.
-            let _ = handle.block_on(async { tokio::time::timeout(RETRY, outlet.stopped()).await });
+            let wait = if after == After::Fenced { FENCED } else { RETRY };
+            let _ = handle.block_on(async { tokio::time::timeout(wait, outlet.stopped()).await });
         }
     }
 
@@ -106,6 +109,9 @@ impl Consumer {
         let mut client = kafka::client_config(&self.broker)?;
         settings(&mut client);
         client.set("group.id", &self.config.group);
+        if let Some(instance) = &self.config.instance {
+            client.set("group.instance.id", instance);
+        }
         client.set("client.id", format!("opmas-{}-{}", outlet.node.0, outlet.source));
         Ok(client.create_with_context(Ears::new(kafka::Listener::new(&self.broker)))?)
     }
