@@ -47,7 +47,7 @@ fn request() -> Evaluate {
 }
 
 fn outcome() -> Outcome {
-    Outcome { state: OutcomeState::Enforced, detail: "read back".into(), at: Time(0), took_ms: 1, until: None }
+    Outcome { took_ms: 1, ..Outcome::new(OutcomeState::Enforced, "read back", Time(0)) }
 }
 
 fn step(call: &Call) -> Step {

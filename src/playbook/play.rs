@@ -47,7 +47,7 @@ impl Play<'_> {
     pub fn turn(&self, run: &Run, devices: &mut impl Devices, log: &mut Vec<String>) -> Vec<Decided> {
         let at = self.finding.time;
         let end = |key: &Arc<str>, (state, detail): (OutcomeState, String)| {
-            let outcome = Outcome { state, detail, at, took_ms: 0, until: None };
+            let outcome = Outcome::new(state, detail, at);
             Decided::Outcome { run: run.id().clone(), key: key.clone(), outcome }
         };
         let step = |key: &Arc<str>| run.step(key).map(|step| step.step.clone());
