@@ -103,8 +103,9 @@ impl Detector {
         match value {
             Value::String(_) if field == "timestamp" && self.times_are_inert => true,
             Value::String(text) => self.network.is_inert(field, text, &mut room.scratch),
+            Value::Number(number) => self.network.is_inert_number(field, number, &mut room.scratch),
             // Keywords look at texts alone.
-            Value::Number(_) | Value::Bool(_) | Value::Null => self.network.is_unnamed(field),
+            Value::Bool(_) | Value::Null => self.network.is_unnamed(field),
             Value::Array(_) | Value::Object(_) => false,
         }
     }

@@ -20,6 +20,8 @@ mod walk;
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use serde_json::Number;
+
 use self::names::{Names, Slot};
 use self::plan::{Decided, KEYWORDS, Op, Plan, Test1, Wake, count};
 pub use self::scratch::Scratch;
@@ -94,6 +96,8 @@ pub(super) struct Network {
     /// Whether the texts of keywords are all that is looked for in every string.
     plain_keywords: bool,
     asked_keywords: Vec<Predicate>,
+    /// The fields with predicates that only a rule's evaluation decides.
+    asked: Bits,
 }
 
 impl Network {
@@ -125,8 +129,15 @@ impl Network {
         let fields = (0..).zip(shares).map(|(slot, share)| Field::new(share, slot == KEYWORDS)).collect();
         let id = NETWORKS.fetch_add(1, Ordering::Relaxed);
         let mut network = Network { id, names: Names::new(&names), fields, predicates, ops, parts, rules, sources, slots, ..Network::default() };
-        let asked = |test: &Test1| test.slot == KEYWORDS && matches!(test.decided, Decided::Asked(_));
-        network.asked_keywords = (0..).zip(&network.predicates).filter(|(_, test)| asked(test)).map(|(number, _)| number).collect();
+        network.asked = Bits::with_room(network.fields.len());
+        for (number, test) in (0..).zip(&network.predicates) {
+            let Decided::Asked(check) = &test.decided else { continue };
+            network.asked.set(test.slot);
+            // Another field's predicate looks at the field that it refers to.
+            let other = if let Check::FieldRef(other, ..) = check { network.slot(other) } else { None };
+            other.map(|slot| network.asked.set(slot));
+            network.asked_keywords.extend((test.slot == KEYWORDS).then_some(number));
+        }
         let keywords = network.fields.first().is_none_or(|field| field.numbers.is_empty() && field.nets.is_empty());
         network.plain_keywords = keywords && network.asked_keywords.is_empty();
         network.rules.iter_mut().for_each(|rule| rule.wakes = rule.wakes.take().map(|_| Vec::new()));
@@ -182,9 +193,27 @@ impl Network {
         inert && !self.asked_keywords.iter().any(|predicate| test(*predicate))
     }
 
+    /// As [`Network::is_inert`], for a number: none of its field's predicates holds for it, and none asks for the field itself. Keywords
+    /// look at texts alone.
+    pub fn is_inert_number(&self, field: &str, number: &Number, scratch: &mut Scratch) -> bool {
+        // Nothing stands below a number.
+        let Some(slot) = self.slot(field) else { return true };
+        let Some(own) = self.fields.get(slot as usize).filter(|_| !self.asked.has(slot)) else { return false };
+        scratch.follow(self.id, self.predicates.len(), self.rules.len(), self.fields.len());
+        let Some(walk) = scratch.walks.get_mut(slot as usize) else { return false };
+        let mut inert = true;
+        own.numbers.scan(Leaf::Number(number), |_| inert = false);
+        own.texts.scan(&number.to_string(), &mut scratch.room, walk, |_| inert = false);
+        inert
+    }
+
     /// As [`Network::is_inert`], for any text of these characters.
     pub fn is_inert_of(&self, field: &str, characters: &str) -> bool {
         self.plain_keywords && self.is_unnamed(field) && !self.fields.get(KEYWORDS as usize).is_some_and(|keywords| keywords.texts.any_of(characters))
+    }
+
+    fn slot(&self, field: &str) -> Option<Slot> {
+        self.names.find(field, crate::normalise::hash(field.as_bytes())).and_then(|(_, root)| root.direct)
     }
 
     /// Whether no rule names the field.

@@ -1,6 +1,6 @@
 //! The network is held to the plain scan: on generated rules and events, on recorded ones, and on the benchmark's kind of events.
 
-use opmas::detect::{Detector, LogsourceMode, Scan};
+use opmas::detect::{Detector, LogsourceMode, Room, Scan};
 use opmas::model::LogSource;
 use opmas::sigma::RuleSet;
 use proptest::collection::vec;
@@ -138,6 +138,39 @@ proptest! {
             agree(&set, &network, &scan, fields, source);
         }
     }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: cases(), ..ProptestConfig::default() })]
+    /// A value of which the network says that it changes nothing changes nothing for the scan.
+    #[test]
+    fn what_is_inert_changes_nothing(texts in vec(rule(), 20), events in vec((fields(), source()), 20), number in prop_oneof![Just(Value::from(5)), (-9..99).prop_map(Value::from), Just(Value::from(0.5))]) {
+        let set = rules(&texts);
+        let (network, scan) = (Detector::new(&set), Scan::new(&set));
+        for (fields, source) in &events {
+            let mut event = event(fields.clone());
+            event.logsource = source.clone();
+            for field in FIELDS.iter().filter(|field| !fields.as_object().unwrap().contains_key(**field)) {
+                let before = scan.matches(&event, LogsourceMode::Any);
+                let mut with = event.clone();
+                with.fields.insert((*field).to_owned(), number.clone());
+                let inert = network.is_inert(field, &number, &mut Room::default());
+                prop_assert!(!inert || scan.matches(&with, LogsourceMode::Any) == before, "{field}: {number}\n{fields}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_number_is_inert_when_no_predicate_of_its_field_asks_for_it() {
+    let inert = |tests: &str, number: i64| {
+        let rule = format!("title: T\nlogsource: {{}}\ndetection: {{s: {tests}, condition: s}}\n");
+        Detector::new(&rules(&[rule])).is_inert("f", &json!(number), &mut Room::default())
+    };
+    assert!(inert("{f|gt: 5}", 5) && !inert("{f|gt: 5}", 6));
+    assert!(inert("{f|contains: 7}", 5) && !inert("{f|contains: 7}", 171));
+    assert!(!inert("{f|exists: true}", 5) && !inert("{f: null}", 5) && !inert("{g|fieldref: f}", 5));
+    assert!(inert("{g: 5}", 5) && inert("['5']", 5));
 }
 
 #[test]
