@@ -60,7 +60,7 @@ pub struct Param {
     pub grammar: Grammar,
     /// Its value when it is not given.
     pub default: Option<ParamValue>,
-    /// Whether the guard looks at it (addresses: yes unless the file says `guarded = false`).
+    /// Whether the guard looks at it (addresses, of hardware too: yes unless the file says `guarded = false`).
     pub guarded: bool,
 }
 

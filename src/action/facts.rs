@@ -1,6 +1,6 @@
 //! What a device says about its own addresses and ways out: parsers for what BusyBox `ip` and the shell's environment print.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use ipnet::IpNet;
@@ -25,6 +25,8 @@ pub struct GuardFacts {
     pub peers: BTreeSet<IpAddr>,
     /// The name and time servers that it uses, as far as it knows them by address.
     pub servers: BTreeSet<IpAddr>,
+    /// Its neighbours by hardware address: which of them must not be cut off is known by their addresses.
+    pub neighbours: BTreeMap<String, BTreeSet<IpAddr>>,
 }
 
 /// Why the guard does not know enough about a device.
@@ -55,7 +57,8 @@ const ROUTES6: &str = "ip -6 route";
 const ENVIRONMENT: &str = "env";
 /// Name servers are behind `nameserver`, time servers are words of a line of their own.
 const SERVERS: &str = "cat /tmp/resolv.conf.d/resolv.conf.auto /etc/resolv.conf 2>/dev/null; uci -q get system.ntp.server; true";
-const COMMANDS: usize = 5;
+const NEIGHBOURS: &str = "ip neigh";
+const COMMANDS: usize = 6;
 
 impl GuardFacts {
     /// What to run on the device, over the session that the management path is to be learned of.
@@ -63,15 +66,15 @@ impl GuardFacts {
     pub fn commands() -> Vec<Command> {
         let split = |line: &str| Command { argv: line.split(' ').map(str::to_owned).collect(), stdin: None };
         let servers = Command { argv: ["sh", "-c", SERVERS].map(str::to_owned).to_vec(), stdin: None };
-        [ADDRESSES, ROUTES, ROUTES6, ENVIRONMENT].map(split).into_iter().chain([servers]).collect()
+        [ADDRESSES, ROUTES, ROUTES6, ENVIRONMENT].map(split).into_iter().chain([servers, split(NEIGHBOURS)]).collect()
     }
 
     /// Reads what those commands printed.
     ///
     /// # Errors
-    /// A command failed (`ip -6 route` may: a device without IPv6; what servers it uses need not be known), or its output names no address.
+    /// A command failed (`ip -6 route` may: a device without IPv6; what servers and neighbours it has need not be known), or its output names no address.
     pub fn parse(results: &[CommandResult]) -> Result<GuardFacts, FactsError> {
-        let [addresses, routes, routes6, environment, servers] = results else { return Err(FactsError::Answers(results.len())) };
+        let [addresses, routes, routes6, environment, servers, neighbours] = results else { return Err(FactsError::Answers(results.len())) };
         let mut facts = GuardFacts::default();
         facts.read_addresses(&printed(addresses, ADDRESSES)?);
         if facts.addresses.is_empty() {
@@ -89,7 +92,8 @@ impl GuardFacts {
         // Each word that is an address; one that forwards to others listens on its loopback, which nobody can block.
         let words = String::from_utf8_lossy(&servers.stdout);
         facts.servers.extend(words.split_whitespace().filter_map(address).filter(|ip| !ip.is_loopback()));
-        if [facts.addresses.len(), facts.gateways.len(), facts.prefixes.len(), facts.servers.len()].iter().any(|n| *n > MAX_FACTS) {
+        facts.read_neighbours(&String::from_utf8_lossy(&neighbours.stdout));
+        if [facts.addresses.len(), facts.gateways.len(), facts.prefixes.len(), facts.servers.len(), facts.neighbours.len()].iter().any(|n| *n > MAX_FACTS) {
             return Err(FactsError::TooMany);
         }
         Ok(facts)
@@ -126,6 +130,17 @@ impl GuardFacts {
             // A route without a next hop is a link of its own, unless it goes nowhere (`blackhole …`: the first word is no prefix).
             let direct = words.contains(&"dev") && !words.contains(&"via");
             self.prefixes.extend(words.first().filter(|_| direct).and_then(|first| prefix(first)));
+        }
+    }
+
+    /// `ip neigh`: `192.168.1.2 dev br-lan lladdr 5e:d8:19:05:cd:48 REACHABLE`.
+    pub fn read_neighbours(&mut self, text: &str) {
+        for line in text.lines() {
+            let words: Vec<&str> = line.split_whitespace().collect();
+            let mac = words.iter().position(|word| *word == "lladdr").and_then(|at| words.get(at + 1));
+            if let (Some(ip), Some(mac)) = (words.first().and_then(|word| address(word)), mac) {
+                self.neighbours.entry(mac.to_ascii_lowercase()).or_default().insert(ip);
+            }
         }
     }
 

@@ -67,11 +67,11 @@ const SHORTEST_V4: u8 = 16;
 /// The shortest IPv6 prefix that may be blocked: what a provider gets.
 const SHORTEST_V6: u8 = 32;
 
-/// Why an address or a network may not be blocked.
+/// Why an address, a network or a station may not be blocked.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{what} must not be blocked: it {why}")]
 pub struct GuardRefusal {
-    /// The address or the network.
+    /// The address, the network, or the station's hardware address.
     pub what: String,
     /// What it is, or holds.
     pub why: String,
@@ -123,7 +123,9 @@ impl Guard {
             match value {
                 ParamValue::Ip(ip) => self.check(*ip, here)?,
                 ParamValue::Prefix(net) => self.check_network(net, here)?,
-                ParamValue::Duration(_) | ParamValue::Int(_) | ParamValue::Word(_) => {}
+                // Of the words only hardware addresses are guarded.
+                ParamValue::Word(mac) => self.check_station(mac, here)?,
+                ParamValue::Duration(_) | ParamValue::Int(_) => {}
             }
         }
         Ok(())
@@ -163,6 +165,15 @@ impl Guard {
         let mut protected = self.hosts.keys().chain(&self.controllers).chain(of_devices).chain(of_device).chain(&edges);
         match protected.find(|ip| net.contains(*ip)).map(|ip| self.check(*ip, here)) {
             Some(Err(inside)) => refused(format!("holds {}, which {}", inside.what, inside.why)),
+            _ => Ok(()),
+        }
+    }
+
+    /// Whether a station may be cut off: none of the addresses that the device knows it by is protected.
+    fn check_station(&self, mac: &str, here: &GuardFacts) -> Result<(), GuardRefusal> {
+        let addresses = here.neighbours.get(mac).into_iter().flatten();
+        match addresses.map(|ip| self.check(*ip, here)).find(Result::is_err) {
+            Some(Err(of)) => Err(GuardRefusal { what: mac.to_owned(), why: format!("is the station with {}, which {}", of.what, of.why) }),
             _ => Ok(()),
         }
     }

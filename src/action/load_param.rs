@@ -20,9 +20,9 @@ pub(super) fn load_param(text: Text<'_>, name: &Spanned<String>, table: &ParamTa
     }
     let grammar = load_grammar(text, table)?;
     let default = table.default.as_ref().map(|default| load_default(text, &grammar, default)).transpose()?;
-    let address = matches!(grammar, Grammar::Ip | Grammar::Prefix);
+    let address = matches!(grammar, Grammar::Ip | Grammar::Prefix | Grammar::Mac);
     if let Some(guarded) = table.guarded.as_ref().filter(|_| !address) {
-        return Err(text.wrong(guarded.span(), "only a parameter of type ip or prefix has the key `guarded`"));
+        return Err(text.wrong(guarded.span(), "only a parameter of type ip, prefix or mac has the key `guarded`"));
     }
     let guarded = address && table.guarded.as_ref().is_none_or(|guarded| *guarded.get_ref());
     Ok(Param { name: name.get_ref().clone(), description: table.description.clone(), grammar, default, guarded })

@@ -241,6 +241,10 @@ async fn a_station_is_banned_on_every_access_point_of_the_device() {
         is(&reply, OutcomeState::Refused, "one station");
         assert!(reply.commands.is_empty());
     }
+    // Neither is the machine that the router is managed from.
+    let manager = lab.router.sh("mg", "ip -o link show eth0 | sed 's/.*link.ether //; s/ .*//'");
+    let reply = apply(&client, "ban_station", json!({"mac": manager.trim()})).await;
+    is(&reply, OutcomeState::Refused, "the station with 192.168.1.2");
     // Without an access point nothing is banned.
     fs::remove_dir_all(lab.router.root().join("tmp/hostapd")).unwrap();
     is(&apply(&client, "ban_station", ban).await, OutcomeState::Failed, "no access point runs here");

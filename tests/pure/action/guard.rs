@@ -49,6 +49,9 @@ default metric 100 \n\tnexthop via 192.168.1.254 dev br-lan weight 1 \n\tnexthop
 10.68.0.0/16 via inet6 fe80::9 dev eth1 \n";
 /// Name servers that were learned and the resolver on the router, then `uci get system.ntp.server`.
 const SERVERS: &str = "# Interface wan\nnameserver 198.51.100.53\nsearch lan\nnameserver 127.0.0.1\n0.openwrt.pool.ntp.org 198.51.100.123\n";
+/// What BusyBox and iproute2 print of neighbours.
+const NEIGHBOURS: &str = "192.168.1.77 dev br-lan lladdr 5E:D8:19:05:CD:77 ref 1 used 0/0/0 probes 1 REACHABLE\n192.168.1.50 dev br-lan lladdr 5e:d8:19:05:cd:50 STALE\n\
+fe80::77 dev br-lan lladdr 5e:d8:19:05:cd:78 router STALE\n192.168.1.51 dev br-lan  FAILED\n";
 const ROUTE6: &str = "fd00:1::/64 dev br-lan  metric 256 \nfe80::/64 dev br-lan  metric 256 \ndefault via fe80::1 dev eth1  metric 1024 \nmulticast ff00::/8 dev br-lan  metric 256 \n";
 
 fn ip(text: &str) -> IpAddr {
@@ -66,6 +69,7 @@ fn answers(addr: &str) -> Vec<CommandResult> {
         printed(ROUTE6),
         printed("PATH=/usr/sbin\nSSH_CONNECTION=192.168.1.77 40122 192.168.1.1 22\nHOME=/root\n"),
         printed(SERVERS),
+        printed(NEIGHBOURS),
     ]
 }
 
@@ -125,7 +129,7 @@ fn zones_and_mapped_addresses_of_a_session_are_plain() {
 
 #[test]
 fn a_device_that_does_not_answer_leaves_the_guard_without_facts() {
-    assert_eq!(GuardFacts::commands().len(), 5);
+    assert_eq!(GuardFacts::commands().len(), 6);
     let with = |at: usize, result: CommandResult| {
         let mut all = answers(ADDR);
         all[at] = result;
@@ -218,6 +222,22 @@ fn a_network_is_refused_for_its_size_and_for_what_it_holds() {
 }
 
 #[test]
+fn a_station_with_a_protected_address_is_not_cut_off() {
+    let (guard, here, catalogue) = (guard(), GuardFacts::parse(&answers(ADDR)).unwrap(), all());
+    let call = |action: &str, mac: &str| {
+        let action = catalogue.get(action).unwrap();
+        guard.check_call(action, &action.params(&map(json!({"mac": mac}))).unwrap(), &here).map_err(|refusal| refusal.to_string())
+    };
+    for action in ["ban_station", "deauth_station"] {
+        let why = "5e:d8:19:05:cd:77 must not be blocked: it is the station with 192.168.1.77, which is where the device is managed from";
+        assert_eq!(call(action, "5e:d8:19:05:cd:77"), Err(why.to_owned()));
+        assert!(call(action, "5e-d8-19-05-cd-78").unwrap_err().ends_with("which is the address of device ap"));
+        assert_eq!(call(action, "5e:d8:19:05:cd:50"), Ok(()));
+    }
+    assert_eq!(call("unban_station", "5e:d8:19:05:cd:77"), Ok(()));
+}
+
+#[test]
 fn a_call_is_refused_by_its_guarded_address() {
     let (guard, here) = (guard(), GuardFacts::parse(&answers(ADDR)).unwrap());
     let catalogue = shipped();
@@ -256,5 +276,6 @@ proptest! {
         facts.read_addresses(&text);
         facts.read_routes(&text);
         facts.read_connection(&text);
+        facts.read_neighbours(&text);
     }
 }
