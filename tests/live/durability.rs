@@ -80,7 +80,7 @@ fn o3_o4_kill_9_while_the_file_is_rotated_loses_and_doubles_no_line() {
         station.spawn();
         write_lines(&station.dir, round * part, part);
         std::thread::sleep(Duration::from_millis(random(&mut seed) % 700));
-        let killed_before = random(&mut seed) % 2 == 0;
+        let killed_before = random(&mut seed).is_multiple_of(2);
         if killed_before {
             station.kill();
         }
@@ -99,7 +99,7 @@ fn o3_o4_kill_9_while_the_file_is_rotated_loses_and_doubles_no_line() {
                 fs::OpenOptions::new().write(true).open(&current).unwrap().set_len(0).unwrap();
             }
         }
-        if random(&mut seed) % 3 == 0 {
+        if random(&mut seed).is_multiple_of(3) {
             assert!(Command::new("gzip").arg(&first).status().unwrap().success());
         }
         if !killed_before {
