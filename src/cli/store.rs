@@ -1,5 +1,6 @@
 //! `opmas store` and `opmas audit`: both read a data folder without touching it, also while an opmas runs on it.
 
+mod copy;
 mod dead;
 mod replay_dead;
 
@@ -11,10 +12,7 @@ use serde_json::{Value, json};
 
 use super::{Done, Exit, Failure};
 use crate::config::Setup;
-use crate::journal::{
-    Content, DataDir, HeadError, LedgerEntry, LedgerHash, LedgerKey, LedgerReader, ReadError, Report, SignedHead, verify_checkpoints, verify_dead,
-    verify_evidence, verify_ledger, verify_revisions, verify_spool,
-};
+use crate::journal::{Content, DataDir, HeadError, LedgerEntry, LedgerHash, LedgerKey, LedgerReader, ReadError, Report, SignedHead, verify_all, verify_ledger};
 
 /// What to do with the data folder.
 #[derive(clap::Subcommand)]
@@ -23,6 +21,12 @@ pub(super) enum StoreCommand {
     Verify(Folder),
     /// List the records that could not be used, with the reasons.
     Dead(dead::Arguments),
+    /// Copy the data folder, also while an opmas runs on it, and verify the copy.
+    Backup(copy::Backup),
+    /// Make a data folder of such a copy, which is verified first.
+    Restore(copy::Restore),
+    /// Print findings, or the whole ledger, one JSON object a line.
+    Export(copy::Export),
     /// Have the running opmas take such records in again, each once.
     ReplayDead(replay_dead::Arguments),
 }
@@ -119,20 +123,13 @@ impl Folder {
 pub(super) fn run(config: Option<&Path>, command: &StoreCommand) -> Done {
     let folder = match command {
         StoreCommand::Verify(folder) => folder,
+        StoreCommand::Backup(arguments) => return copy::run_backup(config, arguments),
+        StoreCommand::Restore(arguments) => return copy::run_restore(config, arguments),
+        StoreCommand::Export(arguments) => return copy::run_export(config, arguments),
         StoreCommand::Dead(arguments) => return dead::run(config, arguments),
         StoreCommand::ReplayDead(arguments) => return replay_dead::run(config, arguments),
     };
-    let data = folder.open(config)?;
-    let ledger = verify_ledger(&data, None);
-    let checkpoints = verify_checkpoints(&data, &ledger.checkpoints);
-    Ok(tell(&[
-        ("spool", "segments", "entries", verify_spool(&data)),
-        ("ledger", "segments", "records", ledger),
-        ("checkpoints", "files", "verified", checkpoints),
-        ("revisions", "files", "verified", verify_revisions(&data)),
-        ("evidence", "files", "verified", verify_evidence(&data)),
-        ("dead letters", "segments", "letters", verify_dead(&data)),
-    ]))
+    Ok(tell(&verify_all(&folder.open(config)?)))
 }
 
 pub(super) fn audit(config: Option<&Path>, command: &AuditCommand) -> Done {

@@ -96,5 +96,5 @@ fn record(data: &DataDir, letter: &DeadLetter) -> Option<Record> {
     }
     let payload = if letter.reason == DeadReason::Deadly { Payload::Log } else { Payload::Finding };
     let DeadLetter { source, stream, subject, time, bytes, raw, .. } = letter.clone();
-    (bytes == raw.len() as u64).then(|| Record { id: None, source, stream, arrival: Some(time), peer: None, trust: Trust::Open, raw, payload, subject })
+    (bytes == raw.len() as u64).then_some(Record { id: None, source, stream, arrival: Some(time), peer: None, trust: Trust::Open, raw, payload, subject })
 }

@@ -191,7 +191,10 @@ impl Decider {
                     spool.retain_from(needed);
                 }
             }
-            Ok(Err(error)) => tracing::warn!(%error, "no checkpoint could be written; recovery starts from the one before"),
+            Ok(Err(error)) => {
+                metrics::counter!("opmas_checkpoint_errors_total").increment(1);
+                tracing::warn!(%error, "no checkpoint could be written; recovery starts from the one before");
+            }
             Err(error) => tracing::error!(%error, "the checkpoint's task ended"),
         }
     }

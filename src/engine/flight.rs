@@ -1,9 +1,9 @@
 //! What the detection thread computes, kept where it outlives the process: a record that makes the process die is found out and left out.
 //!
 //! ```text
-//! state/flight   0 8 magic: OPMFLGHT     24 16 the entries that are suspected, first and last, 0 when none are
+//! flight         0 8 magic: OPMFLGHT     24 16 the entries that are suspected, first and last, 0 when none are
 //!                8 16 the entries in flight, first and last, 0 when none are      40 4 deaths on them   44 4 of these, on one entry alone
-//! state/poison   the entries that are left out, JSON
+//! poison         the entries that are left out, JSON
 //! ```
 //! Integers are little-endian. Stable. `flight` is written without a sync: the death of the process, unlike that of the machine, leaves it.
 
@@ -15,7 +15,7 @@ use crate::journal::{DataDir, Poison};
 use crate::model::Entry;
 
 const MAGIC: &[u8; 8] = b"OPMFLGHT";
-/// Bytes of `state/flight`.
+/// Bytes of `flight`.
 const SIZE: usize = 48;
 /// So many deaths on a batch, and its entries are computed one by one; so many on one entry, and it is left out.
 const DEATHS: u32 = 2;
@@ -63,7 +63,7 @@ pub(super) struct Flight {
 impl Flight {
     /// Learns how the process before this one has ended. With what a person should know of it.
     pub(super) fn open(data: &DataDir) -> (Flight, Vec<String>) {
-        let path = data.state().join("flight");
+        let path = data.path().join("flight");
         let mut notes = Vec::new();
         let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(&path);
         let file = file.inspect_err(|error| notes.push(format!("{}: {error}; a record that makes opmas die is not found out", path.display()))).ok();

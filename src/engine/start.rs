@@ -110,7 +110,7 @@ pub async fn start(setup: Setup, status: Status) -> Result<Engine, StartError> {
         tracing::error!("dead letters that were to be put into the spool again are not: {why}");
     }
     acting.tasks.extend(publish::Forward::start(&settings, &data, &acting.effects, (&acting.spool, &caught_up.live), &acting.stop)?);
-    let engine = acting.listen(sources, data, spool, decider, &caught_up, reloader);
+    let engine = acting.listen(sources, spool, decider, &caught_up, reloader);
     status.clear("start");
     Ok(engine)
 }
@@ -145,6 +145,7 @@ async fn catch_up(
 /// What is right of the ledger: runs, leases, deliveries, and what they act through.
 struct Acting {
     node: NodeId,
+    data: DataDir,
     effects: Arc<Effects>,
     hands: Arc<Hands>,
     revisions: Revisions,
@@ -170,6 +171,7 @@ impl Acting {
         let ((begun, to_runs), (orders, ordered)) = (mpsc::channel(MAX_BEGUN), mpsc::channel(MAX_ORDERS));
         let acting = Acting {
             node: data.node().clone(),
+            data: data.clone(),
             effects,
             hands,
             revisions: Revisions::new(data),
@@ -247,7 +249,7 @@ impl Acting {
     }
 
     /// Lets the sources in.
-    fn listen(self, sources: Vec<Bound>, data: DataDir, spool: SpoolHandle, decider: JoinHandle<()>, caught_up: &CaughtUp, reloader: Reloader) -> Engine {
+    fn listen(self, sources: Vec<Bound>, spool: SpoolHandle, decider: JoinHandle<()>, caught_up: &CaughtUp, reloader: Reloader) -> Engine {
         let (batches, from_sources) = mpsc::channel(intake::MAX_WAITING);
         let (stop_sources, sources_stop) = watch::channel(false);
         let (reload, asked) = mpsc::channel(reload::MAX_ASKED);
@@ -272,7 +274,7 @@ impl Acting {
             hand,
             reload,
             spool: self.spool,
-            data: data.into(),
+            data: self.data.into(),
             batches,
             doors,
             listening,

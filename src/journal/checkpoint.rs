@@ -1,8 +1,8 @@
 //! Checkpoints: computed state, so that recovery need not read the whole spool. The ledger says which one counts.
 //!
 //! ```text
-//!  0  8  magic: OPMCHKPT        10  2  zero                     20 32  SHA-256 of the body
-//!  8  2  format version, 1      12  8  seq that it covers       52  n  body
+//!  0  8  magic: OPMCHKPT        10  2  zero                     20 32  SHA-256 of what follows
+//!  8  2  format version, 2      12  8  seq that it covers       52  n  body, zstd (format 1: as it is)
 //! ```
 //! Integers are little-endian. Stable; what the body says is its writer's affair.
 
@@ -18,10 +18,16 @@ use super::durable::write_whole;
 use crate::model::{Decided, hex};
 
 const MAGIC: &[u8; 8] = b"OPMCHKPT";
-const VERSION: u16 = 1;
+const VERSION: u16 = 2;
+/// The format whose body is not compressed.
+const PLAIN: u16 = 1;
 const HEADER: usize = 52;
-/// The largest checkpoint that is written or read.
-const MAX_CHECKPOINT: usize = 256 << 20;
+/// The largest body: a million groups take 2 GB.
+const MAX_BODY: usize = 4 << 30;
+/// The largest file that is written or read.
+const MAX_CHECKPOINT: usize = 2 << 30;
+/// The quickest of zstd's usual levels: what correlation remembers shrinks to a tenth at any of them.
+const LEVEL: i32 = 1;
 
 /// A checkpoint as the ledger names it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -76,18 +82,23 @@ impl Checkpoints {
     /// # Errors
     /// It is larger than a checkpoint may be, or the file system says no; then nothing is left of it.
     pub fn write(&self, seq: u64, body: &[u8]) -> io::Result<CheckpointRef> {
+        let too_large = |bytes: usize, max: usize| io::Error::new(io::ErrorKind::FileTooLarge, format!("a checkpoint of {bytes} bytes is larger than {max}"));
+        if body.len() > MAX_BODY {
+            return Err(too_large(body.len(), MAX_BODY));
+        }
+        let body = zstd::bulk::compress(body, LEVEL)?;
         if body.len() > MAX_CHECKPOINT {
-            return Err(io::Error::new(io::ErrorKind::FileTooLarge, format!("a checkpoint of {} bytes is larger than {MAX_CHECKPOINT}", body.len())));
+            return Err(too_large(body.len(), MAX_CHECKPOINT));
         }
         let mut header = Vec::with_capacity(HEADER);
         header.extend_from_slice(MAGIC);
         header.extend_from_slice(&VERSION.to_le_bytes());
         header.extend_from_slice(&[0, 0]);
         header.extend_from_slice(&seq.to_le_bytes());
-        header.extend_from_slice(&Sha256::digest(body));
-        let hash = hex(&Sha256::new().chain_update(&header).chain_update(body).finalize());
+        header.extend_from_slice(&Sha256::digest(&body));
+        let hash = hex(&Sha256::new().chain_update(&header).chain_update(&body).finalize());
         let name = format!("{seq:020}-{}.checkpoint", hash.get(..16).unwrap_or_default());
-        write_whole(&self.dir.join(&name), &[&header, body])?;
+        write_whole(&self.dir.join(&name), &[&header, &body])?;
         Ok(CheckpointRef { name: name.into(), hash: hash.into(), seq })
     }
 
@@ -144,11 +155,22 @@ pub(super) fn load(dir: &Path, checkpoint: &CheckpointRef) -> Result<Vec<u8>, St
         return Err(wrong("it is not the file that the ledger has the hash of"));
     }
     let (Some(header), Some(body)) = (file.get(..HEADER), file.get(HEADER..)) else { return Err(wrong("it is shorter than a checkpoint")) };
-    if !header.starts_with(MAGIC) || header.get(8..10) != Some(&VERSION.to_le_bytes()) {
+    let version = header.get(8..10).and_then(|bytes| bytes.first_chunk()).map_or(0, |bytes| u16::from_le_bytes(*bytes));
+    if !header.starts_with(MAGIC) || !(PLAIN..=VERSION).contains(&version) {
         return Err(wrong("it is not a checkpoint of a format that this opmas reads"));
     }
     if header.get(12..20) != Some(&checkpoint.seq.to_le_bytes()) || header.get(20..52) != Some(&Sha256::digest(body)[..]) {
         return Err(wrong("its header does not fit its body"));
     }
-    Ok(body.to_vec())
+    if version == PLAIN {
+        return Ok(body.to_vec());
+    }
+    let mut whole = Vec::new();
+    let decoder = zstd::stream::read::Decoder::new(body);
+    let read = decoder.and_then(|decoder| decoder.take(MAX_BODY as u64 + 1).read_to_end(&mut whole));
+    match read {
+        Ok(bytes) if bytes <= MAX_BODY => Ok(whole),
+        Ok(_) => Err(wrong("it is larger than a checkpoint may be")),
+        Err(error) => Err(wrong(&format!("it cannot be decompressed: {error}"))),
+    }
 }

@@ -4,10 +4,11 @@
 //! ```text
 //! opmas-data/            0700
 //!   format  node  lock   which version wrote this; who we are; held by flock while an opmas runs
+//!   flight  poison       which entries are being computed, and which never are again: opmas has died on them
 //!   spool/   <first seq, 20 digits>.spool     entries      ┐ one segmented log below all: segment.rs is the format,
 //!   ledger/  <first seq, 20 digits>.ledger    decisions    │ log.rs writes and recovers, reader.rs reads, commit.rs groups
 //!   dead/    <first seq, 20 digits>.dead      what could not be used, with the reason                                 ┘
-//!   state/   <seq>-<hash>.checkpoint          two kept; `flight` and `poison`: what is computed, and what is never again
+//!   state/   <seq>-<hash>.checkpoint          two kept
 //!   revisions/<sha256>                        what a revision entry names
 //!   keys/ledger.key                           signs ledger/head.json, the head as it was published last
 //! ```
@@ -16,6 +17,7 @@
 //! not answered is promised, nothing that was answered is lost: a torn tail is cut at open and reported, damage in
 //! front of whole frames is never cut, only reported with file and offset.
 
+mod backup;
 mod chain;
 mod checkpoint;
 mod commit;
@@ -36,6 +38,7 @@ mod segment;
 mod spool;
 mod verify;
 
+pub use backup::{BackupError, backup, restore, verify_all};
 pub use chain::{Content, LedgerEntry, LedgerHash};
 pub use checkpoint::{CheckpointRef, Checkpoints, LoadedCheckpoint};
 pub use commit::Health;

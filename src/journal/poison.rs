@@ -1,4 +1,4 @@
-//! Entries of the spool that are left out whenever it is computed, because they made the process die: `state/poison`, JSON (stable).
+//! Entries of the spool that are left out whenever it is computed, because they made the process die: `poison`, JSON (stable).
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -21,7 +21,7 @@ impl Poison {
     /// The list of a data folder.
     #[must_use]
     pub fn new(data: &DataDir) -> Poison {
-        Poison { path: data.state().join("poison") }
+        Poison { path: data.path().join("poison") }
     }
 
     /// The entries' places. One that cannot be read is empty, which is said in the log.

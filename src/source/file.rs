@@ -49,6 +49,8 @@ struct Open {
     inode: (u64, u64),
     /// What it is called in the ids of its lines; known once its first line is complete.
     identity: Option<Arc<str>>,
+    /// It was opened as the one that is followed.
+    is_followed: bool,
     /// Nothing of it was handed over yet.
     fresh: bool,
     lines: Lines,
@@ -149,7 +151,7 @@ impl Follower {
             self.since = Some(at);
         }
         match self.go_on(&self.path) {
-            Ok(open) => self.open = Some(open),
+            Ok(open) => self.open = Some(Open { is_followed: true, ..open }),
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => return Err(error),
         }
@@ -207,7 +209,8 @@ impl Follower {
 
     /// One read, or one look at what became of the file.
     fn step(&mut self) -> io::Result<Step> {
-        if self.open.is_none() {
+        if self.open.as_ref().is_none_or(|open| open.lines.end() == 0 && open.is_followed && self.is_another_first()) {
+            self.open = None;
             self.open_next()?;
         }
         let Some(open) = &mut self.open else { return Ok(Step::Idle) };
@@ -239,6 +242,12 @@ impl Follower {
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
             _ => Ok(Step::Idle),
         }
+    }
+
+    /// Whether there are lines now, and older ones in a file that was rotated before these came.
+    fn is_another_first(&self) -> bool {
+        let has_lines = std::fs::metadata(&self.path).is_ok_and(|data| data.len() > 0);
+        has_lines && self.since.is_some_and(|since| !position::rotated_since(&self.path, since).is_empty())
     }
 
     /// The file has come to its end.
@@ -290,7 +299,16 @@ impl Open {
     fn at((content, tail): (Content, Vec<u8>), place: &Place) -> io::Result<Open> {
         let (inode, tail) = (content.inode()?, Tail(tail));
         let identity = (!place.file.is_empty()).then(|| Arc::clone(&place.file));
-        Ok(Open { inode, fresh: place.offset == 0, identity, lines: Lines::at(place.offset), tails: (tail.clone(), tail), content, last_looks: 0 })
+        Ok(Open {
+            inode,
+            is_followed: false,
+            fresh: place.offset == 0,
+            identity,
+            lines: Lines::at(place.offset),
+            tails: (tail.clone(), tail),
+            content,
+            last_looks: 0,
+        })
     }
 
     /// How far it was handed over.

@@ -80,7 +80,7 @@ fn o3_o4_kill_9_while_the_file_is_rotated_loses_and_doubles_no_line() {
         station.spawn();
         write_lines(&station.dir, round * part, part);
         std::thread::sleep(Duration::from_millis(random(&mut seed) % 700));
-        let killed_before = random(&mut seed) % 2 == 0;
+        let killed_before = random(&mut seed).is_multiple_of(2);
         if killed_before {
             station.kill();
         }
@@ -99,7 +99,7 @@ fn o3_o4_kill_9_while_the_file_is_rotated_loses_and_doubles_no_line() {
                 fs::OpenOptions::new().write(true).open(&current).unwrap().set_len(0).unwrap();
             }
         }
-        if random(&mut seed) % 3 == 0 {
+        if random(&mut seed).is_multiple_of(3) {
             assert!(Command::new("gzip").arg(&first).status().unwrap().success());
         }
         if !killed_before {
@@ -120,9 +120,51 @@ fn o3_o4_kill_9_while_the_file_is_rotated_loses_and_doubles_no_line() {
     assert!(station.findings().values().all(|times| *times == 1));
 }
 
-/// The entries that are in flight, as `state/flight` has them.
+#[test]
+fn a_backup_that_is_made_while_it_runs_goes_on_as_if_nothing_had_happened() {
+    let mut station = Station::new();
+    station.configure("[ledger]\npublish_head = '1s'\n");
+    write_lines(&station.dir, 0, 120_000);
+    station.start();
+    let mut copies = Vec::new();
+    for number in 0..5 {
+        let before = station.position();
+        eventually(Duration::from_secs(60), "it reads", || station.position() != before || number > 2);
+        let copy = station.dir.join(format!("copy{number}"));
+        let (code, said) = station.run(&["store", "backup", &copy.to_string_lossy()]);
+        assert!(code == Some(0) && said.contains("verified copy") && said.contains("without its keys"), "{said}");
+        assert!(copy.join("format").exists() && !copy.join("keys").exists());
+        copies.push(copy);
+    }
+    let (code, said) = station.run(&["store", "backup", &copies[0].to_string_lossy()]);
+    assert!(code == Some(2) && said.contains("is not empty"), "{said}");
+    station.read_all();
+    station.kill();
+    let expected = undisturbed(&station.dir);
+    for copy in &copies {
+        let (code, said) = station.run(&["store", "restore", &copy.to_string_lossy()]);
+        assert!(code == Some(2) && said.contains("is not empty"), "{said}");
+        fs::remove_dir_all(&station.data).unwrap();
+        let (code, said) = station.run(&["store", "restore", &copy.to_string_lossy()]);
+        assert_eq!(code, Some(0), "{said}");
+        station.complete();
+        assert_eq!(station.findings(), expected, "{}", copy.display());
+        once(120_000, &station);
+        let (code, said) = station.run(&["store", "export"]);
+        assert!(code == Some(0) && said.contains(" exported of the ledger's records 1 to "), "{said}");
+        assert_eq!(said.lines().filter(|line| line.starts_with('{')).count(), expected.len());
+    }
+    // One that is damaged is not taken.
+    let segment = fs::read_dir(copies[4].join("spool")).unwrap().next().unwrap().unwrap().path();
+    flip(&segment);
+    fs::remove_dir_all(&station.data).unwrap();
+    let (code, said) = station.run(&["store", "restore", &copies[4].to_string_lossy()]);
+    assert!(code == Some(1) && said.contains("does not verify") && !station.data.exists(), "{said}");
+}
+
+/// The entries that are in flight, as `flight` has them.
 fn in_flight(station: &Station) -> std::ops::RangeInclusive<u64> {
-    let bytes = fs::read(station.data.join("state/flight")).unwrap_or_default();
+    let bytes = fs::read(station.data.join("flight")).unwrap_or_default();
     let number = |at: usize| bytes.get(at..at + 8).map_or(0, |bytes| u64::from_le_bytes(bytes.try_into().unwrap()));
     number(8)..=number(16)
 }
@@ -148,7 +190,7 @@ fn a_record_on_which_it_dies_again_and_again_is_a_dead_letter_and_the_others_go_
     };
     let mut deaths = 0;
     while deaths < 4 {
-        let written = |station: &Station| fs::metadata(station.data.join("state/flight")).and_then(|data| data.modified()).ok();
+        let written = |station: &Station| fs::metadata(station.data.join("flight")).and_then(|data| data.modified()).ok();
         let before = written(&station);
         station.spawn();
         let (mut poisonous, begun) = (None, std::time::Instant::now());
@@ -183,7 +225,7 @@ fn a_record_on_which_it_dies_again_and_again_is_a_dead_letter_and_the_others_go_
     assert!(station.notes().iter().any(|note| note.contains(&format!("entry {seq} of the spool is left out"))), "{:?}", station.notes());
     assert_eq!(station.findings().len(), 60);
     // All of it computed again, and replayed: it stays left out, and is no second letter.
-    files(&station, "state").iter().filter(|file| file.extension().is_some()).for_each(|file| fs::remove_file(file).unwrap());
+    files(&station, "state").iter().for_each(|file| fs::remove_file(file).unwrap());
     station.complete();
     assert_eq!(station.run(&["store", "dead", "--json"]).1.lines().count(), 1);
     assert_eq!(station.findings().len(), 60);

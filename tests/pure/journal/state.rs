@@ -5,6 +5,7 @@ use std::fs;
 use opmas::journal::{CheckpointRef, Checkpoints, DataDir, Revisions, verify_checkpoints, verify_revisions};
 use opmas::model::{Decided, Time};
 use proptest::prelude::*;
+use sha2::{Digest, Sha256};
 
 use super::Folder;
 
@@ -30,10 +31,46 @@ fn a_checkpoint_has_stable_bytes() {
     let folder = Folder::new();
     let written = Checkpoints::new(&folder.open()).write(258, b"body").unwrap();
     let bytes = fs::read(folder.path().join("state").join(&*written.name)).unwrap();
-    assert_eq!(bytes[..20], *b"OPMCHKPT\x01\0\0\0\x02\x01\0\0\0\0\0\0");
-    assert_eq!(opmas::model::hex(&bytes[20..52]), "230d8358dc8e8890b4c58deeb62912ee2f20357ae92a5cc861b98e68fe31acb5", "SHA-256 of `body`");
-    assert_eq!(bytes[52..], *b"body");
+    assert_eq!(bytes[..20], *b"OPMCHKPT\x02\0\0\0\x02\x01\0\0\0\0\0\0");
+    assert_eq!(bytes[20..52], Sha256::digest(&bytes[52..])[..]);
+    assert_eq!(bytes[52..56], [0x28, 0xB5, 0x2F, 0xFD], "a frame of zstd (RFC 8878)");
     assert!(written.name.starts_with("00000000000000000258-") && written.name.ends_with(".checkpoint"));
+}
+
+/// The file of a checkpoint with this header and body, as the ledger would name it.
+fn written_as(folder: &Folder, version: u8, body: &[u8]) -> CheckpointRef {
+    let header = [b"OPMCHKPT".as_slice(), &[version, 0, 0, 0], &7_u64.to_le_bytes(), &Sha256::digest(body)].concat();
+    let file = [&header, body].concat();
+    let checkpoint = CheckpointRef { name: "x.checkpoint".into(), hash: opmas::model::hex(&Sha256::digest(&file)).into(), seq: 7 };
+    fs::write(folder.path().join("state/x.checkpoint"), file).unwrap();
+    checkpoint
+}
+
+#[test]
+fn a_checkpoint_of_format_1_is_read_and_a_newer_one_and_one_that_does_not_unpack_are_not() {
+    let folder = Folder::new();
+    let data = folder.open();
+    let loaded = Checkpoints::new(&data).newest_valid(&[written_as(&folder, 1, b"body")]).unwrap();
+    assert_eq!(loaded.body, b"body");
+    for (version, body) in [(3, b"body"), (2, b"body"), (0, b"body")] {
+        let named = written_as(&folder, version, body);
+        assert!(Checkpoints::new(&data).newest_valid(std::slice::from_ref(&named)).is_none());
+        let what = if version == 2 { "cannot be decompressed" } else { "format that this opmas reads" };
+        assert!(verify_checkpoints(&data, &[named]).wrong[0].contains(what));
+    }
+}
+
+#[test]
+fn a_checkpoint_of_many_groups_takes_little_room() {
+    let folder = Folder::new();
+    let data = folder.open();
+    let body: Vec<u8> = (0..150_000_u32)
+        .flat_map(|n| format!("{{\"src_ip\":\"10.0.{}.{}\",\"host\":\"ap{n}\",\"message\":\"failed\"}}", n >> 8 & 255, n & 255).repeat(32).into_bytes())
+        .collect();
+    assert!(body.len() > 256 << 20);
+    let written = Checkpoints::new(&data).write(1, &body).unwrap();
+    assert!(fs::metadata(data.state().join(&*written.name)).unwrap().len() < body.len() as u64 / 10);
+    assert!(Checkpoints::new(&data).newest_valid(&[written]).unwrap().body == body);
 }
 
 #[test]
