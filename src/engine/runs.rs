@@ -136,7 +136,7 @@ type Shared<'a> = Mutex<&'a mut Run>;
 
 /// Takes records in, as far as they are the run's.
 fn fits(run: &mut Run, records: &[Decided]) -> bool {
-    let ours = records.iter().filter(|record| !matches!(record, Decided::Lease { .. } | Decided::Delivery { .. }));
+    let ours = records.iter().filter(|record| !matches!(record, Decided::Lease { .. } | Decided::Delivery { .. } | Decided::Message { .. }));
     for record in ours {
         if let Err(error) = run.apply(record) {
             tracing::error!(%error, "a record of a run does not fit what is known; the run stays where it is");

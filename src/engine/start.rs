@@ -18,7 +18,7 @@ use super::handle::{Engine, Stop, addresses};
 use super::hands::Hands;
 use super::index;
 use super::intake::{self, Streams};
-use super::policy::Policy;
+use super::policy::{self, Policy};
 use super::recover;
 use super::reload::{self, Reloader};
 use super::runs::{self, Runner};
@@ -176,7 +176,7 @@ impl Acting {
         acting.keep_scripts(&setup.content)?;
         let (ceilings, guard) = (setup.settings.actions.clone(), setup.settings.guard.clone());
         let protected = leases::Protected { guard: guard.clone(), content: acting.content.subscribe() };
-        let runner = Arc::new(acting.runner(Policy { content: acting.content.subscribe(), ceilings, guard }));
+        let runner = Arc::new(acting.runner(Policy { content: acting.content.subscribe(), ceilings, guard, outlets: policy::outlets(&setup.settings) }));
         let mut tasks = acting.tasks(protected);
         tasks.push(tokio::spawn(runs::run(runner, open_runs, to_runs, ordered)));
         let (to_heads, heads) = watch::channel(None);

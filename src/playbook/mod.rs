@@ -39,4 +39,4 @@ pub use own::{OPMAS, Own};
 pub use play::{Devices, Play};
 pub use rerun::before;
 pub use run::{Asked, IllegalMove, NextMove, Run, RunStep};
-pub use start::{Begun, MAX_DEBOUNCE};
+pub use start::{About, Begun, MAX_DEBOUNCE};
