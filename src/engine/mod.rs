@@ -13,6 +13,7 @@
 mod ahead;
 mod bounds;
 mod bundle;
+mod carry;
 mod checkpoint;
 mod dead;
 mod decide;
