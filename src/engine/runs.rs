@@ -27,6 +27,9 @@ pub(super) const MAX_WAITING: usize = 10_000;
 /// First pause before something out of reach is tried again.
 pub(super) const FIRST_PAUSE: Duration = Duration::from_secs(1);
 
+/// Why a run cannot go on that the ledger and opmas know differently.
+const MISFIT: &str = "a record of it does not fit what is known; the log says which";
+
 /// What becomes of a failed run's effects: the records, and a part of a sentence.
 #[derive(Default)]
 struct Undone {
@@ -83,8 +86,7 @@ pub(super) fn moved(run: &Run, state: RunState, reason: String) -> Decided {
 /// One run, until it has ended, waits for a person, or opmas ends.
 pub(super) async fn drive(runner: Arc<Runner>, mut run: Run, wanted: watch::Receiver<Option<Order>>) -> Run {
     let Some(finding) = lock(&runner.effects.open).get(run.finding()) else {
-        tracing::error!(run = %run.id(), "its finding is not in the ledger");
-        return run;
+        return runner.stuck(run, "its finding is not kept").await;
     };
     while !runner.stop.is_cancelled() {
         let records = match (stopped(&run, &wanted), run.next()) {
@@ -97,7 +99,7 @@ pub(super) async fn drive(runner: Arc<Runner>, mut run: Run, wanted: watch::Rece
                 match run.step(&key).and_then(|step| Own::of_step(&step.step)) {
                     Some(own) => runner.own(&run, &finding, &key, &own),
                     None if runner.carry_out_all(&mut run, &finding, &wanted).await => continue,
-                    None => return run,
+                    None => return runner.stuck(run, MISFIT).await,
                 }
             }
             (None, NextMove::Answer { key, state }) => {
@@ -110,7 +112,7 @@ pub(super) async fn drive(runner: Arc<Runner>, mut run: Run, wanted: watch::Rece
             }
         };
         if !runner.record(&mut run, records).await {
-            return run;
+            return runner.stuck(run, MISFIT).await;
         }
     }
     run
@@ -155,6 +157,17 @@ impl Runner {
         }
         self.effects.record(records).await;
         true
+    }
+
+    /// A run that cannot go on says why, and waits for a person.
+    async fn stuck(&self, mut run: Run, why: &str) -> Run {
+        tracing::error!(run = %run.id(), why, "a run cannot go on");
+        if run.state().0 == RunState::Running {
+            let reason = format!("{why}: look at it, then opmas playbook resume {id}, or cancel {id}", id = run.id());
+            let waits = moved(&run, RunState::Waiting, reason);
+            self.record(&mut run, vec![waits]).await;
+        }
+        run
     }
 
     /// Asks the script what comes next.
