@@ -10,6 +10,9 @@ use super::authorise::Mode;
 use super::catalogue::Catalogue;
 use crate::diag::{self, Diagnostic, Place};
 
+/// What opmas itself does on behalf of playbooks beyond its own walls: it has a ceiling like actions.
+pub const OUTWARD: [&str; 1] = ["publish"];
+
 /// The operator's ceilings. An action that is not named has `observe`.
 ///
 /// ```toml
@@ -47,7 +50,7 @@ impl Ceilings {
     /// What names no action: `file` and `text` are the configuration that this was read from.
     #[must_use]
     pub fn check(&self, catalogue: &Catalogue, file: &str, text: &str) -> Vec<Diagnostic> {
-        let unknown = self.modes.keys().filter(|name| catalogue.get(name).is_none());
+        let unknown = self.modes.keys().filter(|name| catalogue.get(name).is_none() && !OUTWARD.contains(&name.as_str()));
         unknown.map(|name| self.unknown(name, catalogue, file, text)).collect()
     }
 

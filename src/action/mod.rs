@@ -32,7 +32,7 @@ pub use crate::model::Posture;
 pub use authorise::{Decision, Mode, Request, authorise};
 pub use budget::{Budget, Budgets, MAX_PER_HOUR, OverBudget};
 pub use catalogue::{Action, ActionLimits, Assumed, Catalogue, CommandsError, Op, Param, Risk};
-pub use ceilings::{Ceilings, unknown_action};
+pub use ceilings::{Ceilings, OUTWARD, unknown_action};
 pub use check::{CommandResult, Readback, ReadbackState};
 pub use facts::{FactsError, GuardFacts, MAX_FACTS};
 pub use guard::{Guard, GuardConfig, GuardRefusal, Protected};

@@ -5,7 +5,7 @@ mod surroundings;
 use std::path::Path;
 
 use super::{Done, Exit, Failure};
-use crate::action::{Mode, Posture};
+use crate::action::{Mode, OUTWARD, Posture};
 use crate::config::{Invalid, Settings, Setup};
 use crate::diag::Diagnostic;
 use crate::source::{KafkaConfig, NatsConfig, ServerTls, SourceConfig, SyslogConfig};
@@ -66,7 +66,7 @@ fn authority(setup: &Setup) {
     );
     let mut automatic = Vec::new();
     for playbook in setup.content.playbooks.iter() {
-        for action in &playbook.actions {
+        for action in playbook.actions.iter().filter(|action| !action.own || OUTWARD.contains(&&*action.name)) {
             let ceiling = setup.settings.actions.of(&action.name);
             println!(
                 "  {} may go as far as {} with {} (mode {}, ceiling {})",
@@ -92,7 +92,7 @@ fn authority(setup: &Setup) {
 fn way_out(settings: &Settings) {
     for (name, publish) in &settings.publish {
         let Ok((broker, _)) = publish.check(&settings.broker) else { continue };
-        let parts = [("findings", &publish.findings), ("the ledger's signed head", &publish.audit)];
+        let parts = [("findings", &publish.findings), ("what playbooks publish", &publish.messages), ("the ledger's signed head", &publish.audit)];
         let parts: Vec<String> = parts.iter().filter(|(_, to)| !to.is_empty()).map(|(what, to)| format!("{what} to {to}")).collect();
         println!("  publish {name}: {} on broker {broker}", parts.join(", "));
     }

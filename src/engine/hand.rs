@@ -12,7 +12,7 @@ use super::runs::{MAX_RUNNING, MAX_WAITING, Runner, drive, ended, moved};
 use super::status::Gravity;
 use crate::clock;
 use crate::model::{ByHand, Decided, Finding, FindingId, OutcomeState, Recorded, RunState, Time};
-use crate::playbook::{NextMove, Run, StepState};
+use crate::playbook::{About, NextMove, Run, StepState};
 
 /// Runs that wait for a person; further ones are cancelled.
 const MAX_HELD: usize = 1_000;
@@ -129,7 +129,7 @@ pub(super) struct Desk {
     /// What is wanted of each run under way.
     flags: BTreeMap<Arc<str>, watch::Sender<Option<Order>>>,
     /// Playbook and entity of each run under way.
-    about: BTreeMap<Arc<str>, (Arc<str>, Option<Arc<str>>)>,
+    about: BTreeMap<Arc<str>, About>,
     pub(super) driving: JoinSet<Run>,
 }
 

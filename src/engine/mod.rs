@@ -14,6 +14,7 @@ mod again;
 mod ahead;
 mod bounds;
 mod bundle;
+mod carry;
 mod checkpoint;
 mod dead;
 mod decide;

@@ -3,15 +3,33 @@
 use std::sync::Arc;
 
 use super::effects::lock;
-use super::policy::Used;
+use super::policy::{Policy, Used};
 use super::runs::{Runner, ended};
-use crate::action::{Mode, Posture};
+use crate::action::{self, Mode, Posture};
 use crate::clock;
 use crate::model::{Decided, Finding, FindingId, OutcomeState, Step, Verdict};
 use crate::playbook::{Own, Playbook, Run};
 
 /// Whether it is done: nothing in the posture or mode observe, an approval always asks.
-pub(super) fn decide(used: &Used<'_>, playbook: &Playbook, own: &Own, step: &mut Step) {
+///
+/// # Errors
+/// There is nothing of that name: one sentence.
+pub(super) fn decide(policy: &Policy, used: &Used<'_>, playbook: &Playbook, finding: &Finding, own: &Own, step: &mut Step) -> Result<(), String> {
+    if let Own::Publish { to } = own {
+        if !policy.outlets.contains(to) {
+            return Err(format!("there is no [publish.{to}] with `messages` in opmas.toml"));
+        }
+        let decision = action::authorise(&action::Request {
+            playbook: &playbook.name,
+            action: &step.action,
+            posture: used.posture,
+            mode: playbook.mode,
+            ceiling: policy.ceilings.of(&step.action),
+            trust: finding.trust,
+        });
+        (step.decision, step.reason) = (decision.verdict, decision.reason);
+        return Ok(());
+    }
     let (decision, reason) = if used.posture == Posture::Observe {
         (Verdict::Observe, "only shown: posture is observe".to_owned())
     } else if playbook.mode == Mode::Observe {
@@ -22,6 +40,7 @@ pub(super) fn decide(used: &Used<'_>, playbook: &Playbook, own: &Own, step: &mut
         (Verdict::Auto, "done by opmas itself".to_owned())
     };
     (step.decision, step.reason) = (decision, reason);
+    Ok(())
 }
 
 impl Runner {
@@ -32,6 +51,19 @@ impl Runner {
         match own {
             Own::Wait(span) => records.push(ended(run, key, OutcomeState::Done, &format!("{span} have passed"))),
             Own::Approve => records.push(ended(run, key, OutcomeState::Done, "approved")),
+            Own::Publish { to } => {
+                let body = run.step(key).and_then(|step| step.step.params.get("body")).cloned().unwrap_or_default();
+                records.push(ended(run, key, OutcomeState::Done, &format!("given to [publish.{to}]")));
+                records.push(Decided::Message {
+                    publish: to.clone(),
+                    run: run.id().clone(),
+                    key: key.clone(),
+                    playbook: run.playbook().clone(),
+                    finding: finding.id.clone(),
+                    body,
+                    at: clock::now(),
+                });
+            }
             Own::Notify { channel } => match self.refusal(channel) {
                 Some(why) => records.push(ended(run, key, OutcomeState::Failed, &why)),
                 None => {

@@ -1,5 +1,6 @@
 //! From what a script asks for to a step: the device, the parameters, the commands, and whether it may be carried out.
 
+use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
 
 use serde_json::Map;
@@ -8,7 +9,7 @@ use tokio::sync::watch;
 use super::effects::lock;
 use super::own;
 use crate::action::{self, Action, Budgets, Ceilings, Guard, GuardFacts, Leases, Params, Posture};
-use crate::config::Content;
+use crate::config::{Content, Settings};
 use crate::model::{Device, Finding, Step, Time, Verdict};
 use crate::playbook::{Call, Own, Playbook};
 
@@ -16,6 +17,13 @@ use crate::playbook::{Call, Own, Playbook};
 pub(super) struct Policy {
     pub(super) content: watch::Receiver<Arc<Content>>,
     pub(super) ceilings: Ceilings,
+    /// `[publish.NAME]` that take messages of playbooks.
+    pub(super) outlets: BTreeSet<Arc<str>>,
+}
+
+/// The names of what takes messages of playbooks.
+pub(super) fn outlets(settings: &Settings) -> BTreeSet<Arc<str>> {
+    settings.publish.iter().filter(|(_, publish)| !publish.messages.is_empty()).map(|(name, _)| name.as_str().into()).collect()
 }
 
 /// What earlier steps have used up, and when and under which posture the step is decided.
@@ -49,9 +57,9 @@ impl Policy {
             reason: String::new(),
         };
         let decided = match Own::of(&call.device, &call.action, &call.params) {
-            Some(own) => own.map(|(own, params)| {
+            Some(own) => own.and_then(|(own, params)| {
                 step.params = params;
-                own::decide(used, playbook, &own, &mut step);
+                own::decide(self, used, playbook, finding, &own, &mut step)
             }),
             None => self.decide(used, playbook, finding, call, &mut step),
         };

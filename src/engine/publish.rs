@@ -23,7 +23,7 @@ use crate::publish::{Cursor, Message};
 
 use super::effects::Effects;
 use super::start::StartError;
-use findings::Findings;
+use findings::{Findings, Subjects};
 pub(super) use forward::Forward;
 use way::Way;
 
@@ -210,7 +210,9 @@ pub(super) fn start(
         let names = (format!("publish {name}"), format!("publish.{name}"));
         let way = Way::new(names, broker, data, effects.clone(), effects.recorded(), stop.clone());
         let subject = |subject: &str| (!subject.is_empty()).then(|| Arc::<str>::from(subject));
-        let findings = subject(&config.findings).map(|subject| Findings::new(subject, way.cursor(), effects.clone()));
+        let subjects = Subjects { name: name.as_str().into(), findings: subject(&config.findings), messages: subject(&config.messages) };
+        let followed = subjects.findings.is_some() || subjects.messages.is_some();
+        let findings = followed.then(|| Findings::new(subjects, way.cursor(), effects.clone()));
         let heads = subject(&config.audit).map(|subject| (subject, unseen(heads)));
         tasks.push(tokio::spawn(run(way, findings, effects.recorded(), heads, stop.clone())));
     }

@@ -178,7 +178,7 @@ impl Alive {
             Decided::DeliveryAttempt { delivery, .. } | Decided::DeliveryOutcome { delivery, .. } => self.delivery(delivery) || self.told.contains(delivery),
             Decided::Alert { change, alert, .. } => self.state.alerts.needs(decided) || self.is_ending(*change, alert),
             Decided::Checkpoint { .. } => CheckpointRef::of(decided).is_some_and(|checkpoint| self.recovered.checkpoints.contains(&checkpoint)),
-            Decided::Note { .. } | Decided::Anchor { .. } => false,
+            Decided::Note { .. } | Decided::Message { .. } | Decided::Anchor { .. } => false,
         }
     }
 }

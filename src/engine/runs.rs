@@ -11,12 +11,11 @@ use super::hand::{Desk, Order, Ordered, Wish, cancelled};
 use super::hands::Hands;
 use super::plan::{Planner, request};
 use super::policy::{Policy, Used};
-use super::status::{Gravity, Status};
+use super::status::Status;
 use super::worker::{Worker, WorkerError};
 use crate::clock;
 use crate::config::Content;
 use crate::diag::SourceFile;
-use crate::executor::{Reply, Request, Task};
 use crate::journal::Revisions;
 use crate::model::{Decided, Finding, LeaseChange, Outcome, OutcomeState, RunState, Step, Time, Verdict};
 use crate::playbook::{NextMove, OnFailure, Own, Playbook, Playbooks, Progress, Run, StepState, signatures};
@@ -25,12 +24,11 @@ use crate::playbook::{NextMove, OnFailure, Own, Playbook, Playbooks, Progress, R
 pub(super) const MAX_RUNNING: usize = 64;
 /// Runs that wait; further ones fail with that reason.
 pub(super) const MAX_WAITING: usize = 10_000;
-/// First pause before something out of reach is tried again; doubled each time up to [`MAX_PAUSE`].
-const FIRST_PAUSE: Duration = Duration::from_secs(1);
-/// See [`FIRST_PAUSE`].
-const MAX_PAUSE: Duration = Duration::from_secs(60);
-/// Tries of a step whose device is out of reach, about a quarter of an hour.
-const MAX_TRIES: u32 = 20;
+/// First pause before something out of reach is tried again.
+pub(super) const FIRST_PAUSE: Duration = Duration::from_secs(1);
+
+/// Why a run cannot go on that the ledger and opmas know differently.
+const MISFIT: &str = "a record of it does not fit what is known; the log says which";
 
 /// What becomes of a failed run's effects: the records, and a part of a sentence.
 #[derive(Default)]
@@ -89,8 +87,7 @@ pub(super) fn moved(run: &Run, state: RunState, reason: String) -> Decided {
 /// One run, until it has ended, waits for a person, or opmas ends.
 pub(super) async fn drive(runner: Arc<Runner>, mut run: Run, wanted: watch::Receiver<Option<Order>>) -> Run {
     let Some(finding) = lock(&runner.effects.open).get(run.finding()) else {
-        tracing::error!(run = %run.id(), "its finding is not in the ledger");
-        return run;
+        return runner.stuck(run, "its finding is not kept").await;
     };
     while !runner.stop.is_cancelled() {
         let records = match (stopped(&run, &wanted), run.next()) {
@@ -103,7 +100,7 @@ pub(super) async fn drive(runner: Arc<Runner>, mut run: Run, wanted: watch::Rece
                 match run.step(&key).and_then(|step| Own::of_step(&step.step)) {
                     Some(own) => runner.own(&run, &finding, &key, &own),
                     None if runner.carry_out_all(&mut run, &finding, &wanted).await => continue,
-                    None => return run,
+                    None => return runner.stuck(run, MISFIT).await,
                 }
             }
             (None, NextMove::Answer { key, state }) => {
@@ -116,7 +113,7 @@ pub(super) async fn drive(runner: Arc<Runner>, mut run: Run, wanted: watch::Rece
             }
         };
         if !runner.record(&mut run, records).await {
-            return run;
+            return runner.stuck(run, MISFIT).await;
         }
     }
     run
@@ -132,12 +129,9 @@ fn stopped(run: &Run, wanted: &watch::Receiver<Option<Order>>) -> Option<Vec<Dec
     }
 }
 
-/// A run of which several steps are under way; never locked while something is waited for.
-type Shared<'a> = Mutex<&'a mut Run>;
-
 /// Takes records in, as far as they are the run's.
-fn fits(run: &mut Run, records: &[Decided]) -> bool {
-    let ours = records.iter().filter(|record| !matches!(record, Decided::Lease { .. } | Decided::Delivery { .. }));
+pub(super) fn fits(run: &mut Run, records: &[Decided]) -> bool {
+    let ours = records.iter().filter(|record| !matches!(record, Decided::Lease { .. } | Decided::Delivery { .. } | Decided::Message { .. }));
     for record in ours {
         if let Err(error) = run.apply(record) {
             tracing::error!(%error, "a record of a run does not fit what is known; the run stays where it is");
@@ -152,7 +146,7 @@ pub(super) fn ended(run: &Run, key: &Arc<str>, state: OutcomeState, detail: &str
     outcome(run, key, Outcome::new(state, detail, clock::now()))
 }
 
-fn outcome(run: &Run, key: &Arc<str>, outcome: Outcome) -> Decided {
+pub(super) fn outcome(run: &Run, key: &Arc<str>, outcome: Outcome) -> Decided {
     Decided::Outcome { run: run.id().clone(), key: key.clone(), outcome }
 }
 
@@ -166,24 +160,15 @@ impl Runner {
         true
     }
 
-    /// The same while several steps of the run are under way.
-    async fn record_shared(&self, run: &Shared<'_>, records: Vec<Decided>) -> bool {
-        if !fits(&mut lock(run), &records) {
-            return false;
+    /// A run that cannot go on says why, and waits for a person.
+    async fn stuck(&self, mut run: Run, why: &str) -> Run {
+        tracing::error!(run = %run.id(), why, "a run cannot go on");
+        if run.state().0 == RunState::Running {
+            let reason = format!("{why}: look at it, then opmas playbook resume {id}, or cancel {id}", id = run.id());
+            let waits = moved(&run, RunState::Waiting, reason);
+            self.record(&mut run, vec![waits]).await;
         }
-        self.effects.record(records).await;
-        true
-    }
-
-    /// All steps that the script asked for at once are carried out side by side; each records for itself.
-    async fn carry_out_all(&self, run: &mut Run, finding: &Finding, wanted: &watch::Receiver<Option<Order>>) -> bool {
-        let steps: Vec<(Arc<str>, bool)> = run.carried_out().map(|(key, unaccounted)| (key.clone(), unaccounted)).collect();
-        let shared = Mutex::new(run);
-        let each = steps.iter().map(async |(key, unaccounted)| {
-            let records = self.carry_out(&shared, finding, key, !unaccounted, wanted).await;
-            self.record_shared(&shared, records).await
-        });
-        futures_util::future::join_all(each).await.into_iter().all(|taken| taken)
+        run
     }
 
     /// Asks the script what comes next.
@@ -286,14 +271,14 @@ impl Runner {
     }
 
     /// Whether a step may be carried out, as posture, guard and budgets are now.
-    fn still(&self, run: &Run, finding: &Finding, key: &Arc<str>) -> Result<(), String> {
+    pub(super) fn still(&self, run: &Run, finding: &Finding, key: &Arc<str>) -> Result<(), String> {
         let Some(step) = run.step(key) else { return Err("there is no such step".to_owned()) };
         let playbook = self.pinned(run).ok_or_else(|| format!("revision {} of its script is neither loaded nor kept", run.revision()))?;
         self.policy.still(&self.effects.used(), &playbook, finding, &step.step)
     }
 
     /// The playbook in the revision that the run began with.
-    fn pinned(&self, run: &Run) -> Option<Playbook> {
+    pub(super) fn pinned(&self, run: &Run) -> Option<Playbook> {
         let content = self.content.borrow().clone();
         if let Some(playbook) = content.playbooks.get(run.playbook()).filter(|playbook| playbook.revision == *run.revision()) {
             return Some(playbook.clone());
@@ -303,127 +288,7 @@ impl Runner {
         Playbooks::load(&[file], &signatures(&content.catalogue)).playbooks.get(run.playbook()).cloned()
     }
 
-    /// Carries a step out, or finds out first what became of the last attempt. Each attempt is on disk before the executor hears of
-    /// it (O7). Empty when opmas ends meanwhile: then it is settled at the next start.
-    async fn carry_out(&self, run: &Shared<'_>, finding: &Finding, key: &Arc<str>, mut settled: bool, wanted: &watch::Receiver<Option<Order>>) -> Vec<Decided> {
-        let Some(task) = self.task(&lock(run), key) else { return Vec::new() };
-        let over = {
-            let run = lock(run);
-            self.pinned(&run).map(|playbook| run.counts_from().plus(playbook.timeout))
-        };
-        for tries in 1..=MAX_TRIES {
-            if self.stop.is_cancelled() {
-                return Vec::new();
-            }
-            if tries > 1 && over.is_some_and(|over| over <= clock::now()) {
-                break;
-            }
-            let reply = if settled {
-                match wanted.borrow().as_ref() {
-                    Some(order) if tries > 1 && order.wish == Wish::Pause => return Vec::new(),
-                    Some(order) if tries > 1 => {
-                        return vec![ended(&lock(run), key, OutcomeState::Failed, &format!("{}; nothing was changed", order.said("given up")))];
-                    }
-                    _ => {}
-                }
-                let still = self.still(&lock(run), finding, key);
-                if let Err(why) = still {
-                    return vec![ended(&lock(run), key, OutcomeState::Refused, &why)];
-                }
-                if self.end(&lock(run), &task).is_some_and(|end| end <= clock::now()) {
-                    return vec![ended(&lock(run), key, OutcomeState::Refused, "its time was over before it could be carried out")];
-                }
-                let attempt = {
-                    let run = lock(run);
-                    let attempt = run.step(key).map_or(0, |step| step.attempts) + 1;
-                    Decided::Attempt { run: run.id().clone(), key: key.clone(), attempt, at: clock::now() }
-                };
-                if !self.record_shared(run, vec![attempt]).await {
-                    return Vec::new();
-                }
-                self.hands.perform(Request::Apply(task.clone())).await
-            } else {
-                self.hands.perform(Request::Verify(task.clone())).await
-            };
-            match (settled, reply.outcome.state) {
-                // A command was sent and its end was not seen.
-                (true, OutcomeState::Unknown) => settled = false,
-                // Nothing was sent: the device, or the executor, is out of reach.
-                (true, OutcomeState::Failed) if reply.commands.is_empty() => self.pause(tries, &task, &reply, wanted).await,
-                (true, _) | (false, OutcomeState::Enforced | OutcomeState::Partial) => return self.outcome(run, key, &task, reply, !settled).await,
-                // Nothing of it is there: it may be carried out again.
-                (false, OutcomeState::Undone) => settled = true,
-                (false, _) => self.pause(tries, &task, &reply, wanted).await,
-            }
-        }
-        self.status.clear(&waiting_for(&task));
-        if settled {
-            return vec![ended(&lock(run), key, OutcomeState::Failed, "the device stayed out of reach; nothing was changed")];
-        }
-        vec![ended(&lock(run), key, OutcomeState::Unknown, "the device could not be asked what became of it")]
-    }
-
-    /// The outcome with its evidence, the lease when the effect has a lifetime, and the end of the one whose effect it took away.
-    async fn outcome(&self, run: &Shared<'_>, key: &Arc<str>, task: &Task, reply: Reply, read_back: bool) -> Vec<Decided> {
-        self.status.clear(&waiting_for(task));
-        let mut end = reply.outcome;
-        if read_back {
-            // What was found there was made by an attempt before; its time has run since.
-            end.until = self.end(&lock(run), task);
-        }
-        if let Some(read) = reply.evidence {
-            self.keep(read, &mut end).await;
-        }
-        let (run, mut leases) = (lock(run), lock(&self.effects.leases));
-        let step = run.step(key).map(|step| &step.step);
-        let lease = step.and_then(|step| leases.granted(step, &end).or_else(|| leases.ended_by(step, &end)));
-        if lease.is_none() && end.evidence.is_none() {
-            // What was done there may have taken effects away.
-            leases.look_at(&task.device, clock::now());
-        }
-        [outcome(&run, key, end)].into_iter().chain(lease).collect()
-    }
-
-    /// Keeps what was read beside the ledger, which has its hash.
-    async fn keep(&self, read: String, end: &mut Outcome) {
-        let evidence = self.evidence.clone();
-        match tokio::task::spawn_blocking(move || evidence.keep_bounded(read.as_bytes())).await {
-            Ok(Ok((hash, dropped))) => {
-                end.evidence = Some(hash.into());
-                metrics::counter!("opmas_evidence_dropped_total").increment(dropped as u64);
-            }
-            Ok(Err(error)) => end.detail = format!("{}; what was read could not be kept: {error}", end.detail),
-            Err(error) => end.detail = format!("{}; what was read could not be kept: {error}", end.detail),
-        }
-    }
-
-    /// When the effect would end, counted from the run's beginning without what it waited for persons; `None` for an action without a lifetime.
-    fn end(&self, run: &Run, task: &Task) -> Option<Time> {
-        let content = self.content.borrow().clone();
-        let action = content.catalogue.get(&task.action)?;
-        let params = action.params(&task.params).ok()?;
-        action.lifetime(&params).map(|lifetime| run.counts_from().plus(lifetime))
-    }
-
-    fn task(&self, run: &Run, key: &Arc<str>) -> Option<Task> {
-        let step = &run.step(key)?.step;
-        let id = format!("{}:{key}", run.id()).into();
-        Some(Task { id, device: step.device.clone(), action: step.action.clone(), params: step.params.clone(), verdict: Verdict::Auto })
-    }
-
-    /// Before the next try; ended early by a person, by another posture, and by the end of opmas.
-    async fn pause(&self, tries: u32, task: &Task, reply: &Reply, wanted: &watch::Receiver<Option<Order>>) {
-        tracing::warn!(device = %task.device, tries, detail = reply.outcome.detail, "a step waits for its device");
-        self.status.set(&waiting_for(task), Gravity::Degraded, format!("{} waits: {}", task.action, reply.outcome.detail));
-        let (mut wanted, mut posture) = (wanted.clone(), self.effects.posture.subscribe());
-        tokio::select! {
-            () = self.sleep(FIRST_PAUSE.saturating_mul(1 << tries.saturating_sub(1).min(16)).min(MAX_PAUSE)) => {}
-            _ = wanted.changed() => {}
-            _ = posture.changed() => {}
-        }
-    }
-
-    async fn sleep(&self, time: Duration) {
+    pub(super) async fn sleep(&self, time: Duration) {
         tokio::select! {
             () = tokio::time::sleep(time) => {}
             () = self.stop.cancelled() => {}
@@ -440,11 +305,6 @@ fn question(run: &Run, plan: &[Step], until: Time) -> String {
     };
     let why = plan.iter().find(|step| step.decision == Verdict::Approve).map_or("", |step| &step.reason);
     format!("to carry out {steps}: opmas approve {id}, or opmas deny {id}, until {}; {why}", until.brief(), id = run.id())
-}
-
-/// The part of the status that names a device which a step waits for.
-fn waiting_for(task: &Task) -> String {
-    format!("step on {}", task.device)
 }
 
 fn done_reason(log: &[String]) -> String {

@@ -20,7 +20,7 @@ use super::handle::{Engine, Stop, addresses};
 use super::hands::Hands;
 use super::index;
 use super::intake::{self, Streams};
-use super::policy::Policy;
+use super::policy::{self, Policy};
 use super::recover;
 use super::reload::{self, Reloader};
 use super::runs::{self, Runner};
@@ -188,7 +188,7 @@ impl Acting {
         acting.keep_scripts(&setup.content)?;
         let ceilings = setup.settings.actions.clone();
         let protected = leases::Protected { content: acting.content.subscribe() };
-        let runner = Arc::new(acting.runner(Policy { content: acting.content.subscribe(), ceilings }));
+        let runner = Arc::new(acting.runner(Policy { content: acting.content.subscribe(), ceilings, outlets: policy::outlets(&setup.settings) }));
         let mut tasks = acting.tasks(protected);
         tasks.push(tokio::spawn(runs::run(runner, open_runs, to_runs, ordered)));
         let (to_heads, heads) = watch::channel(None);

@@ -90,6 +90,7 @@ pub(super) fn apply(draft: &mut Draft<'_>, seq: u64, decided: &Decided) -> Done 
         | Decided::Delivery { .. }
         | Decided::Checkpoint { .. }
         | Decided::Posture { .. }
+        | Decided::Message { .. }
         | Decided::Note { .. } => Ok(()),
     }
 }

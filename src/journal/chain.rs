@@ -99,6 +99,7 @@ fn kind(decided: &Decided) -> u16 {
         Decided::Asked { .. } => 16,
         Decided::Answered { .. } => 17,
         Decided::Posture { .. } => 18,
+        Decided::Message { .. } => 19,
     }
 }
 

@@ -360,6 +360,23 @@ pub enum Decided {
         /// When.
         at: Time,
     },
+    /// A playbook has something to say: `[publish.NAME]` of this name takes it to its broker.
+    Message {
+        /// Which.
+        publish: Arc<str>,
+        /// The run.
+        run: Arc<str>,
+        /// The step's key; with the run it is the idempotency key.
+        key: Arc<str>,
+        /// The playbook's name.
+        playbook: Arc<str>,
+        /// The finding that the run is about.
+        finding: FindingId,
+        /// What is said: a text, or a map.
+        body: Value,
+        /// When.
+        at: Time,
+    },
     /// Something a person should know: a truncated tail, a gap, a configuration that came live.
     Note {
         /// One sentence.

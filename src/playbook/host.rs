@@ -83,6 +83,7 @@ pub fn functions() -> Vec<Function> {
         ("wait(time)", "the run goes on after this time, such as \"5m\"; at most 7d"),
         ("approve(text)", "a person says whether the run goes on; without a yes it ends"),
         ("notify(channel, text)", "a message about the finding; `actions` of the header must name `notify`; #{ state, detail, ok }"),
+        ("publish(name, body)", "a text or a map to the broker of [publish.NAME]; `actions` of the header must name `publish`, and so must [actions]"),
         ("parallel(list, limit, |item| …)", "calls the function for each element, so many at a time (10); the results, a list"),
         (
             "parallel(list, #{ limit, canary }, |item| …)",

@@ -34,9 +34,9 @@ pub use evaluate::{ActionSignature, Call, Evaluate, Evaluation, Limits, ParamSig
 pub use header::{Concurrency, OnFailure, Trigger};
 pub use host::{Function, functions};
 pub use load::{Loaded, Playbook, Playbooks};
-pub use moves::{RUN_MOVES, STEP_MOVES, StepMove, StepState};
+pub use moves::{IllegalMove, RUN_MOVES, STEP_MOVES, StepMove, StepState};
 pub use own::{OPMAS, Own};
 pub use play::{Devices, Play};
 pub use rerun::before;
-pub use run::{Asked, IllegalMove, NextMove, Run, RunStep};
-pub use start::{Begun, MAX_DEBOUNCE};
+pub use run::{Asked, NextMove, Run, RunStep};
+pub use start::{About, Begun, MAX_DEBOUNCE};

@@ -1,5 +1,7 @@
 //! The transition table: which ledger records may follow which. Everything else is refused, live and on replay.
 
+use std::sync::Arc;
+
 use crate::model::{OutcomeState, RunState};
 
 /// Where a step stands.
@@ -26,6 +28,57 @@ pub enum StepMove {
     Attempt,
     /// `Outcome` of this state.
     End(OutcomeState),
+}
+
+/// A record that cannot follow what the ledger has: the ledger or the engine is wrong, not the input.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum IllegalMove {
+    /// It is about something else.
+    #[error("a record that is not about run {run} was applied to it")]
+    NotOurs {
+        /// The run.
+        run: Arc<str>,
+    },
+    /// The run begins with `Run`, once.
+    #[error("run {run} has begun already")]
+    BegunTwice {
+        /// The run.
+        run: Arc<str>,
+    },
+    /// A run cannot move so.
+    #[error("run {run} cannot go from {from:?} to {to:?}: {why}")]
+    Run {
+        /// The run.
+        run: Arc<str>,
+        /// Where it stands.
+        from: RunState,
+        /// Where it was to go.
+        to: RunState,
+        /// Why not.
+        why: &'static str,
+    },
+    /// It cannot ask, or be answered, so.
+    #[error("run {run} cannot take a question or an answer: {why}")]
+    Answer {
+        /// The run.
+        run: Arc<str>,
+        /// Why not.
+        why: &'static str,
+    },
+    /// A step cannot move so.
+    #[error("step {key} of run {run} cannot take {by:?} when it is {from:?}: {why}")]
+    Step {
+        /// The run.
+        run: Arc<str>,
+        /// The step.
+        key: Arc<str>,
+        /// Where it stands.
+        from: StepState,
+        /// What was applied.
+        by: StepMove,
+        /// Why not.
+        why: &'static str,
+    },
 }
 
 use OutcomeState::{Done, Enforced, Failed, Partial, Planned, Refused, Undone, Unknown};

@@ -22,12 +22,20 @@ pub enum Own {
     Wait(Span),
     /// A person says whether the run goes on.
     Approve,
+    /// A message to the broker of `[publish.NAME]`.
+    Publish {
+        /// The name.
+        to: Arc<str>,
+    },
     /// A message to a channel, about the run's finding.
     Notify {
         /// The channel's name.
         channel: Arc<str>,
     },
 }
+
+/// What is asked for, with its canonical parameters; or why it cannot be, one sentence.
+type Asked = Result<(Own, Map<String, Value>), String>;
 
 fn signature(name: &str, params: &[(&str, Option<Grammar>)]) -> ActionSignature {
     let param = |(name, grammar): &(&str, Option<Grammar>)| ParamSignature { name: (*name).into(), required: true, grammar: grammar.clone() };
@@ -40,17 +48,14 @@ pub(super) fn free() -> [ActionSignature; 2] {
 }
 
 /// What a header must allow.
-pub(super) fn granted() -> [ActionSignature; 1] {
-    [signature("notify", &[("channel", None), ("text", None)])]
+pub(super) fn granted() -> [ActionSignature; 2] {
+    [signature("notify", &[("channel", None), ("text", None)]), signature("publish", &[("to", None), ("body", None)])]
 }
 
 impl Own {
-    /// What a call asks for, with its canonical parameters; `None` when it asks for an action on a device.
-    ///
-    /// # Errors
-    /// A parameter is not of its form: one sentence.
+    /// What a call asks for; `None` when it asks for an action on a device.
     #[must_use]
-    pub fn of(device: &str, action: &str, given: &Map<String, Value>) -> Option<Result<(Own, Map<String, Value>), String>> {
+    pub fn of(device: &str, action: &str, given: &Map<String, Value>) -> Option<Asked> {
         (device == OPMAS).then(|| {
             let text = |name: &str| given.get(name).and_then(Value::as_str).map(clean).ok_or_else(|| format!("{action} needs `{name}`, a text"));
             let (own, params) = match action {
@@ -62,6 +67,12 @@ impl Own {
                 }
                 "approve" => (Own::Approve, vec![("text", text("text")?)]),
                 "notify" => (Own::Notify { channel: text("channel")?.into() }, vec![("channel", text("channel")?), ("text", text("text")?)]),
+                "publish" => {
+                    let to = text("to")?;
+                    let body = given.get("body").filter(|body| body.is_string() || body.is_object()).ok_or("publish needs `body`, a text or a map")?;
+                    let params = [("to".to_owned(), Value::from(to.as_str())), ("body".to_owned(), body.clone())];
+                    return Ok((Own::Publish { to: to.into() }, params.into_iter().collect()));
+                }
                 _ => return Err(format!("there is no {action}")),
             };
             Ok((own, params.into_iter().map(|(name, value)| (name.to_owned(), value.into())).collect()))

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::moves::{RUN_MOVES, StepMove, StepState, allows, may_leave, step_after};
+use super::moves::{IllegalMove, RUN_MOVES, StepMove, StepState, allows, may_leave, step_after};
 use super::{OPMAS, Own};
 use crate::model::{Covered, Decided, FindingId, Outcome, OutcomeState, Recorded, RunState, Span, Step, Time, Verdict};
 
@@ -57,57 +57,6 @@ pub struct RunStep {
     again: bool,
     /// The newest outcome.
     pub outcome: Option<Outcome>,
-}
-
-/// A record that cannot follow what the ledger has: the ledger or the engine is wrong, not the input.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum IllegalMove {
-    /// It is about something else.
-    #[error("a record that is not about run {run} was applied to it")]
-    NotOurs {
-        /// The run.
-        run: Arc<str>,
-    },
-    /// The run begins with `Run`, once.
-    #[error("run {run} has begun already")]
-    BegunTwice {
-        /// The run.
-        run: Arc<str>,
-    },
-    /// A run cannot move so.
-    #[error("run {run} cannot go from {from:?} to {to:?}: {why}")]
-    Run {
-        /// The run.
-        run: Arc<str>,
-        /// Where it stands.
-        from: RunState,
-        /// Where it was to go.
-        to: RunState,
-        /// Why not.
-        why: &'static str,
-    },
-    /// It cannot ask, or be answered, so.
-    #[error("run {run} cannot take a question or an answer: {why}")]
-    Answer {
-        /// The run.
-        run: Arc<str>,
-        /// Why not.
-        why: &'static str,
-    },
-    /// A step cannot move so.
-    #[error("step {key} of run {run} cannot take {by:?} when it is {from:?}: {why}")]
-    Step {
-        /// The run.
-        run: Arc<str>,
-        /// The step.
-        key: Arc<str>,
-        /// Where it stands.
-        from: StepState,
-        /// What was applied.
-        by: StepMove,
-        /// Why not.
-        why: &'static str,
-    },
 }
 
 /// What the engine does next for a run.

@@ -13,13 +13,13 @@ const MAX_BEGUN: usize = 10_000;
 /// Characters of an entity's value that tell it from others.
 const MAX_VALUE: usize = 200;
 
-/// A playbook's name, and the entity that a run is about.
-type Key = (Arc<str>, Option<Arc<str>>);
+/// A playbook's name, and the entity that a run of it is about.
+pub type About = (Arc<str>, Option<Arc<str>>);
 
 /// The newest run of each playbook and entity, as the ledger tells them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Begun {
-    newest: BTreeMap<Key, (Time, Arc<str>)>,
+    newest: BTreeMap<About, (Time, Arc<str>)>,
 }
 
 impl Begun {
@@ -73,7 +73,7 @@ impl Playbook {
     }
 
     /// Whether a run of this playbook may go on while these are under way.
-    pub fn has_room<'a>(&self, run: &Run, under_way: impl Iterator<Item = &'a (Arc<str>, Option<Arc<str>>)>) -> bool {
+    pub fn has_room<'a>(&self, run: &Run, under_way: impl Iterator<Item = &'a About>) -> bool {
         let (mut all, mut same) = (0_u32, 0_u32);
         for (_, about) in under_way.filter(|(playbook, _)| *playbook == self.name) {
             all += 1;

@@ -19,13 +19,15 @@ pub struct PublishConfig {
     pub broker: Option<String>,
     /// The subject or topic of findings (`findings.correlated`); "" publishes none.
     pub findings: String,
+    /// The subject or topic of what playbooks `publish`; "" (the default) takes none.
+    pub messages: String,
     /// The subject or topic of the ledger's signed head (`findings.audit`); "" publishes none.
     pub audit: String,
 }
 
 impl Default for PublishConfig {
     fn default() -> PublishConfig {
-        PublishConfig { broker: None, findings: "findings.correlated".to_owned(), audit: "findings.audit".to_owned() }
+        PublishConfig { broker: None, findings: "findings.correlated".to_owned(), messages: String::new(), audit: "findings.audit".to_owned() }
     }
 }
 
@@ -114,10 +116,10 @@ impl PublishConfig {
     /// There is no such broker, a subject is none, or nothing is to be published.
     pub fn check<'a>(&self, brokers: &'a BTreeMap<String, BrokerConfig>) -> Result<(&'a str, &'a BrokerConfig), Unfit> {
         let found = broker(self.broker.as_deref(), brokers)?;
-        let subjects = [("findings", &self.findings), ("audit", &self.audit)];
+        let subjects = [("findings", &self.findings), ("messages", &self.messages), ("audit", &self.audit)];
         subjects.iter().filter(|(_, subject)| !subject.is_empty()).try_for_each(|(key, subject)| fits(key, subject, found.1))?;
         if subjects.iter().all(|(_, subject)| subject.is_empty()) {
-            return Err(Unfit::new("findings", "nothing is to be published", "give `findings` or `audit` a subject, or remove the table"));
+            return Err(Unfit::new("findings", "nothing is to be published", "give `findings`, `messages` or `audit` a subject, or remove the table"));
         }
         Ok(found)
     }

@@ -331,3 +331,38 @@ fn m1_o5_findings_are_in_a_topic_though_kafka_was_away_and_opmas_killed() {
     let payloads: Vec<Value> = found.into_values().map(|(_, payload)| payload).collect();
     assert_eq!(judged(&station.run(&["schema", "finding"]).1, &payloads), "");
 }
+
+#[test]
+fn what_playbooks_publish_goes_out_once_over_a_crash_and_a_broker_that_is_away() {
+    let mut server = NatsServer::new();
+    let (mut station, client) = (Station::new(), server.client());
+    let header = "title = 'x'\non = { severity = 5 }\nmode = 'auto'\nactions = ['publish']";
+    let script =
+        "let told = publish(\"bus\", #{ source: finding.group.src_ip, title: finding.title + \" \\\"\\n\" }); print(told.state); publish(\"nowhere\", \"x\");";
+    fs::write(station.dir.join("playbooks/tell.rhai"), format!("/*---\n{header}\n---*/\n{script}\n")).unwrap();
+    let tables = "[publish.bus]\nfindings = ''\naudit = ''\nmessages = 'playbooks.told'\n[actions]\npublish = 'auto'\n";
+    station.configure(&format!("{}{tables}", server.broker("")));
+    station.start();
+    assert_eq!(station.run(&["posture", "armed", "--for", "1h", "--because", "a test"]).0, Some(0));
+    write_lines(&station.dir, 0, 200);
+    station.read_all();
+    let told = || ids(&client, "PLAYBOOKS", "playbooks.told");
+    eventually(SOON, "the first messages", || !told().is_empty());
+    server.kill();
+    write_lines(&station.dir, 200, 600);
+    station.read_all();
+    station.kill();
+    server.start();
+    station.start();
+    let ended = |state: &str| station.run(&["playbook", "runs", "--state", state, "--json"]).1.lines().count();
+    eventually(SOON, "the runs end", || ended("done") > 1 && ended("running") == 0);
+    eventually(SOON, "every message", || told().len() == ended("done"));
+    station.terminate();
+    assert!(told().values().all(|times| *times == 1), "{:?}", told());
+    let message = stored(&client, "PLAYBOOKS").remove(0);
+    assert!(message.payload["type"] == "message" && message.payload["playbook"] == "tell", "{}", message.payload);
+    assert_eq!(format!("{}:{}", message.payload["run"].as_str().unwrap(), message.payload["key"].as_str().unwrap()), message.id);
+    assert_eq!(message.payload["body"]["title"], "Guessed \"\n");
+    let refused = station.run(&["audit", "show"]).1;
+    assert!(refused.contains("there is no [publish.nowhere] with `messages` in opmas.toml"), "{refused}");
+}

@@ -292,8 +292,15 @@ fn a_playbook_runs_by_hand_dry_and_for_a_finding_that_is_over() {
 fn every_function_of_scripts_is_listed_with_what_it_is() {
     let asking = Asking::new("", "timeout = \"10m\"");
     let listed = asking.ok(&["playbook", "functions"]);
-    for call in ["finding.severity", "finding.entity(role)", "DEVICE.tags", "device(name)", "devices(#{ name, site, tag })", "DEVICE.ACTION(…)", "print(text)"]
-    {
+    for call in [
+        "finding.severity",
+        "finding.entity(role)",
+        "DEVICE.tags",
+        "device(name)",
+        "devices(#{ name, host, platform, site, tag })",
+        "DEVICE.ACTION(…)",
+        "print(text)",
+    ] {
         assert!(listed.contains(call), "{call}: {listed}");
     }
 }

@@ -3,8 +3,11 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use serde::Serialize;
+use serde_json::Value;
+
 use crate::journal::{Content, LedgerEntry, LedgerReader, ReadError};
-use crate::model::{Decided, Finding};
+use crate::model::{Decided, FindingId, Time};
 use crate::publish::{Cursor, Found, Message};
 
 use super::super::effects::Effects;
@@ -14,12 +17,21 @@ const RETENTION: &str = "[ledger] keep dropped them before the broker could take
 
 /// The ledger, followed.
 pub(super) struct Findings {
-    subject: Arc<str>,
+    subjects: Subjects,
     cursor: PathBuf,
     effects: Arc<Effects>,
     reader: Option<LedgerReader>,
     /// Behind what was read; `None` before the kept place is read.
     place: Option<Place>,
+}
+
+/// Where what goes.
+#[derive(Debug, Default)]
+pub(super) struct Subjects {
+    /// The name of `[publish.NAME]`, by which playbooks know it.
+    pub(super) name: Arc<str>,
+    pub(super) findings: Option<Arc<str>>,
+    pub(super) messages: Option<Arc<str>>,
 }
 
 /// A place in the ledger.
@@ -34,8 +46,8 @@ struct Place {
 }
 
 impl Findings {
-    pub(super) fn new(subject: Arc<str>, cursor: PathBuf, effects: Arc<Effects>) -> Findings {
-        Findings { subject, cursor, effects, reader: None, place: None }
+    pub(super) fn new(subjects: Subjects, cursor: PathBuf, effects: Arc<Effects>) -> Findings {
+        Findings { subjects, cursor, effects, reader: None, place: None }
     }
 
     /// Opens the ledger behind the place.
@@ -63,7 +75,7 @@ impl Log for Findings {
         }
         if let (Some(reader), Some(place)) = (&mut self.reader, &mut self.place) {
             look.from = place.seq;
-            place.read(reader, &self.subject, &mut look);
+            place.read(reader, &self.subjects, &mut look);
             look.cursor = Some(Cursor::of_ledger(place.seq, place.hash.clone(), place.gap));
         }
         if look.failed.is_some() {
@@ -112,11 +124,11 @@ fn behind(place: Place, look: &mut Look, open: impl Fn(u64) -> Result<LedgerRead
 
 impl Place {
     /// Reads on until the batch is full or the ledger ends.
-    fn read(&mut self, reader: &mut impl Iterator<Item = Result<LedgerEntry, ReadError>>, subject: &Arc<str>, look: &mut Look) {
+    fn read(&mut self, reader: &mut impl Iterator<Item = Result<LedgerEntry, ReadError>>, subjects: &Subjects, look: &mut Look) {
         let mut carried = 0;
         for _ in 0..MAX_ENTRIES {
             match reader.next() {
-                Some(Ok(entry)) => carried = self.take(entry, subject, look),
+                Some(Ok(entry)) => carried = self.take(entry, subjects, look),
                 // The next record shows what is missing.
                 Some(Err(error @ ReadError::Io { .. })) => look.failed = Some(error.to_string()),
                 Some(Err(error)) => look.notes.push(error.to_string()),
@@ -137,7 +149,7 @@ impl Place {
     }
 
     /// Takes one record in; so many behind it were published before.
-    fn take(&mut self, entry: LedgerEntry, subject: &Arc<str>, look: &mut Look) -> usize {
+    fn take(&mut self, entry: LedgerEntry, subjects: &Subjects, look: &mut Look) -> usize {
         if entry.seq > self.seq + 1 {
             if !self.fresh {
                 look.gap(self.seq + 1, entry.seq - 1, RETENTION);
@@ -147,7 +159,17 @@ impl Place {
         (self.seq, self.hash, self.fresh) = (entry.seq, entry.hash.to_string(), false);
         let Content::Decided(decided) = entry.content else { return 0 };
         match *decided {
-            Decided::Finding { finding } => look.messages.extend(message(&finding, subject, look_note(&mut look.notes))),
+            Decided::Finding { finding } => {
+                if let Some(subject) = &subjects.findings {
+                    look.messages.extend(message(finding.id.0.clone(), &finding, subject, &mut look.notes));
+                }
+            }
+            Decided::Message { publish, run, key, playbook, finding, body, at } if publish == subjects.name => {
+                if let Some(subject) = &subjects.messages {
+                    let told = Told { kind: "message", run: &run, key: &key, playbook: &playbook, finding: &finding, at, body: &body };
+                    look.messages.extend(message(format!("{run}:{key}").into(), &told, subject, &mut look.notes));
+                }
+            }
             Decided::Anchor { carried, .. } if self.gap == 0 => return usize::try_from(carried).unwrap_or(usize::MAX),
             // What is carried over may be from the gap; behind it nothing is.
             Decided::Anchor { until, .. } if until >= self.gap => self.gap = 0,
@@ -157,30 +179,38 @@ impl Place {
     }
 }
 
-fn look_note(notes: &mut Vec<String>) -> impl FnMut(String) + '_ {
-    |text| notes.push(text)
+/// What a playbook says, as it is published.
+#[derive(Serialize)]
+struct Told<'a> {
+    #[serde(rename = "type")]
+    kind: &'static str,
+    run: &'a str,
+    key: &'a str,
+    playbook: &'a str,
+    finding: &'a FindingId,
+    at: Time,
+    body: &'a Value,
 }
 
-fn message(finding: &Finding, subject: &Arc<str>, mut note: impl FnMut(String)) -> Option<Message> {
-    match serde_json::to_vec(finding) {
-        Ok(payload) => Some(Message { id: finding.id.0.clone(), subject: subject.clone(), payload }),
-        Err(error) => {
-            note(format!("finding {} has no JSON form and is not published: {error}", finding.id));
-            None
-        }
-    }
+fn message(id: Arc<str>, what: &impl Serialize, subject: &Arc<str>, notes: &mut Vec<String>) -> Option<Message> {
+    let payload = serde_json::to_vec(what).inspect_err(|error| notes.push(format!("{id} has no JSON form and is not published: {error}"))).ok()?;
+    Some(Message { id, subject: subject.clone(), payload })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::journal::{DataDir, Ledger};
-    use crate::model::{FindingId, Time};
+    use crate::model::Finding;
 
     fn finding(n: u64) -> Decided {
         let mut finding: Finding = serde_json::from_str(include_str!("../../../tests/data/finding.json")).unwrap();
         finding.id = FindingId::new(&[&n.to_string()]);
         Decided::Finding { finding: Box::new(finding) }
+    }
+
+    fn of_findings() -> Subjects {
+        Subjects { findings: Some("f".into()), ..Subjects::default() }
     }
 
     fn note(n: u64) -> Decided {
@@ -198,7 +228,7 @@ mod tests {
     fn read(ledger: &Ledger, place: Place) -> (Look, Place) {
         let mut look = Look::default();
         let (mut reader, mut place) = behind(place, &mut look, |from| ledger.read(from)).unwrap();
-        place.read(&mut reader, &"f".into(), &mut look);
+        place.read(&mut reader, &of_findings(), &mut look);
         (look, place)
     }
 
@@ -257,19 +287,40 @@ mod tests {
     #[test]
     fn what_retention_carries_over_is_not_published_twice() {
         let (mut place, mut look) = (Place { seq: 4, ..Place::default() }, Look::default());
-        place.read(&mut entries(5, vec![finding(5), anchor(3, 2), finding(1), finding(2), finding(9)]).into_iter(), &"f".into(), &mut look);
+        place.read(&mut entries(5, vec![finding(5), anchor(3, 2), finding(1), finding(2), finding(9)]).into_iter(), &of_findings(), &mut look);
         assert_eq!((ids(&look), place.seq, look.lost), (vec![id(5), id(9)], 9, 0));
     }
 
     #[test]
     fn what_retention_dropped_first_is_said_and_what_it_carried_over_is_published() {
         let (mut place, mut look) = (Place { seq: 4, ..Place::default() }, Look::default());
-        place.read(&mut entries(11, vec![finding(11), anchor(10, 1), finding(7), finding(14)]).into_iter(), &"f".into(), &mut look);
+        place.read(&mut entries(11, vec![finding(11), anchor(10, 1), finding(7), finding(14)]).into_iter(), &of_findings(), &mut look);
         assert_eq!((ids(&look), look.lost, place.gap), (vec![id(11), id(7), id(14)], 6, 0));
         assert!(look.notes[0].starts_with("entries 5 to 10 were not published: [ledger] keep"), "{:?}", look.notes);
         // Of a first start nothing is missing, and what is carried over is new.
         let (mut place, mut look) = (Place { fresh: true, ..Place::default() }, Look::default());
-        place.read(&mut entries(11, vec![anchor(10, 1), finding(7)]).into_iter(), &"f".into(), &mut look);
+        place.read(&mut entries(11, vec![anchor(10, 1), finding(7)]).into_iter(), &of_findings(), &mut look);
         assert_eq!((ids(&look), look.lost, look.notes), (vec![id(7)], 0, vec![]));
+    }
+
+    #[test]
+    fn what_a_playbook_publishes_goes_where_it_is_addressed_with_an_id_of_its_own() {
+        let message = |to: &str, key: &str| Decided::Message {
+            publish: to.into(),
+            run: "r".into(),
+            key: key.into(),
+            playbook: "p".into(),
+            finding: FindingId("f".into()),
+            body: serde_json::json!({"text": "a \" and a \n"}),
+            at: Time(0),
+        };
+        let subjects = Subjects { name: "bus".into(), findings: None, messages: Some("m".into()) };
+        let (mut look, mut place) = (Look::default(), Place { fresh: true, ..Place::default() });
+        let all = vec![message("bus", "1-a"), finding(1), message("other", "2-b"), message("bus", "3-c")];
+        place.read(&mut entries(1, all).into_iter(), &subjects, &mut look);
+        assert_eq!(ids(&look), [Arc::<str>::from("r:1-a"), "r:3-c".into()]);
+        let told: Value = serde_json::from_slice(&look.messages[0].payload).unwrap();
+        assert_eq!((&told["type"], &told["key"], &told["body"]["text"]), (&"message".into(), &"1-a".into(), &"a \" and a \n".into()));
+        assert_eq!(&*look.messages[0].subject, "m");
     }
 }

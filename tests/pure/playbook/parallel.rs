@@ -126,7 +126,7 @@ proptest! {
             "let r = parallel(devices(), {limit}, |d| {{ let o = d.block_ip(finding.entity(\"source\")); if !o.ok {{ d.collect_log(); }} d.block_mac(d.name).state }}); print(`${{r}}`);"
         );
         let state = |call: &Call| {
-            let at = usize::from(call.device.len() % 3 == 0) + call.action.len() % 3 * 3;
+            let at = usize::from(call.device.len().is_multiple_of(3)) + call.action.len() % 3 * 3;
             [OutcomeState::Enforced, OutcomeState::Failed, OutcomeState::Partial][states[at]]
         };
         let (rounds_, end) = rounds(&script, state);
@@ -188,7 +188,7 @@ fn a_header_allows_notify_like_an_action_and_waiting_is_checked_before_anything_
     assert_eq!(load("'notify'", "notify(\"email\");"), "p.rhai:7:1: `notify` needs `text`");
     assert!(load("", "wait(\"5 minutes\");").starts_with("p.rhai:7:6: `for` of `wait`: \"5 minutes\" is not a time between 1s and 7d"));
     assert_eq!(load("", "wait(\"5m\", 1);"), "p.rhai:7:1: `wait` takes (for), and is given 2 arguments");
-    assert_eq!(load("'wait'", ""), "p.rhai:5:10: unknown action `wait`; known: notify");
+    assert_eq!(load("'wait'", ""), "p.rhai:5:10: unknown action `wait`; known: notify, publish");
 }
 
 #[test]

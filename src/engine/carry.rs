@@ -1,0 +1,170 @@
+//! Steps on devices are carried out: each attempt is on disk before the executor hears of it, and accounted for after it.
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use tokio::sync::watch;
+
+use super::effects::lock;
+use super::hand::{Order, Wish};
+use super::runs::{FIRST_PAUSE, Runner, ended, fits, outcome};
+use super::status::Gravity;
+use crate::clock;
+use crate::executor::{Reply, Request, Task};
+use crate::model::{Decided, Finding, Outcome, OutcomeState, Time, Verdict};
+use crate::playbook::Run;
+
+/// Longest pause before something out of reach is tried again; the first is [`FIRST_PAUSE`], doubled each time.
+const MAX_PAUSE: Duration = Duration::from_secs(60);
+/// Tries of a step whose device is out of reach, about a quarter of an hour.
+const MAX_TRIES: u32 = 20;
+
+/// A run of which several steps are under way; never locked while something is waited for.
+type Shared<'a> = Mutex<&'a mut Run>;
+
+impl Runner {
+    /// The same while several steps of the run are under way.
+    async fn record_shared(&self, run: &Shared<'_>, records: Vec<Decided>) -> bool {
+        if !fits(&mut lock(run), &records) {
+            return false;
+        }
+        self.effects.record(records).await;
+        true
+    }
+
+    /// All steps that the script asked for at once are carried out side by side; each records for itself.
+    pub(super) async fn carry_out_all(&self, run: &mut Run, finding: &Finding, wanted: &watch::Receiver<Option<Order>>) -> bool {
+        let steps: Vec<(Arc<str>, bool)> = run.carried_out().map(|(key, unaccounted)| (key.clone(), unaccounted)).collect();
+        let shared = Mutex::new(run);
+        let each = steps.iter().map(async |(key, unaccounted)| {
+            let records = self.carry_out(&shared, finding, key, !unaccounted, wanted).await;
+            self.record_shared(&shared, records).await
+        });
+        futures_util::future::join_all(each).await.into_iter().all(|taken| taken)
+    }
+
+    /// Carries a step out, or finds out first what became of the last attempt. Each attempt is on disk before the executor hears of
+    /// it (O7). Empty when opmas ends meanwhile: then it is settled at the next start.
+    async fn carry_out(&self, run: &Shared<'_>, finding: &Finding, key: &Arc<str>, mut settled: bool, wanted: &watch::Receiver<Option<Order>>) -> Vec<Decided> {
+        let Some(task) = self.task(&lock(run), key) else { return Vec::new() };
+        let over = {
+            let run = lock(run);
+            self.pinned(&run).map(|playbook| run.counts_from().plus(playbook.timeout))
+        };
+        for tries in 1..=MAX_TRIES {
+            if self.stop.is_cancelled() {
+                return Vec::new();
+            }
+            if tries > 1 && over.is_some_and(|over| over <= clock::now()) {
+                break;
+            }
+            let reply = if settled {
+                match wanted.borrow().as_ref() {
+                    Some(order) if tries > 1 && order.wish == Wish::Pause => return Vec::new(),
+                    Some(order) if tries > 1 => {
+                        return vec![ended(&lock(run), key, OutcomeState::Failed, &format!("{}; nothing was changed", order.said("given up")))];
+                    }
+                    _ => {}
+                }
+                let still = self.still(&lock(run), finding, key);
+                if let Err(why) = still {
+                    return vec![ended(&lock(run), key, OutcomeState::Refused, &why)];
+                }
+                if self.end(&lock(run), &task).is_some_and(|end| end <= clock::now()) {
+                    return vec![ended(&lock(run), key, OutcomeState::Refused, "its time was over before it could be carried out")];
+                }
+                let attempt = {
+                    let run = lock(run);
+                    let attempt = run.step(key).map_or(0, |step| step.attempts) + 1;
+                    Decided::Attempt { run: run.id().clone(), key: key.clone(), attempt, at: clock::now() }
+                };
+                if !self.record_shared(run, vec![attempt]).await {
+                    return Vec::new();
+                }
+                self.hands.perform(Request::Apply(task.clone())).await
+            } else {
+                self.hands.perform(Request::Verify(task.clone())).await
+            };
+            match (settled, reply.outcome.state) {
+                // A command was sent and its end was not seen.
+                (true, OutcomeState::Unknown) => settled = false,
+                // Nothing was sent: the device, or the executor, is out of reach.
+                (true, OutcomeState::Failed) if reply.commands.is_empty() => self.pause(tries, &task, &reply, wanted).await,
+                (true, _) | (false, OutcomeState::Enforced | OutcomeState::Partial) => return self.outcome(run, key, &task, reply, !settled).await,
+                // Nothing of it is there: it may be carried out again.
+                (false, OutcomeState::Undone) => settled = true,
+                (false, _) => self.pause(tries, &task, &reply, wanted).await,
+            }
+        }
+        self.status.clear(&waiting_for(&task));
+        if settled {
+            return vec![ended(&lock(run), key, OutcomeState::Failed, "the device stayed out of reach; nothing was changed")];
+        }
+        vec![ended(&lock(run), key, OutcomeState::Unknown, "the device could not be asked what became of it")]
+    }
+
+    /// The outcome with its evidence, the lease when the effect has a lifetime, and the end of the one whose effect it took away.
+    async fn outcome(&self, run: &Shared<'_>, key: &Arc<str>, task: &Task, reply: Reply, read_back: bool) -> Vec<Decided> {
+        self.status.clear(&waiting_for(task));
+        let mut end = reply.outcome;
+        if read_back {
+            // What was found there was made by an attempt before; its time has run since.
+            end.until = self.end(&lock(run), task);
+        }
+        if let Some(read) = reply.evidence {
+            self.keep(read, &mut end).await;
+        }
+        let (run, mut leases) = (lock(run), lock(&self.effects.leases));
+        let step = run.step(key).map(|step| &step.step);
+        let lease = step.and_then(|step| leases.granted(step, &end).or_else(|| leases.ended_by(step, &end)));
+        if lease.is_none() && end.evidence.is_none() {
+            // What was done there may have taken effects away.
+            leases.look_at(&task.device, clock::now());
+        }
+        [outcome(&run, key, end)].into_iter().chain(lease).collect()
+    }
+
+    /// Keeps what was read beside the ledger, which has its hash.
+    async fn keep(&self, read: String, end: &mut Outcome) {
+        let evidence = self.evidence.clone();
+        match tokio::task::spawn_blocking(move || evidence.keep_bounded(read.as_bytes())).await {
+            Ok(Ok((hash, dropped))) => {
+                end.evidence = Some(hash.into());
+                metrics::counter!("opmas_evidence_dropped_total").increment(dropped as u64);
+            }
+            Ok(Err(error)) => end.detail = format!("{}; what was read could not be kept: {error}", end.detail),
+            Err(error) => end.detail = format!("{}; what was read could not be kept: {error}", end.detail),
+        }
+    }
+
+    /// When the effect would end, counted from the run's beginning without what it waited for persons; `None` for an action without a lifetime.
+    fn end(&self, run: &Run, task: &Task) -> Option<Time> {
+        let content = self.content.borrow().clone();
+        let action = content.catalogue.get(&task.action)?;
+        let params = action.params(&task.params).ok()?;
+        action.lifetime(&params).map(|lifetime| run.counts_from().plus(lifetime))
+    }
+
+    fn task(&self, run: &Run, key: &Arc<str>) -> Option<Task> {
+        let step = &run.step(key)?.step;
+        let id = format!("{}:{key}", run.id()).into();
+        Some(Task { id, device: step.device.clone(), action: step.action.clone(), params: step.params.clone(), verdict: Verdict::Auto })
+    }
+
+    /// Before the next try; ended early by a person, by another posture, and by the end of opmas.
+    async fn pause(&self, tries: u32, task: &Task, reply: &Reply, wanted: &watch::Receiver<Option<Order>>) {
+        tracing::warn!(device = %task.device, tries, detail = reply.outcome.detail, "a step waits for its device");
+        self.status.set(&waiting_for(task), Gravity::Degraded, format!("{} waits: {}", task.action, reply.outcome.detail));
+        let (mut wanted, mut posture) = (wanted.clone(), self.effects.posture.subscribe());
+        tokio::select! {
+            () = self.sleep(FIRST_PAUSE.saturating_mul(1 << tries.saturating_sub(1).min(16)).min(MAX_PAUSE)) => {}
+            _ = wanted.changed() => {}
+            _ = posture.changed() => {}
+        }
+    }
+}
+
+/// The part of the status that names a device which a step waits for.
+fn waiting_for(task: &Task) -> String {
+    format!("step on {}", task.device)
+}
