@@ -58,8 +58,8 @@ pub fn verify_all(data: &DataDir) -> [(&'static str, &'static str, &'static str,
         ("ledger", "segments", "records", ledger),
         ("checkpoints", "files", "verified", checkpoints),
         ("revisions", "files", "verified", verify_revisions(data)),
-        ("evidence", "files", "verified", verify_evidence(data)),
         ("dead letters", "segments", "letters", verify_dead(data)),
+        ("evidence", "files", "verified", verify_evidence(data)),
     ]
 }
 

@@ -36,7 +36,8 @@ async fn x1_a_good_store_verifies_while_it_is_in_use() {
     assert!(lines[1].starts_with("ledger: good: 1 segments, 3 records (1 to 3)") && lines[1].ends_with(&format!("head 3 {}", place.hash)), "{text}");
     assert!(lines[2].starts_with("checkpoints: good: 1 files, 1 verified"), "{text}");
     assert!(lines[3].starts_with("revisions: good: 1 files, 1 verified"), "{text}");
-    assert!(lines[4].starts_with("dead letters: good: 0 segments, 0 letters") && lines.len() == 5, "{text}");
+    assert!(lines[4].starts_with("dead letters: good: 0 segments, 0 letters"), "{text}");
+    assert!(lines[5].starts_with("evidence: good: 0 files, 0 verified") && lines.len() == 6, "{text}");
 }
 
 #[tokio::test]
