@@ -16,7 +16,7 @@ pub(super) fn run(config: Option<&Path>) -> Done {
         Err(missing @ (Invalid::Missing(_) | Invalid::Unreadable(_))) => return Err(Failure::new(Exit::Invalid, missing)),
         Err(wrong) => return Err(Failure::new(Exit::Wrong, wrong)),
     };
-    let mut wrong: Vec<String> = wrong(&setup).iter().chain(&setup.content.unbound()).map(ToString::to_string).collect();
+    let mut wrong: Vec<String> = wrong(&setup).iter().chain(&setup.unbound()).map(ToString::to_string).collect();
     wrong.extend(surroundings::wrong(&setup));
     for one in wrong.iter().chain(&surroundings::readable_by_others(&setup)) {
         eprintln!("opmas: {one}");

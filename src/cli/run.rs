@@ -24,7 +24,7 @@ pub(super) fn run(config: Option<&Path>, arguments: &Arguments) -> Done {
     for sentence in setup.paths.shipped() {
         tracing::info!("{sentence}");
     }
-    for wrong in setup.content.unbound() {
+    for wrong in setup.unbound() {
         tracing::warn!("{wrong}");
     }
     if arguments.strict {

@@ -39,6 +39,16 @@ impl Paths {
     }
 }
 
+impl Setup {
+    /// As [`Content::unbound`], of the user's own playbooks: those that opmas brings wait for rules that it brings, which a user's own
+    /// rules take the place of.
+    #[must_use]
+    pub fn unbound(&self) -> Vec<Diagnostic> {
+        let own = self.paths.base.join(Folder::Playbooks.name()).exists();
+        if own { self.content.unbound() } else { Vec::new() }
+    }
+}
+
 /// Why nothing can be started: no valid configuration (exit 3).
 #[derive(Debug, thiserror::Error)]
 pub enum Invalid {

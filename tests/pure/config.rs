@@ -86,6 +86,18 @@ fn an_absent_folder_is_told_of() {
 }
 
 #[test]
+fn playbooks_that_opmas_brings_do_not_ask_for_rules_that_were_replaced() {
+    let site = Site::new();
+    for folder in ["rules", "playbooks"] {
+        fs::remove_dir_all(site.path(folder)).unwrap();
+    }
+    fs::create_dir(site.path("rules")).unwrap();
+    site.write("rules/own.yml", "title: Own\nlogsource: {product: acme}\ndetection: {s: {a: b}, condition: s}\n");
+    let (code, said) = site.check();
+    assert!(code == 0 && said.contains("playbooks/ is not there: the shipped ones are used"), "{said}");
+}
+
+#[test]
 fn check_finds_what_run_would_refuse() {
     let site = Site::new();
     let missing = site.refused("[http]\ntoken_file = 'nope'");
