@@ -45,7 +45,9 @@ fn append_until_killed(folder: &Path) -> ! {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     runtime.block_on(async {
         let data = DataDir::open(folder).unwrap();
-        let (handle, _) = start(&data, small_segments(20_000));
+        // Closed segments are archived all the while.
+        let (handle, _) = start(&data, SpoolConfig { keep_bytes: 1, ..small_segments(20_000) });
+        handle.retain_from(u64::MAX);
         let (ledger, _) = Ledger::open(&data).unwrap();
         for task in 0..6 {
             let handle = handle.clone();
@@ -100,6 +102,7 @@ fn o3_kill_9_loses_nothing_that_was_acknowledged() {
     drop(start(&folder.open(), SpoolConfig::default()));
     let entries = folder.entries();
     assert!(entries.iter().zip(1..).all(|(entry, seq)| entry.seq == seq), "no gaps");
+    assert!(folder.segments("spool/archive").len() > 3, "and most of it is archived");
     for (seq, text) in &spool {
         assert_eq!(raw(&entries[usize::try_from(*seq).unwrap() - 1]), *text);
     }
