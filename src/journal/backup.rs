@@ -5,15 +5,15 @@ use std::io;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use super::datadir::DataDir;
+use super::datadir::{ARCHIVE, DataDir};
 use super::durable::sync_dir;
 use super::verify::{Report, verify_checkpoints, verify_dead, verify_evidence, verify_ledger, verify_revisions, verify_spool};
 
 /// A part that is copied while it is tidied may lack something; then it is copied again so often.
 const TRIES: usize = 3;
 /// What is copied, in this order. Cursors and positions come before what they count in; the ledger before the checkpoints that it names and
-/// before the spool that its findings follow from (O5); `format` last, since a folder with it is whole.
-const PARTS: [&str; 11] = ["published", "positions", "dead", "poison", "ledger", "evidence", "state", "spool", "revisions", "node", "format"];
+/// before the spool that its findings follow from (O5); the spool before its archive, to which segments move; `format` last, since a folder with it is whole.
+const PARTS: [&str; 12] = ["published", "positions", "dead", "poison", "ledger", "evidence", "state", "spool", ARCHIVE, "revisions", "node", "format"];
 /// Left out unless they are asked for.
 const KEYS: &str = "keys";
 
@@ -138,5 +138,7 @@ fn copy_file(from: &Path, to: &Path) -> io::Result<()> {
     };
     let mut target = OpenOptions::new().write(true).create_new(true).mode(0o600).open(to)?;
     io::copy(&mut source, &mut target)?;
+    // How long an archived segment is kept counts from there.
+    target.set_modified(source.metadata()?.modified()?)?;
     target.sync_all()
 }

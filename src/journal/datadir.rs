@@ -19,6 +19,8 @@ const MAGIC: &str = "opmas-data";
 const VERSION: u32 = 1;
 /// Sub-folders, in the order of the flow.
 const FOLDERS: [&str; 6] = ["spool", "dead", "ledger", "state", "revisions", "evidence"];
+/// Where old segments of the spool are, once there are some.
+pub(super) const ARCHIVE: &str = "spool/archive";
 /// `format`, `node` and `lock` are shorter than this; more is not read.
 const MAX_SMALL_FILE: u64 = 256;
 
@@ -55,6 +57,10 @@ impl DataDir {
         for folder in FOLDERS.map(|name| path.join(name)) {
             make_folder(&folder)?;
             remove_aside(&folder).map_err(OpenError::io("tidy", &folder))?;
+        }
+        let archive = path.join(ARCHIVE);
+        if archive.exists() {
+            remove_aside(&archive).map_err(OpenError::io("tidy", &archive))?;
         }
         let format = path.join("format");
         if format.exists() {

@@ -92,7 +92,7 @@ impl DeadLetters {
         };
         let (mut log, recovery) = Log::open(&dir, Kind::Dead, limits, &DeadMark::encode(None), &mut visit)?;
         let newest = newest.map_err(|what| refused(Kind::Dead, ReadError::Header { file: log.path().to_owned(), what }))?;
-        log.retain(config.keep, config.keep_bytes, u64::MAX);
+        log.retain(config.keep, config.keep_bytes);
         let shared = Arc::new(Mutex::new(newest));
         let stage = DeadStage { config: config.clone(), newest: Arc::clone(&shared), staged: newest, kept: Vec::new(), tidied: clock::now() };
         Ok((DeadLetters { appender: Appender::start(log, stage, lock)?, newest: shared }, recovery))
@@ -168,7 +168,7 @@ impl Stage for DeadStage {
         let now = clock::now();
         if now.since(self.tidied) >= TIDY_EVERY || log.has_rolled() {
             self.tidied = now;
-            log.retain(self.config.keep, self.config.keep_bytes, u64::MAX);
+            log.retain(self.config.keep, self.config.keep_bytes);
         }
     }
 }

@@ -16,8 +16,13 @@ pub(super) fn sync_dir(dir: &Path) -> io::Result<()> {
 /// Writes `parts` to `path` (0600): aside, fsync, rename, fsync of the folder. An older file of that name is replaced.
 /// The file is returned, open for reading and writing.
 pub(super) fn write_whole(path: &Path, parts: &[&[u8]]) -> io::Result<File> {
+    write_whole_with(path, |file| parts.iter().try_for_each(|part| file.write_all(part)))
+}
+
+/// The same, for what `write` writes.
+pub(super) fn write_whole_with(path: &Path, write: impl FnOnce(&mut File) -> io::Result<()>) -> io::Result<File> {
     let aside = path.with_extension(ASIDE);
-    let written = write_aside(&aside, parts).and_then(|file| fs::rename(&aside, path).map(|()| file));
+    let written = write_aside(&aside, write).and_then(|file| fs::rename(&aside, path).map(|()| file));
     if written.is_err() {
         // Only space would be lost if this failed too; open removes it.
         let _ = fs::remove_file(&aside);
@@ -27,9 +32,9 @@ pub(super) fn write_whole(path: &Path, parts: &[&[u8]]) -> io::Result<File> {
     Ok(file)
 }
 
-fn write_aside(aside: &Path, parts: &[&[u8]]) -> io::Result<File> {
+fn write_aside(aside: &Path, write: impl FnOnce(&mut File) -> io::Result<()>) -> io::Result<File> {
     let mut file = OpenOptions::new().read(true).write(true).create(true).truncate(true).mode(0o600).open(aside)?;
-    parts.iter().try_for_each(|part| file.write_all(part))?;
+    write(&mut file)?;
     file.sync_all()?;
     Ok(file)
 }

@@ -162,7 +162,7 @@ impl Log {
         &self.current.path
     }
 
-    /// Whether a segment was closed since the last [`Log::retain`].
+    /// Whether a segment was closed since the last [`Log::old`].
     pub(super) fn has_rolled(&self) -> bool {
         self.rolled
     }
@@ -235,27 +235,32 @@ impl Log {
         Ok(())
     }
 
-    /// Drops the oldest segments that are older than `keep` or beyond `keep_bytes`, but none with a record from `needed` on,
-    /// and never the current one. Says how many were dropped.
-    pub(super) fn retain(&mut self, keep: Span, keep_bytes: u64, needed: u64) -> usize {
+    /// The oldest segments that are older than `keep` or beyond `keep_bytes`, but none with a record from `needed` on,
+    /// and never the current one. They are to be removed by the caller, the oldest first.
+    pub(super) fn old(&mut self, keep: Span, keep_bytes: u64, needed: u64) -> Vec<PathBuf> {
         self.rolled = false;
+        while self.closed.front().is_some_and(|oldest| oldest.path.try_exists().is_ok_and(|there| !there)) {
+            self.closed.pop_front();
+        }
         let before = clock::now().minus(keep);
         let mut total: u64 = self.current.len + self.closed.iter().map(|c| c.bytes).sum::<u64>();
-        let mut dropped = 0;
-        while let Some(oldest) = self.closed.front() {
-            let next_first = self.closed.get(1).map_or(self.current.first, |c| c.first);
-            if next_first > needed || (oldest.newest >= before && total <= keep_bytes) {
-                break;
-            }
-            if let Err(error) = fs::remove_file(&oldest.path) {
-                tracing::warn!("cannot drop {}: {error}; tried again later", oldest.path.display());
-                break;
-            }
+        let next_firsts = self.closed.iter().skip(1).map(|c| c.first).chain([self.current.first]);
+        let old = self.closed.iter().zip(next_firsts).take_while(|(oldest, next_first)| {
+            let is_old = *next_first <= needed && (oldest.newest < before || total > keep_bytes);
             total = total.saturating_sub(oldest.bytes);
-            self.closed.pop_front();
-            dropped += 1;
+            is_old
+        });
+        old.map(|(closed, _)| closed.path.clone()).collect()
+    }
+
+    /// Drops what is old, as [`Log::old`] says.
+    pub(super) fn retain(&mut self, keep: Span, keep_bytes: u64) {
+        for path in self.old(keep, keep_bytes, u64::MAX) {
+            if let Err(error) = fs::remove_file(&path) {
+                tracing::warn!("cannot drop {}: {error}; tried again later", path.display());
+                break;
+            }
         }
-        dropped
     }
 }
 

@@ -8,6 +8,7 @@
 //!   spool/   <first seq, 20 digits>.spool     entries      ┐ one segmented log below all: segment.rs is the format,
 //!   ledger/  <first seq, 20 digits>.ledger    decisions    │ log.rs writes and recovers, reader.rs reads, commit.rs groups
 //!   dead/    <first seq, 20 digits>.dead      what could not be used, with the reason                                 ┘
+//!   spool/archive/  <first seq>.zst           the spool's older segments, compressed
 //!   state/   <seq>-<hash>.checkpoint          two kept
 //!   revisions/<sha256>                        what a revision entry names
 //!   keys/ledger.key                           signs ledger/head.json, the head as it was published last
@@ -17,6 +18,7 @@
 //! not answered is promised, nothing that was answered is lost: a torn tail is cut at open and reported, damage in
 //! front of whole frames is never cut, only reported with file and offset.
 
+mod archive;
 mod backup;
 mod chain;
 mod checkpoint;
@@ -37,6 +39,7 @@ mod revision;
 mod segment;
 mod spool;
 mod verify;
+mod window;
 
 pub use backup::{BackupError, backup, restore, verify_all};
 pub use chain::{Content, LedgerEntry, LedgerHash};

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use super::archive::{self, list_all};
 use super::error::ReadError;
 use super::segment::{Frame, HeaderFault, Item, Kind, SegmentReader, Tail, header_error, list};
 
@@ -38,7 +39,7 @@ pub(super) struct LogReader {
 impl LogReader {
     /// `from` 0 is the oldest that is kept. With `durable`, frames above that seq are not read before it has moved.
     pub(super) fn open(dir: &Path, kind: Kind, from: u64, durable: Option<Arc<AtomicU64>>) -> Result<LogReader, ReadError> {
-        let segments = list(dir, kind).map_err(ReadError::io(dir))?;
+        let segments = list_all(dir, kind).map_err(ReadError::io(dir))?;
         let oldest = segments.first().map_or(1, |(first, _)| *first);
         if from != 0 && from < oldest {
             return Err(ReadError::Gone { dir: dir.to_owned(), asked: from, oldest });
@@ -123,14 +124,15 @@ impl LogReader {
         } else {
             // What was appended between the end that was met and the successor's making is read before moving on.
             let here = segment.header.first;
-            self.closed = list(&self.dir, self.kind).map_err(ReadError::io(&self.dir))?.iter().any(|(first, _)| *first > here);
+            self.closed =
+                archive::is_archived(&segment.path) || list(&self.dir, self.kind).map_err(ReadError::io(&self.dir))?.iter().any(|(first, _)| *first > here);
         }
         Ok(self.closed)
     }
 
     /// Opens the next segment, if there is one, and says so.
     fn advance(&mut self) -> Result<bool, ReadError> {
-        let segments = list(&self.dir, self.kind).map_err(ReadError::io(&self.dir))?;
+        let segments = list_all(&self.dir, self.kind).map_err(ReadError::io(&self.dir))?;
         let after = |first: u64| self.opened.map_or(first >= self.begin, |(opened, _)| first > opened);
         let mut rest = segments.into_iter().filter(|(first, _)| after(*first));
         let Some((first, path)) = rest.next() else { return Ok(false) };
@@ -146,8 +148,12 @@ impl LogReader {
                 self.closed = false;
                 self.segment = Some((segment, path.into()));
             }
-            // Retention has dropped it since it was listed.
-            Err(HeaderFault::Io(error)) if error.kind() == std::io::ErrorKind::NotFound => self.opened = Some((first, false)),
+            // Since it was listed it was archived, and is listed there; or retention has dropped it.
+            Err(HeaderFault::Io(error)) if error.kind() == std::io::ErrorKind::NotFound => {
+                if !archive::path_of(&self.dir, first).exists() {
+                    self.opened = Some((first, false));
+                }
+            }
             Err(fault) => {
                 self.opened = Some((first, false));
                 self.ready.push_back(Err(header_error(&path, fault)));

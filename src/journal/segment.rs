@@ -24,10 +24,11 @@
 
 use std::fs::File;
 use std::io;
-use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
+use super::archive::is_archived;
 use super::error::ReadError;
+use super::window::{CHUNK, Window};
 use crate::model::Time;
 
 /// The segment format that this opmas writes.
@@ -40,8 +41,6 @@ pub(super) const FRAME: usize = 24;
 pub const MAX_PAYLOAD: usize = 4 << 20;
 /// The largest carried state; the tables that go into it have tighter bounds of their own.
 const MAX_CARRIED: usize = 16 << 20;
-/// How much is read from a file at a time.
-const CHUNK: usize = 256 << 10;
 
 /// Which log a segment belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -236,15 +235,19 @@ pub(super) struct SegmentReader {
     expect: u64,
     /// Frames from this seq on are what was cut away: the next segment has them anew.
     stop: u64,
+    /// What was met last does not decompress.
+    given_up: bool,
 }
 
 impl SegmentReader {
     /// `stop` is the first seq of the next segment, `u64::MAX` without one.
     pub(super) fn open(path: &Path, kind: Kind, stop: u64) -> Result<SegmentReader, HeaderFault> {
-        let mut window = Window::new(File::open(path).map_err(HeaderFault::Io)?);
-        let header = read_header(&mut window, kind, path)?;
+        let compressed = is_archived(path);
+        let fault = |error: io::Error| if compressed && is_damage(&error) { HeaderFault::Damaged("it does not decompress") } else { HeaderFault::Io(error) };
+        let mut window = File::open(path).and_then(|file| Window::new(file, compressed)).map_err(fault)?;
+        let header = read_header(&mut window, kind, path).map_err(|found| if let HeaderFault::Io(error) = found { fault(error) } else { found })?;
         let (at, expect) = (header.bytes(), header.first);
-        Ok(SegmentReader { path: path.to_owned(), header, window, at, expect, stop })
+        Ok(SegmentReader { path: path.to_owned(), header, window, at, expect, stop, given_up: false })
     }
 
     /// Where the next frame begins.
@@ -259,7 +262,7 @@ impl SegmentReader {
 
     /// Reads anew what comes next, also where it was read ahead.
     pub(super) fn forget(&mut self) {
-        self.window.filled = 0;
+        self.window.forget();
     }
 
     /// Goes back to a frame that was read.
@@ -267,7 +270,24 @@ impl SegmentReader {
         (self.at, self.expect) = (frame.offset, frame.seq);
     }
 
+    /// What cannot be decompressed is damage up to the next segment.
     pub(super) fn next(&mut self) -> io::Result<Item> {
+        if self.given_up {
+            return Ok(Item::End(Tail::Clean));
+        }
+        match self.look_on() {
+            Err(error) if is_archived(&self.path) && is_damage(&error) => {
+                let next = if self.stop == u64::MAX { self.expect.saturating_add(1) } else { self.stop };
+                let broken = Item::Broken { offset: self.at, from: self.expect, to: next.saturating_sub(1) };
+                let lost = self.expect < next;
+                (self.given_up, self.expect) = (true, self.expect.max(next));
+                Ok(if lost { broken } else { Item::End(Tail::Clean) })
+            }
+            met => met,
+        }
+    }
+
+    fn look_on(&mut self) -> io::Result<Item> {
         let found = match self.look(self.at)? {
             Look::Whole { seq, .. } if seq >= self.stop => return Ok(Item::End(Tail::Clean)),
             Look::Whole { seq, left, bytes } if seq == self.expect => return self.frame(seq, left, bytes),
@@ -338,54 +358,23 @@ impl SegmentReader {
     }
 }
 
-/// A file seen through one buffer, so that memory is bounded however long a segment is.
-struct Window {
-    file: File,
-    start: u64,
-    /// The file's bytes from `start` on, and room behind them.
-    buffer: Vec<u8>,
-    filled: usize,
+/// Whether reading failed for what a compressed file says, not for want of the file.
+fn is_damage(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::Other | io::ErrorKind::UnexpectedEof | io::ErrorKind::InvalidData)
 }
 
-impl Window {
-    fn new(file: File) -> Window {
-        Window { file, start: 0, buffer: Vec::new(), filled: 0 }
-    }
-
-    /// Up to `len` bytes from `offset`: fewer only where the file ends. The end is asked for anew each time, as files grow.
-    fn at(&mut self, offset: u64, len: usize) -> io::Result<&[u8]> {
-        let have = offset.checked_sub(self.start).and_then(|d| usize::try_from(d).ok()).filter(|d| d + len <= self.filled);
-        if have.is_none() {
-            self.fill(offset, len.max(CHUNK))?;
-        }
-        let from = have.unwrap_or(0);
-        Ok(self.buffer.get(from..self.filled.min(from + len)).unwrap_or_default())
-    }
-
-    fn fill(&mut self, offset: u64, len: usize) -> io::Result<()> {
-        if self.buffer.len() < len {
-            self.buffer = vec![0; len];
-        }
-        (self.start, self.filled) = (offset, 0);
-        while let Some(rest) = self.buffer.get_mut(self.filled..).filter(|rest| !rest.is_empty()) {
-            match self.file.read_at(rest, offset + self.filled as u64) {
-                Ok(0) => break,
-                Ok(n) => self.filled += n,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(error),
-            }
-        }
-        Ok(())
-    }
-}
-
-/// The segments of a log, oldest first: first seq (of the name) and path. Other files are not looked at.
+/// The segments of a log, oldest first: first seq (of the name) and path. Other files are not looked at, nor is the archive.
 pub(super) fn list(dir: &Path, kind: Kind) -> io::Result<Vec<(u64, PathBuf)>> {
+    list_of(dir, kind.name())
+}
+
+/// The same of files with this extension.
+pub(super) fn list_of(dir: &Path, extension: &str) -> io::Result<Vec<(u64, PathBuf)>> {
     let mut found = Vec::new();
     for entry in std::fs::read_dir(dir)? {
         let path = entry?.path();
         let stem = path.file_stem().and_then(|s| s.to_str()).filter(|s| s.len() == 20);
-        if let Some(first) = stem.and_then(|s| s.parse().ok()).filter(|_| path.extension().is_some_and(|e| e == kind.name())) {
+        if let Some(first) = stem.and_then(|s| s.parse().ok()).filter(|_| path.extension().is_some_and(|e| e == extension)) {
             found.push((first, path));
         }
     }

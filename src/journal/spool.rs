@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, watch};
 
+use super::archive::{Archiver, list_all};
 use super::commit::{Appender, Health, Stage};
 use super::datadir::{DataDir, Lock};
 use super::error::{AppendError, OpenError, ReadError};
@@ -22,7 +23,9 @@ use crate::model::{Entry, EntryBody, NodeId, RecordId, Span, Time};
 const TIDY_EVERY: Span = Span::secs(60);
 /// What an encoded record takes beside its line, mostly: so that it is allocated once.
 const AROUND_RAW: usize = 192;
-/// A segment is closed after this part of `keep`, so that a slow spool is dropped in pieces too.
+/// Segments are kept as they were written for so long at most, and compressed from then on.
+const LIVE: Span = Span::secs(86_400);
+/// A segment is closed after this part of `keep` or [`LIVE`], so that a slow spool is dropped in pieces too.
 const SEGMENTS_PER_KEEP: i64 = 4;
 
 /// `[spool]`: what is kept.
@@ -31,15 +34,18 @@ const SEGMENTS_PER_KEEP: i64 = 4;
 pub struct SpoolConfig {
     /// How long records are kept (`24h`). What recovery still needs is kept longer.
     pub keep: Span,
-    /// How many bytes are kept at most (1 GiB). What recovery still needs is kept beyond it.
+    /// How many bytes are kept as they were written (1 GiB), for a day at most; what is older is archived, that is, kept compressed. What
+    /// recovery still needs is kept beyond it.
     pub keep_bytes: u64,
-    /// A segment that has reached this size is closed (16 MiB); whole segments are dropped.
+    /// How many bytes the archive takes (1 GiB); the oldest are dropped. 0: there is none.
+    pub archive_bytes: u64,
+    /// A segment that has reached this size is closed (16 MiB); whole segments are archived and dropped.
     pub segment_bytes: u64,
 }
 
 impl Default for SpoolConfig {
     fn default() -> Self {
-        SpoolConfig { keep: Span::secs(86_400), keep_bytes: 1 << 30, segment_bytes: 16 << 20 }
+        SpoolConfig { keep: Span::secs(86_400), keep_bytes: 1 << 30, archive_bytes: 1 << 30, segment_bytes: 16 << 20 }
     }
 }
 
@@ -99,7 +105,7 @@ impl Spool {
     pub fn open(data: &DataDir, config: SpoolConfig) -> Result<(Spool, Recovery), OpenError> {
         let (dir, lock) = (data.spool(), data.lock()?);
         let mut positions = Ok(Positions::default());
-        let age = Span((config.keep.0 / SEGMENTS_PER_KEEP).max(1));
+        let age = Span((config.keep.min(LIVE).0 / SEGMENTS_PER_KEEP).max(1));
         let limits = SegmentLimits { bytes: config.segment_bytes, age };
         let mut visit = |visit: Visit<'_>| match visit {
             Visit::Carried(bytes) => positions = Positions::decode(bytes).ok_or("its table of file positions does not decode"),
@@ -110,8 +116,11 @@ impl Spool {
                 }
             }
         };
-        let (log, recovery) = Log::open(&dir, Kind::Spool, limits, &Positions::default().encode(), &mut visit)?;
+        let (mut log, mut recovery) = Log::open(&dir, Kind::Spool, limits, &Positions::default().encode(), &mut visit)?;
         let positions = positions.map_err(|what| refused(Kind::Spool, ReadError::Header { file: log.path().to_owned(), what }))?;
+        if log.next_seq() == 1 {
+            recovery.last = behind_archive(&mut log, &dir, &positions)?;
+        }
         let shared = Shared {
             dir,
             positions: Arc::new(Mutex::new(positions)),
@@ -155,7 +164,9 @@ impl Spool {
     /// The thread cannot be started.
     pub fn start(self, subscriber: mpsc::Sender<Arc<[Entry]>>) -> Result<SpoolHandle, OpenError> {
         let Spool { log, config, shared, lock } = self;
-        let writer = SpoolStage { shared: shared.clone(), config, subscriber: Some(subscriber), staged: Vec::new(), moved: HashMap::new(), tidied: Time::MIN };
+        let archiver = Archiver::new(&shared.dir, config.keep, config.archive_bytes);
+        let (staged, moved) = (Vec::new(), HashMap::new());
+        let writer = SpoolStage { shared: shared.clone(), config, archiver, subscriber: Some(subscriber), staged, moved, tidied: Time::MIN };
         let appender = Appender::start(log, writer, lock)?;
         Ok(SpoolHandle { appender, shared })
     }
@@ -237,6 +248,16 @@ impl SpoolHandle {
     }
 }
 
+/// Gives no place of the archive again, where the segments behind it were lost; the newest place that was given.
+fn behind_archive(log: &mut Log, dir: &Path, positions: &Positions) -> Result<u64, OpenError> {
+    let archived = list_all(dir, Kind::Spool).map_err(OpenError::io("read", dir))?.last().map_or(1, |(first, _)| *first);
+    if archived > 1 || SpoolReader::newest(dir).is_ok_and(|newest| newest > 0) {
+        let newest = SpoolReader::newest(dir).unwrap_or(0).max(archived);
+        log.skip_to(newest, positions.encode()).map_err(|error| OpenError::io("make a segment in", dir)(std::io::Error::other(error)))?;
+    }
+    Ok(log.next_seq() - 1)
+}
+
 /// Log and offset of a record that can be delivered again.
 fn place(body: &EntryBody) -> Option<(&Arc<str>, u64)> {
     match body {
@@ -249,6 +270,7 @@ fn place(body: &EntryBody) -> Option<(&Arc<str>, u64)> {
 struct SpoolStage {
     shared: Shared,
     config: SpoolConfig,
+    archiver: Archiver,
     subscriber: Option<mpsc::Sender<Arc<[Entry]>>>,
     staged: Vec<Entry>,
     /// The positions that the staged entries will make: file to offset and seq.
@@ -330,8 +352,8 @@ impl Stage for SpoolStage {
         let now = clock::now();
         if now.since(self.tidied) >= TIDY_EVERY || log.has_rolled() {
             self.tidied = now;
-            let dropped = log.retain(self.config.keep, self.config.keep_bytes, self.shared.needed.load(Ordering::Acquire));
-            metrics::counter!("opmas_spool_segments_dropped_total").increment(dropped as u64);
+            let needed = self.shared.needed.load(Ordering::Acquire);
+            self.archiver.take(log.old(self.config.keep.min(LIVE), self.config.keep_bytes, needed));
         }
     }
 }

@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::Path;
 
+use super::archive::list_all;
 use super::chain::{Content, LedgerHash};
 use super::checkpoint::{CheckpointRef, load};
 use super::datadir::DataDir;
@@ -10,7 +11,7 @@ use super::dead::DeadReader;
 use super::ledger::LedgerReader;
 use super::reader::LogReader;
 use super::revision::Revisions;
-use super::segment::{Kind, Tail, list};
+use super::segment::{Kind, Tail};
 use super::spool::SpoolReader;
 
 /// Wrong things that are listed; more are only counted.
@@ -66,7 +67,7 @@ impl Report {
 
     /// Files and bytes of a log.
     fn measure(&mut self, dir: &Path, kind: Kind) {
-        match list(dir, kind) {
+        match list_all(dir, kind) {
             Ok(segments) => {
                 self.files = segments.len() as u64;
                 self.bytes = segments.iter().filter_map(|(_, path)| fs::metadata(path).ok()).map(|m| m.len()).sum();

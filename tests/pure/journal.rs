@@ -1,5 +1,6 @@
 //! The journal as its users meet it: folders, appends, crashes, full disks, damage, and what `verify` says.
 
+mod archive;
 mod command;
 mod crash;
 mod damage;

@@ -10,7 +10,7 @@ use opmas::model::{Decided, Time};
 use super::{Folder, filled_ledger, filled_spool, pushed, start};
 
 /// Exit code and standard output; standard error must hold one sentence or nothing.
-fn opmas(arguments: &[&str], data_dir: &Path) -> (i32, String) {
+pub(super) fn opmas(arguments: &[&str], data_dir: &Path) -> (i32, String) {
     let output = Command::new(env!("CARGO_BIN_EXE_opmas")).args(arguments).arg("--data-dir").arg(data_dir).output().unwrap();
     let errors = String::from_utf8(output.stderr).unwrap();
     assert!(errors.lines().count() <= 1, "{errors}");

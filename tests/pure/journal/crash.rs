@@ -45,7 +45,9 @@ fn append_until_killed(folder: &Path) -> ! {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     runtime.block_on(async {
         let data = DataDir::open(folder).unwrap();
-        let (handle, _) = start(&data, small_segments(20_000));
+        // Closed segments are archived all the while.
+        let (handle, _) = start(&data, SpoolConfig { keep_bytes: 1, ..small_segments(20_000) });
+        handle.retain_from(u64::MAX);
         let (ledger, _) = Ledger::open(&data).unwrap();
         for task in 0..6 {
             let handle = handle.clone();
@@ -100,6 +102,7 @@ fn o3_kill_9_loses_nothing_that_was_acknowledged() {
     drop(start(&folder.open(), SpoolConfig::default()));
     let entries = folder.entries();
     assert!(entries.iter().zip(1..).all(|(entry, seq)| entry.seq == seq), "no gaps");
+    assert!(folder.segments("spool/archive").len() > 3, "and most of it is archived");
     for (seq, text) in &spool {
         assert_eq!(raw(&entries[usize::try_from(*seq).unwrap() - 1]), *text);
     }
@@ -168,12 +171,47 @@ async fn o3_a_full_disk_acknowledges_nothing_and_recovers() {
         let folder = mount.join("opmas-data");
         return fill_up(&folder, "No space left on device", || fs::remove_file(mount.join("ballast")).unwrap()).await;
     }
-    // A file system of our own, 400 KB large, in a mount namespace of our own.
-    let mount = tempfile::tempdir().unwrap();
-    let script = format!("mount -t tmpfs -o size=400k opmas-test '{}' && exec \"$0\" \"$@\"", mount.path().display());
+    runs_well(on_a_small_disk(NAME, tempfile::tempdir().unwrap().path()));
+}
+
+/// One test as a child that has a file system of its own, 400 KB large, in a mount namespace of its own.
+fn on_a_small_disk(test: &str, mount: &Path) -> Command {
+    let script = format!("mount -t tmpfs -o size=400k opmas-test '{}' && exec \"$0\" \"$@\"", mount.display());
     let namespace: &[&str] = if rustix::process::geteuid().is_root() { &["--mount"] } else { &["--user", "--map-root-user", "--mount"] };
-    let launcher = [&["unshare"], namespace, &["sh", "-c", &script]].concat();
-    runs_well(as_child(&launcher, NAME, mount.path()));
+    as_child(&[&["unshare"], namespace, &["sh", "-c", &script]].concat(), test, mount)
+}
+
+#[tokio::test]
+async fn on_a_full_disk_the_oldest_makes_room_for_what_is_archived() {
+    const NAME: &str = "on_a_full_disk_the_oldest_makes_room_for_what_is_archived";
+    let Some(mount) = child() else { return runs_well(on_a_small_disk(NAME, tempfile::tempdir().unwrap().path())) };
+    let path = mount.join("opmas-data");
+    let random = |bytes: usize| {
+        let mut taken = vec![0; bytes];
+        std::io::Read::read_exact(&mut fs::File::open("/dev/urandom").unwrap(), &mut taken).unwrap();
+        taken
+    };
+    let (handle, _) = start(&DataDir::open(&path).unwrap(), small_segments(20_000));
+    for _ in 0..8 {
+        handle.append(vec![record(None, &random(20_000))]).await.unwrap();
+    }
+    handle.close().await;
+    for round in 0..=6 {
+        // Room for one entry, and not for a segment; at first for all.
+        let mut ballast = fs::File::create(mount.join(format!("ballast-{round}"))).unwrap();
+        while ballast.write_all(&[0; 4096]).is_ok() {}
+        let full = ballast.metadata().unwrap().len();
+        ballast.set_len(if round == 0 { 0 } else { full.saturating_sub(12_000) }).unwrap();
+        let data = DataDir::open(&path).unwrap();
+        let (handle, _) = start(&data, SpoolConfig { keep_bytes: 1, ..small_segments(1_000_000) });
+        // One segment each time.
+        handle.retain_from(2 + round);
+        assert_eq!(handle.append(vec![pushed("x")]).await.unwrap().first, 9 + round);
+        handle.close().await;
+        let report = verify_spool(&data);
+        assert!(report.is_good() && (report.first > Some(1)) == (round > 0) && report.last == Some(9 + round), "{report:?}");
+        assert!(fs::read_dir(path.join("spool/archive")).unwrap().count() > 0, "what was archived last is kept");
+    }
 }
 
 #[tokio::test]

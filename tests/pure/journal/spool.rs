@@ -10,7 +10,7 @@ use tokio::time::timeout;
 
 use super::{Folder, batch_of, filled_spool, line, pushed, raw, record, small_segments, start};
 
-fn any_body() -> impl Strategy<Value = EntryBody> {
+pub(super) fn any_body() -> impl Strategy<Value = EntryBody> {
     let raw = proptest::collection::vec(any::<u8>(), 0..200);
     let id = proptest::option::of(("[a-z/]{1,20}", any::<u64>()));
     let record = (id, raw, any::<i64>(), proptest::option::of(any::<std::net::IpAddr>())).prop_map(|(id, raw, at, peer)| {
@@ -229,7 +229,7 @@ async fn reading_begins_where_it_is_asked_to() {
 #[tokio::test]
 async fn retention_drops_whole_segments_but_none_that_recovery_needs() {
     let folder = Folder::new();
-    let config = SpoolConfig { keep_bytes: 1, ..small_segments(300) };
+    let config = SpoolConfig { keep_bytes: 1, archive_bytes: 0, ..small_segments(300) };
     let (handle, _) = start(&folder.open(), config.clone());
     for n in 0..20 {
         handle.append(vec![line("/var/log/a", n)]).await.unwrap();
@@ -298,7 +298,7 @@ async fn no_place_is_given_twice_when_segments_were_lost() {
 #[test]
 fn the_configuration_has_the_documented_defaults() {
     let config: SpoolConfig = toml::from_str("").unwrap();
-    assert_eq!(config, SpoolConfig { keep: Span::secs(86_400), keep_bytes: 1 << 30, segment_bytes: 16 << 20 });
+    assert_eq!(config, SpoolConfig { keep: Span::secs(86_400), keep_bytes: 1 << 30, archive_bytes: 1 << 30, segment_bytes: 16 << 20 });
     let config: SpoolConfig = toml::from_str("keep = '7d'\nkeep_bytes = 5").unwrap();
     assert_eq!((config.keep, config.keep_bytes), (Span::secs(7 * 86_400), 5));
     assert!(toml::from_str::<SpoolConfig>("kepe = '7d'").is_err());

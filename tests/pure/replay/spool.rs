@@ -98,8 +98,22 @@ fn x5_o6_a_spool_gives_the_ids_that_its_findings_had_live() {
     assert_eq!(ids(&site.told(&["--spool", "opmas-data", "--threads", "2"])), expected);
     assert_eq!(everything(&site.path("opmas-data")), before, "nothing is written");
     // An opmas may run on it.
-    let _held = DataDir::open(&site.path("opmas-data")).unwrap();
+    let held = DataDir::open(&site.path("opmas-data")).unwrap();
     assert_eq!(ids(&site.told(&["--spool"])), expected);
+    archive(&held);
+    assert!(held.spool().join("archive/00000000000000000001.zst").exists());
+    assert_eq!(ids(&site.told(&["--spool"])), expected, "archived, it is the same");
+}
+
+/// Takes in one tick behind a segment of its own, so that those before it are archived.
+fn archive(data: &DataDir) {
+    tokio::runtime::Runtime::new().unwrap().block_on(async {
+        let config = SpoolConfig { segment_bytes: 0, keep_bytes: 1, ..SpoolConfig::default() };
+        let spool = Spool::open(data, config).unwrap().0.start(tokio::sync::mpsc::channel(1).0).unwrap();
+        spool.retain_from(u64::MAX);
+        spool.append(vec![tick(0)]).await.unwrap();
+        spool.close().await;
+    });
 }
 
 #[test]
