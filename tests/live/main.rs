@@ -6,6 +6,7 @@ mod certificates;
 mod device;
 mod durability;
 mod executor;
+mod fleet;
 mod guide;
 mod hand;
 mod http;
