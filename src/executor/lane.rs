@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc};
@@ -40,8 +41,19 @@ pub(super) struct Shared {
     pub answers: mpsc::Sender<Said>,
     /// Places for masters.
     pub masters: Arc<Semaphore>,
-    /// Somebody waits for a place: an idle lane gives up its own.
+    /// Lanes that wait for a place: one that has nothing to do gives up its own.
+    pub waiting: AtomicUsize,
+    /// Another one waits.
     pub wanted: Notify,
+}
+
+/// One of [`Shared::waiting`] for as long as it lives.
+struct Waiting<'a>(&'a AtomicUsize);
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 /// A live connection with what is known of the device.
@@ -109,9 +121,11 @@ impl Lane {
     /// The next request; `Some(None)` when the connection is to be closed, `None` at the end.
     async fn next(&self, jobs: &mut mpsc::Receiver<Asked>) -> Option<Option<Asked>> {
         let Some(connection) = &self.connection else { return jobs.recv().await.map(Some) };
+        let waited_for = self.shared.waiting.load(Ordering::Relaxed) > 0;
         tokio::select! {
             biased;
             job = jobs.recv() => job.map(Some),
+            () = std::future::ready(()), if waited_for => Some(None),
             _ = connection.master.gone() => Some(None),
             () = self.shared.wanted.notified() => Some(None),
             () = tokio::time::sleep(IDLE) => Some(None),
@@ -180,6 +194,8 @@ impl Lane {
         if let Ok(place) = places.clone().try_acquire_owned() {
             return Ok(place);
         }
+        self.shared.waiting.fetch_add(1, Ordering::Relaxed);
+        let _waiting = Waiting(&self.shared.waiting);
         self.shared.wanted.notify_one();
         match tokio::time::timeout(ROOM, places.acquire_owned()).await {
             Ok(Ok(place)) => Ok(place),

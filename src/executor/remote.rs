@@ -4,8 +4,6 @@
 //! dropped connection leaves it running, and OpenWrt has no `timeout`. Only applets of OpenWrt's default busybox are used:
 //! `setsid` makes the group (`set -m` needs a terminal there), `kill`, `sleep`.
 
-use std::future::poll_fn;
-use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use openssh::{Session, Stdio};
@@ -17,9 +15,6 @@ use crate::model::Command;
 
 /// How often what only reads is tried, when the device does not say how it ended.
 const MAX_READS: usize = 3;
-
-/// Commands that run at once on a device: sshd has ten sessions a connection, unless it is told otherwise.
-const AT_ONCE: usize = 8;
 
 /// What a command may take: of time on the device, and of bytes of standard output and of standard error that are kept. What is
 /// printed beyond is read and thrown away.
@@ -41,7 +36,7 @@ const KILLED: i32 = 137;
 const NOT_FOUND: i32 = 127;
 
 /// Why a command has no exit code.
-#[derive(Debug, thiserror::Error)]
+#[derive(Clone, Debug, thiserror::Error)]
 pub(super) enum RunError {
     /// The watchdog ended it.
     #[error("the device ended it after {0} s, its limit")]
@@ -86,41 +81,72 @@ pub(super) async fn run(master: &Master, command: &Command, bounds: Bounds) -> R
     }
 }
 
-/// Runs commands that only read, [`AT_ONCE`] at once, so that together they take one way there and back. The results stand in their order.
-/// dropbear on a busy device sometimes ends a session without its exit status: then they are read again, which changes nothing.
+/// Runs commands that only read, one after the other in one session, so that together they take one way there and back. The results stand in their order. Sessions beside each other would be as fast, but dropbear 2022.82 to 2024.85, which OpenWrt 22.03
+/// and 23.05 have, closes one that opens while another ends (<https://github.com/mkj/dropbear/issues/321>), and may end the connection.
+/// On a busy device it sometimes ends a session without its exit status all the same: then they are read again, which changes nothing.
 pub(super) async fn run_all(master: &Master, commands: &[Command], bounds: Bounds) -> Vec<Timed> {
-    let mut answers = run_once(master, commands, bounds).await;
+    // The device alone hears the mark, and answers for what it prints.
+    let Ok(mark) = crate::clock::random_hex::<16>() else { return each(master, commands, bounds).await };
+    let (script, started) = (script(commands, &mark), Instant::now());
+    let whole = Bounds { output: bounds.output.saturating_mul(commands.len()), ..bounds };
+    let mut result = run(master, &script, whole).await;
     for _ in 1..MAX_READS {
-        if !answers.iter().any(|(answer, _)| matches!(answer, Err(RunError::Killed))) {
+        if !matches!(result, Err(RunError::Killed)) {
             break;
         }
-        answers = run_once(master, commands, bounds).await;
+        result = run(master, &script, whole).await;
     }
-    answers
+    let took = started.elapsed();
+    match result {
+        Ok(answer) => parts(&answer, commands.len(), &mark, bounds.output).into_iter().map(|result| (Ok(result), took)).collect(),
+        // One of them keeps the others from being read.
+        Err(RunError::Limit(_)) => each(master, commands, bounds).await,
+        Err(error) => commands.iter().map(|_| (Err(error.clone()), took)).collect(),
+    }
 }
 
-async fn run_once(master: &Master, commands: &[Command], bounds: Bounds) -> Vec<Timed> {
+/// Each in a session of its own.
+async fn each(master: &Master, commands: &[Command], bounds: Bounds) -> Vec<Timed> {
     let mut results = Vec::new();
-    for some in commands.chunks(AT_ONCE) {
-        results.extend(run_together(master, some, bounds).await);
+    for command in commands {
+        results.push(timed(master, command, bounds).await);
     }
     results
 }
 
-async fn run_together(master: &Master, commands: &[Command], bounds: Bounds) -> Vec<Timed> {
-    let mut running: Vec<_> = commands.iter().map(|command| Box::pin(timed(master, command, bounds))).collect();
-    let mut results: Vec<Option<Timed>> = running.iter().map(|_| None).collect();
-    poll_fn(|context| {
-        let open = running.iter_mut().zip(&mut results).filter(|(_, result)| result.is_none());
-        for (future, result) in open {
-            if let Poll::Ready(done) = future.as_mut().poll(context) {
-                *result = Some(done);
-            }
-        }
-        if results.iter().all(Option::is_some) { Poll::Ready(()) } else { Poll::Pending }
-    })
-    .await;
-    results.into_iter().flatten().collect()
+/// A shell that runs the commands, and says after each on a line of its own the mark and the exit code.
+fn script(commands: &[Command], mark: &str) -> Command {
+    let mut script = format!("e() {{ s=$?; echo; echo {mark} $s; {{ echo; echo {mark}; }} >&2; }}\n");
+    for command in commands {
+        let line = command_line(&command.argv);
+        let input = command.stdin.as_ref().map_or_else(|| "</dev/null".to_owned(), |text| format!("<<'{mark}'\n{text}\n{mark}"));
+        script.push_str(&format!("{line} {input}\ne\n"));
+    }
+    Command { argv: vec!["sh".to_owned()], stdin: Some(script) }
+}
+
+/// What each of the commands has printed, at most `most` bytes. One whose end is not there, since too much was printed, has no status.
+fn parts(answer: &CommandResult, count: usize, mark: &str, most: usize) -> Vec<CommandResult> {
+    let (mut out, mut err) = (answer.stdout.as_slice(), answer.stderr.as_slice());
+    let one = |_| {
+        let (stdout, status) = part(&mut out, mark);
+        let (stderr, _) = part(&mut err, mark);
+        let cut = |bytes: &[u8]| bytes.get(..most).unwrap_or(bytes).to_vec();
+        CommandResult { status: status.and_then(|code| std::str::from_utf8(code).ok()?.trim().parse().ok()), stdout: cut(stdout), stderr: cut(stderr) }
+    };
+    (0..count).map(one).collect()
+}
+
+/// Takes what stands before the next mark, and what stands behind it in its line.
+fn part<'a>(rest: &mut &'a [u8], mark: &str) -> (&'a [u8], Option<&'a [u8]>) {
+    let mark = format!("\n{mark}");
+    let Some(at) = memchr::memmem::find(rest, mark.as_bytes()) else { return (std::mem::take(rest), None) };
+    let (before, behind) = rest.split_at(at);
+    let behind = behind.get(mark.len()..).unwrap_or_default();
+    let end = memchr::memchr(b'\n', behind).map_or(behind.len(), |end| end + 1);
+    let (line, left) = behind.split_at(end);
+    *rest = left;
+    (before, Some(line))
 }
 
 /// A result and how long it took.
@@ -140,7 +166,10 @@ fn last_line(said: &str) -> String {
 
 async fn exchange(session: &Session, command: &Command, bounds: Bounds) -> Result<CommandResult, RunError> {
     let started = Instant::now();
-    let lost = |error: openssh::Error| RunError::Lost(error.to_string());
+    let lost = |error: openssh::Error| {
+        let cause = std::error::Error::source(&error).map_or_else(String::new, |cause| format!(": {cause}"));
+        RunError::Lost(format!("{error}{cause}"))
+    };
     let mut remote = session.raw_command(watched(&command.argv, bounds.time));
     remote.stdin(if command.stdin.is_some() { Stdio::piped() } else { Stdio::null() }).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = remote.spawn().await.map_err(lost)?;

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
 
 use tokio::sync::{Notify, Semaphore, mpsc};
@@ -61,7 +62,7 @@ async fn serve(channel: Channel, setup: Setup, weaknesses: Vec<String>) -> Resul
     let (mut tx, rx) = channel.into_tokio()?;
     tx.send(&Said::Ready { weaknesses }).await?;
     let (answers, said) = mpsc::channel(MAX_ANSWERS);
-    let shared = Arc::new(Shared { setup, answers, masters: Arc::new(Semaphore::new(MAX_MASTERS)), wanted: Notify::new() });
+    let shared = Arc::new(Shared { setup, answers, masters: Arc::new(Semaphore::new(MAX_MASTERS)), waiting: AtomicUsize::new(0), wanted: Notify::new() });
     tokio::select! {
         end = listen(rx, &shared) => end,
         end = speak(tx, said) => end,

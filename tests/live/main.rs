@@ -6,6 +6,8 @@ mod certificates;
 mod device;
 mod durability;
 mod executor;
+#[expect(dead_code, reason = "benches/fleet.rs uses the rest")]
+mod fleet;
 mod guide;
 mod hand;
 mod http;
