@@ -81,8 +81,9 @@ pub(super) async fn run(master: &Master, command: &Command, bounds: Bounds) -> R
     }
 }
 
-/// Runs commands that only read, one after the other in one session, so that together they take one way there and back. The results stand in their order. Sessions beside each other would be as fast, but dropbear 2022.82 to 2024.85, which OpenWrt 22.03
-/// and 23.05 have, closes one that opens while another ends (<https://github.com/mkj/dropbear/issues/321>), and may end the connection.
+/// Runs commands that only read, one after the other in one session, so that together they take one way there and back. The results
+/// stand in their order. Sessions beside each other would be as fast, but dropbear 2022.82 to 2024.85, which OpenWrt 22.03 and 23.05
+/// have, closes one that opens while another ends (<https://github.com/mkj/dropbear/issues/321>), and may end the connection.
 /// On a busy device it sometimes ends a session without its exit status all the same: then they are read again, which changes nothing.
 pub(super) async fn run_all(master: &Master, commands: &[Command], bounds: Bounds) -> Vec<Timed> {
     // The device alone hears the mark, and answers for what it prints.
