@@ -84,24 +84,21 @@ pub(super) async fn run(master: &Master, command: &Command, bounds: Bounds) -> R
 /// Runs commands that only read, one after the other in one session, so that together they take one way there and back. The results
 /// stand in their order. Sessions beside each other would be as fast, but dropbear 2022.82 to 2024.85, which OpenWrt 22.03 and 23.05
 /// have, closes one that opens while another ends (<https://github.com/mkj/dropbear/issues/321>), and may end the connection.
-/// On a busy device it sometimes ends a session without its exit status all the same: then they are read again, which changes nothing.
 pub(super) async fn run_all(master: &Master, commands: &[Command], bounds: Bounds) -> Vec<Timed> {
+    if commands.len() <= 1 {
+        return each(master, commands, bounds).await;
+    }
     // The device alone hears the mark, and answers for what it prints.
     let Ok(mark) = crate::clock::random_hex::<16>() else { return each(master, commands, bounds).await };
     let (script, started) = (script(commands, &mark), Instant::now());
     let whole = Bounds { output: bounds.output.saturating_mul(commands.len()), ..bounds };
-    let mut result = run(master, &script, whole).await;
-    for _ in 1..MAX_READS {
-        if !matches!(result, Err(RunError::Killed)) {
-            break;
-        }
-        result = run(master, &script, whole).await;
-    }
+    let result = read(master, &script, whole).await;
     let took = started.elapsed();
     match result {
-        Ok(answer) => parts(&answer, commands.len(), &mark, bounds.output).into_iter().map(|result| (Ok(result), took)).collect(),
-        // One of them keeps the others from being read.
+        // One of them keeps the others from being read: it prints too much, or takes too long.
+        Ok(answer) if answer.stdout.len().max(answer.stderr.len()) >= whole.output => each(master, commands, bounds).await,
         Err(RunError::Limit(_)) => each(master, commands, bounds).await,
+        Ok(answer) => parts(&answer, commands.len(), &mark, bounds.output).into_iter().map(|result| (Ok(result), took)).collect(),
         Err(error) => commands.iter().map(|_| (Err(error.clone()), took)).collect(),
     }
 }
@@ -110,9 +107,23 @@ pub(super) async fn run_all(master: &Master, commands: &[Command], bounds: Bound
 async fn each(master: &Master, commands: &[Command], bounds: Bounds) -> Vec<Timed> {
     let mut results = Vec::new();
     for command in commands {
-        results.push(timed(master, command, bounds).await);
+        let started = Instant::now();
+        results.push((read(master, command, bounds).await, started.elapsed()));
     }
     results
+}
+
+/// As [`run`], for what only reads: dropbear on a busy device sometimes ends a session without its exit status; then it is read again,
+/// which changes nothing.
+async fn read(master: &Master, command: &Command, bounds: Bounds) -> Result<CommandResult, RunError> {
+    let mut result = run(master, command, bounds).await;
+    for _ in 1..MAX_READS {
+        if !matches!(result, Err(RunError::Killed)) {
+            break;
+        }
+        result = run(master, command, bounds).await;
+    }
+    result
 }
 
 /// A shell that runs the commands, and says after each on a line of its own the mark and the exit code.
