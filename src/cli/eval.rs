@@ -14,7 +14,7 @@ use super::{Done, Exit, Failure, unwritten};
 use crate::config;
 use crate::correlate;
 use crate::detect::LogsourceMode;
-use crate::diag::SourceFile;
+use crate::diag::{Diagnostic, SourceFile};
 use crate::engine::pipeline::{Found, Pipeline, Settings};
 use crate::model::{Entry, EntryBody, Inventory, RecordId, Span, Time};
 use crate::sigma::{RuleSet, manifest};
@@ -120,6 +120,14 @@ pub(super) fn run(arguments: &Arguments) -> Done {
     }
 }
 
+/// Fails when a pipeline is among what was found wrong.
+pub(super) fn whole(pipelines: &[SourceFile], found: &[Diagnostic]) -> Result<(), Failure> {
+    if found.iter().any(|wrong| pipelines.iter().any(|pipeline| pipeline.name == wrong.file)) {
+        return Err(Failure::new(Exit::Invalid, "a pipeline named above does not load; correct it or leave it away"));
+    }
+    Ok(())
+}
+
 /// The rules that load; what does not is named on standard error. A pipeline that was asked for has to.
 pub(super) fn load_rules(path: &Path, pipelines: &Pipelines, strict: bool) -> Result<RuleSet, Failure> {
     let found = config::tree(path, config::is_rule);
@@ -130,9 +138,7 @@ pub(super) fn load_rules(path: &Path, pipelines: &Pipelines, strict: bool) -> Re
     for diagnostic in &loaded.diagnostics {
         eprintln!("opmas: {diagnostic}");
     }
-    if loaded.diagnostics.iter().any(|wrong| pipelines.iter().any(|pipeline| pipeline.name == wrong.file)) {
-        return Err(Failure::new(Exit::Invalid, "a pipeline named above does not load; correct it or leave it away"));
-    }
+    whole(&pipelines, &loaded.diagnostics)?;
     if loaded.set.rules.is_empty() {
         return Err(Failure::new(Exit::Invalid, format!("no rule loaded from {}; give a file or a folder with Sigma rules (*.yml)", path.display())));
     }

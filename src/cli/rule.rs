@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
-use super::eval::Pipelines;
+use super::eval::{self, Pipelines};
 use super::{Done, Exit, Failure, rows};
 use crate::api::control;
 use crate::config::{self, Found, Setup};
@@ -76,6 +76,7 @@ impl Arguments {
     fn set(&self, config: Option<&Path>) -> Result<RuleSet, Failure> {
         let (_, loaded) = self.load(config)?;
         loaded.diagnostics.iter().for_each(|wrong| eprintln!("opmas: {wrong}"));
+        eval::whole(&self.pipelines.files()?, &loaded.diagnostics)?;
         if loaded.set.rules.is_empty() { Err(Failure::new(Exit::Invalid, "no rule loaded")) } else { Ok(loaded.set) }
     }
 }

@@ -34,9 +34,15 @@ pub enum FilesError {
     /// A folder where a file is expected.
     #[error("{0} is a folder; name the file in it, such as {0}/opmas.toml")]
     Folder(PathBuf),
-    /// Not UTF-8.
-    #[error("{0}: not UTF-8 text; save it as UTF-8")]
-    NotText(PathBuf),
+    /// Not UTF-8, from that place on.
+    #[error("{0}:{line}:{column}: not UTF-8 text; save it as UTF-8", line = .1.line, column = .1.column)]
+    NotText(PathBuf, Place),
+    /// Neither a file nor a folder: a pipe, a device or a socket, which is not opened.
+    #[error("{0} is no regular file; name a file or a folder")]
+    Special(PathBuf),
+    /// A link to nowhere.
+    #[error("{0} is a link to nothing; remove it, or write what it names")]
+    Dangling(PathBuf),
 }
 
 impl FilesError {
@@ -81,8 +87,7 @@ pub fn folder(base: &Path, folder: Folder, wanted: impl Fn(&str) -> bool) -> Res
 /// The folder, or the one file, cannot be read; or there are too many files.
 pub fn tree(path: &Path, wanted: impl Fn(&str) -> bool) -> Result<Found, FilesError> {
     let here = Path::new("");
-    let io = |cause| FilesError::Io { path: path.to_owned(), cause };
-    if !fs::metadata(path).map_err(io)?.is_dir() {
+    if !fs::metadata(path).is_ok_and(|data| data.is_dir()) {
         return Ok(Found { files: vec![read(path, here)?], unreadable: Vec::new() });
     }
     let mut found = Found::default();
@@ -98,7 +103,13 @@ impl Found {
             Err(error) if error.is_absence() => {}
             Err(FilesError::Io { cause, .. }) => self.unreadable.push(whole(&name(path, base), format!("cannot be read: {cause}"))),
             Err(FilesError::Folder(_)) => self.unreadable.push(whole(&name(path, base), "is a folder".to_owned()).help("write a file in its place")),
-            Err(FilesError::NotText(_)) => self.unreadable.push(whole(&name(path, base), "is not UTF-8 text".to_owned()).help("save it as UTF-8")),
+            Err(FilesError::NotText(_, place)) => {
+                self.unreadable.push(Diagnostic::new(name(path, base), place, "is not UTF-8 text".to_owned()).help("save it as UTF-8"));
+            }
+            Err(FilesError::Special(_)) => self.unreadable.push(whole(&name(path, base), "is no regular file".to_owned()).help("write a file in its place")),
+            Err(FilesError::Dangling(_)) => {
+                self.unreadable.push(whole(&name(path, base), "is a link to nothing".to_owned()).help("remove it, or write what it names"));
+            }
             Err(_) => self.unreadable.push(whole(&name(path, base), format!("is larger than {MAX_FILE_BYTES} bytes")).help("split it")),
         }
     }
@@ -132,15 +143,26 @@ fn below(dir: &Path) -> Result<Vec<PathBuf>, FilesError> {
 /// It cannot be read, is too large, or is not text.
 pub fn read(path: &Path, base: &Path) -> Result<SourceFile, FilesError> {
     let io = |cause| FilesError::Io { path: path.to_owned(), cause };
-    let data = fs::metadata(path).map_err(io)?;
+    let data = fs::metadata(path).map_err(|cause| if is_dangling(path, &cause) { FilesError::Dangling(path.to_owned()) } else { io(cause) })?;
     if data.is_dir() {
         return Err(FilesError::Folder(path.to_owned()));
+    }
+    if !data.is_file() {
+        return Err(FilesError::Special(path.to_owned()));
     }
     if data.len() > MAX_FILE_BYTES {
         return Err(FilesError::TooLarge(path.to_owned()));
     }
-    let text = String::from_utf8(fs::read(path).map_err(io)?).map_err(|_| FilesError::NotText(path.to_owned()))?;
+    let text = String::from_utf8(fs::read(path).map_err(io)?).map_err(|error| {
+        let valid = error.utf8_error().valid_up_to();
+        FilesError::NotText(path.to_owned(), Place::of_offset(&String::from_utf8_lossy(error.as_bytes()), valid))
+    })?;
     Ok(SourceFile { name: name(path, base).into(), text: text.into() })
+}
+
+/// Whether what is not there is what a link names.
+fn is_dangling(path: &Path, cause: &io::Error) -> bool {
+    cause.kind() == io::ErrorKind::NotFound && fs::symlink_metadata(path).is_ok()
 }
 
 fn name(path: &Path, base: &Path) -> String {
@@ -150,9 +172,9 @@ fn name(path: &Path, base: &Path) -> String {
 fn walk(path: &Path, depth: usize, out: &mut Vec<PathBuf>) -> Result<(), FilesError> {
     let io = |cause| FilesError::Io { path: path.to_owned(), cause };
     let is_dir = match fs::metadata(path) {
-        // Gone meanwhile, or a link to nowhere.
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-        // A link in a circle, say: it is named when it is read.
+        // Gone meanwhile.
+        Err(error) if error.kind() == io::ErrorKind::NotFound && !is_dangling(path, &error) => return Ok(()),
+        // A link in a circle or to nothing, say: it is named when it is read.
         data => data.is_ok_and(|data| data.is_dir()),
     };
     if !is_dir {

@@ -66,9 +66,15 @@ fn x1_a_file_that_cannot_be_read_is_named_and_the_rest_is_loaded() {
     site.write("notifiers/bytes.toml", b"\xff");
     symlink("circle.rhai", site.path("playbooks/circle.rhai")).unwrap();
     fs::File::create(site.path("rules/large.yml")).unwrap().set_len(opmas::config::MAX_FILE_BYTES + 1).unwrap();
+    symlink("nowhere.yml", site.path("rules/dangling.yml")).unwrap();
+    assert!(std::process::Command::new("mkfifo").arg(site.path("rules/pipe.yml")).status().unwrap().success());
     let (code, said) = site.check();
     assert_eq!((code, counts(&said)), (1, before));
-    for named in ["rules/bytes.yml: is not UTF-8", "notifiers/bytes.toml: is not UTF-8", "playbooks/circle.rhai: cannot be read", "rules/large.yml: is larger"]
+    for named in ["rules/dangling.yml: is a link to nothing", "rules/pipe.yml: is no regular file"] {
+        assert!(said.contains(named), "{named}: {said}");
+    }
+    for named in
+        ["rules/bytes.yml:1:8: is not UTF-8", "notifiers/bytes.toml:1:1: is not UTF-8", "playbooks/circle.rhai: cannot be read", "rules/large.yml: is larger"]
     {
         assert!(said.contains(named), "{named}: {said}");
     }

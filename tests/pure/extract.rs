@@ -228,3 +228,15 @@ fn a_line_takes_what_its_process_said_before() {
     let events = normalise(&lines);
     assert_eq!((events[5001].get("src_ip"), events.last().unwrap().get("src_ip")), (Some(&json!("192.0.2.9")), None));
 }
+
+#[test]
+fn a_line_that_rsyslog_sums_up_is_typed_as_the_line_in_it() {
+    let sum = |program: &str, line: &str| format!("<38>Nov 21 13:00:00 srv1 {program}[700]: message repeated 3 times: [ {line}]");
+    let lines = [
+        sum("sshd", "Failed password for invalid user x from 8.8.8.8 port 22 ssh2 from 192.0.2.9 port 4 ssh2"),
+        sum("dropbear", "Bad password attempt for 'root' from 192.0.2.9:4"),
+        sum("dropbear", "words of no wording"),
+    ];
+    let said: Vec<Value> = normalise(&lines).iter().map(|fields| json!([fields.get("action"), fields.get("src_ip"), fields.get("repeats")])).collect();
+    assert_eq!(said, [json!(["login_failed", "192.0.2.9", 3]), json!(["login_failed", "192.0.2.9", 3]), json!([null, null, null])]);
+}

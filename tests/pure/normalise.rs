@@ -373,6 +373,8 @@ fn a_wrong_extractor_file_is_refused_with_its_place() {
         ("line = '{a}'".to_owned() + example, Some("e.toml:5:9: the pattern has no text of its own")),
         ("line = 'x {n:int'".to_owned() + example, Some("e.toml:5:11: this `{` is never closed")),
         ("line = '{a} from {s:endpoint} {b}'".to_owned() + example, Some("`s` stands between two free texts")),
+        ("line = 'x {u:word} {s:ip}: {b}'\nhostile = ['u']".to_owned() + example, Some("`s` stands between two free texts")),
+        ("line = 'x {u:word} {s:ip}: {b}'".to_owned() + example, Some("`n` does not match its example")),
         ("line = 'x {host:int}'".to_owned() + example, Some("a pattern cannot set the field `host`")),
         ("line = 'x {n:int} {n:int}'".to_owned() + example, Some("the field `n` is set twice")),
         ("line = 'y {n:int}'".to_owned() + example, Some("e.toml:7:8: `n` does not match its example")),

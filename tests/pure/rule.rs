@@ -158,8 +158,10 @@ fn a_pipeline_that_is_not_there_or_broken_is_named() {
         let (exit, _, errors) = opmas(dir.path(), &["check"]);
         assert!(exit == 1 && errors.contains(expected), "{errors}");
     }
-    let (exit, _, errors) = opmas(dir.path(), &["eval", "--rules", "rules", "--pipeline", "p.yml"]);
-    assert!(exit == 3 && errors.contains("p.yml:1:26: unknown transformation `drop`; known: field_name_mapping"), "{errors}");
+    for command in [&["eval"][..], &["rule", "list"], &["rule", "fields"]] {
+        let (exit, _, errors) = opmas(dir.path(), &[command, &["--rules", "rules", "--pipeline", "p.yml"]].concat());
+        assert!(exit == 3 && errors.contains("p.yml:1:26: unknown transformation `drop`; known: field_name_mapping"), "{command:?}: {errors}");
+    }
     let (exit, _, errors) = opmas(dir.path(), &["eval", "--rules", "rules", "--pipeline", "none.yml"]);
     assert!(exit == 3 && errors.contains("cannot read the pipeline none.yml"), "{errors}");
 }

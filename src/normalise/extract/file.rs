@@ -73,6 +73,8 @@ struct WrittenPattern {
     #[serde(default)]
     pairs: BTreeMap<String, Spanned<String>>,
     logsource: Option<Source>,
+    /// In place of the file's.
+    hostile: Option<Vec<String>>,
     #[serde(default)]
     remember: Vec<Arc<str>>,
     #[serde(default)]
@@ -124,20 +126,21 @@ impl Reader<'_> {
         if written.patterns.is_empty() || written.patterns.len() > MAX_PATTERNS {
             self.wrong(0, format!("a file has 1 to {MAX_PATTERNS} patterns, not {}", written.patterns.len()), "add a [[pattern]] or split the file");
         }
+        let hostile: Vec<String> = written.hostile.iter().map(|name| name.get_ref().clone()).collect();
         let mut patterns: Vec<Pattern> = Vec::new();
         for pattern in &written.patterns {
             let pattern = pattern.get_ref();
             if patterns.iter().any(|other| *other.name == **pattern.name.get_ref()) {
                 self.wrong(pattern.name.span().start, format!("a second pattern is named `{}`", pattern.name.get_ref()), "give each its own name");
             }
-            patterns.extend(self.pattern(pattern));
+            patterns.extend(self.pattern(pattern, &hostile));
         }
         let programs = written.programs.iter().map(|name| name.get_ref().as_str().into()).collect();
         let domain = written.domain.as_ref().map(|domain| Arc::from(domain.get_ref().as_str()));
         let mut program = Program::new(programs, written.logsource.clone().into(), domain, patterns);
         self.keys(written);
         if let Some(skip) = &written.skip
-            && let Some(template) = self.template(skip)
+            && let Some(template) = self.template(skip, &hostile)
             && let Err(message) = program.skip(&template)
         {
             self.wrong(skip.span().start, message, "make it shorter");
@@ -150,7 +153,7 @@ impl Reader<'_> {
         if let Some(domain) = written.domain.as_ref().filter(|domain| !DOMAINS.contains(&domain.get_ref().as_str())) {
             self.wrong(domain.span().start, format!("unknown domain `{}`", domain.get_ref()), format!("known: {}", DOMAINS.join(", ")));
         }
-        let templates: Vec<Template> = written.patterns.iter().filter_map(|pattern| Template::parse(pattern.get_ref().line.get_ref()).ok()).collect();
+        let templates: Vec<Template> = written.patterns.iter().filter_map(|pattern| Template::parse(pattern.get_ref().line.get_ref(), &[]).ok()).collect();
         for name in &written.hostile {
             if !templates.iter().flat_map(Template::fields).any(|(field, kind)| field == Some(name.get_ref()) && !kind.is_trusted()) {
                 self.wrong(name.span().start, format!("no pattern has a text field `{}`", name.get_ref()), "name fields that a client chooses");
@@ -158,8 +161,8 @@ impl Reader<'_> {
         }
     }
 
-    fn template(&mut self, text: &Spanned<String>) -> Option<Template> {
-        match Template::parse(text.get_ref()) {
+    fn template(&mut self, text: &Spanned<String>, hostile: &[String]) -> Option<Template> {
+        match Template::parse(text.get_ref(), hostile) {
             Ok(template) => Some(template),
             Err(TemplateError { offset, message, help }) => {
                 // Behind the opening quote; exact for texts without escapes.
@@ -169,8 +172,8 @@ impl Reader<'_> {
         }
     }
 
-    fn pattern(&mut self, written: &WrittenPattern) -> Option<Pattern> {
-        let template = self.template(&written.line)?;
+    fn pattern(&mut self, written: &WrittenPattern, hostile: &[String]) -> Option<Pattern> {
+        let template = self.template(&written.line, written.hostile.as_deref().unwrap_or(hostile))?;
         let at = written.line.span().start;
         let pairs = self.pairs(written, &template);
         let mut names: Vec<String> =

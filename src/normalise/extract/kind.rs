@@ -32,6 +32,8 @@ pub(super) enum Kind {
     Mac,
     /// The bytes of an Ethernet header; the value is the source address in it.
     Ether,
+    /// A key's fingerprint as OpenSSH writes it: `SHA256:` with base64, or 16 bytes in hexadecimal, also behind `MD5:`.
+    Fingerprint,
     /// `Jul 10 23:57:29`
     Stamp,
     /// The rest of the line as `KEY=value` words, named by the pattern's `pairs`.
@@ -50,6 +52,7 @@ pub(super) const KINDS: &[(&str, Kind)] = &[
     ("endpoint", Kind::Endpoint),
     ("mac", Kind::Mac),
     ("ether", Kind::Ether),
+    ("fingerprint", Kind::Fingerprint),
     ("stamp", Kind::Stamp),
     ("pairs", Kind::Pairs),
 ];
@@ -69,6 +72,7 @@ impl Kind {
             Kind::Port => "[0-9]{1,5}",
             Kind::Endpoint => r"\[?[0-9A-Fa-f:.]+(?:%[0-9A-Za-z_.@-]+)?\]?:[0-9]{1,5}",
             Kind::Mac => "[0-9A-Fa-f:.-]+",
+            Kind::Fingerprint => "(?:SHA256:[0-9A-Za-z+/]+=*|(?:MD5:)?[0-9a-f]{2}(?::[0-9a-f]{2}){15})",
             Kind::Stamp => "[A-Z][a-z]{2} [ 0-9][0-9] [0-9]{2}:[0-9]{2}:[0-9]{2}",
             Kind::Pairs => "(?s:(?: .*)?)",
         }
@@ -83,7 +87,7 @@ impl Kind {
             Kind::Int => Some(run(|b| b.is_ascii_digit() || b == b'-')),
             Kind::Port => Some(run(|b| b.is_ascii_digit())),
             Kind::Ip | Kind::Endpoint | Kind::Mac => Some(run(|b| b.is_ascii_alphanumeric() || b":.%_@-[]".contains(&b))),
-            Kind::Stamp => None,
+            Kind::Fingerprint | Kind::Stamp => None,
         }
     }
 
@@ -108,8 +112,8 @@ impl Kind {
     /// Adds the field with the value of `text`; without a name the text only must hold what the type asks for.
     pub(super) fn set(self, name: Option<&Arc<str>>, text: &str, fields: &mut Vec<(Arc<str>, Value)>) -> Result<(), Wrong> {
         let value = match self {
-            Kind::Text | Kind::Stamp | Kind::Trimmed | Kind::Word | Kind::Lower if name.is_none() => return Ok(()),
-            Kind::Text | Kind::Stamp | Kind::Pairs => Value::from(text),
+            Kind::Text | Kind::Fingerprint | Kind::Stamp | Kind::Trimmed | Kind::Word | Kind::Lower if name.is_none() => return Ok(()),
+            Kind::Text | Kind::Fingerprint | Kind::Stamp | Kind::Pairs => Value::from(text),
             Kind::Trimmed => Value::from(text.trim_end_matches(' ')),
             Kind::Word if text.is_empty() => return Ok(()),
             Kind::Word => Value::from(text),

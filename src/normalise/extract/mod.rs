@@ -83,6 +83,7 @@ impl Extractors {
     /// is of. The lines of a program that has but one file have its domain and log source also when no pattern matches.
     pub(super) fn apply(&self, program: &str, message: &str, fields: &mut Map<String, Value>) -> Applied<'_> {
         let Some(compiled) = self.by_program.get(program) else { return Applied::default() };
+        let (repeats, message) = repeated(message).map_or((None, message), |(repeats, line)| (Some(repeats), line));
         let mut candidates = Vec::new();
         if compiled.automaton.as_ref().and_then(|automaton| automaton.candidates(message, &mut candidates)).is_none() {
             candidates = (0..compiled.patterns.len()).collect();
@@ -99,6 +100,7 @@ impl Extractors {
         };
         fields.extend(file.domain());
         fields.insert("action".to_owned(), Value::from(&*pattern.action));
+        fields.extend(repeats.map(|repeats| ("repeats".to_owned(), Value::from(repeats))));
         fields.extend(pattern.set.iter().map(|(name, value)| (name.clone(), value.clone())));
         fields.extend(read.into_iter().map(|(name, value)| (name.to_string(), value)));
         let logsource = pattern.logsource.as_ref().unwrap_or(&file.logsource).clone();
@@ -128,6 +130,12 @@ impl Extractors {
             compiled.automaton = Automaton::new(&expressions).ok();
         }
     }
+}
+
+/// What stands for several equal lines of a program in rsyslog's `message repeated N times: [ LINE]`: how many, and that line.
+fn repeated(message: &str) -> Option<(u32, &str)> {
+    let (times, line) = message.strip_prefix("message repeated ")?.strip_suffix(']')?.split_once(" times: [")?;
+    Some((times.parse().ok()?, line.strip_prefix(' ').unwrap_or(line)))
 }
 
 #[cfg(test)]

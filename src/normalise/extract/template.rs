@@ -39,12 +39,13 @@ fn wrong<T>(offset: usize, message: impl Into<String>, help: impl Into<String>) 
 }
 
 impl Template {
-    /// Parses and checks a template.
+    /// Parses and checks a template. The fields that `hostile` names are free texts whatever their types: a client chooses them, and a word
+    /// of a client's ends where the client says.
     ///
     /// # Errors
     /// An unknown type, two fields side by side, no fixed text, or an address that stands between two free texts: whoever
     /// chooses those could choose it too.
-    pub(super) fn parse(text: &str) -> Result<Template, TemplateError> {
+    pub(super) fn parse(text: &str, hostile: &[String]) -> Result<Template, TemplateError> {
         let mut parts = Vec::new();
         let mut fixed = String::new();
         let mut chars = text.char_indices().peekable();
@@ -78,22 +79,23 @@ impl Template {
             parts.push(Part::Fixed(fixed));
         }
         let template = Template { parts };
-        template.check()?;
+        template.check(hostile)?;
         Ok(template)
     }
 
-    fn check(&self) -> Result<(), TemplateError> {
+    fn check(&self, hostile: &[String]) -> Result<(), TemplateError> {
         if !self.parts.iter().any(|part| matches!(part, Part::Fixed(_))) {
             return wrong(0, "the pattern has no text of its own, so that it matches everything", "write the words that the program logs");
         }
-        let free = |part: &Part| matches!(part, Part::Field { kind, .. } if kind.is_free());
+        let chosen = |name: &Option<String>| name.as_ref().is_some_and(|name| hostile.contains(name));
+        let free = |part: &Part| matches!(part, Part::Field { name, kind } if kind.is_free() || chosen(name));
         for (at, part) in self.parts.iter().enumerate() {
             let Part::Field { name, kind } = part else { continue };
             let before = self.parts.iter().take(at).any(free);
             let after = self.parts.iter().skip(at + 1).any(free);
             if kind.is_trusted() && before && after {
                 let message = format!("`{}` stands between two free texts: whoever chooses them chooses it too", name.as_deref().unwrap_or_default());
-                return wrong(0, message, "anchor it to the start or the end: make the fields on one side `word` or `int`, or write their text");
+                return wrong(0, message, "leave it out (`{:text}`), or write out the text on one side of it; no type keeps a client's words short");
             }
             if *kind == Kind::Pairs && at + 1 != self.parts.len() {
                 return wrong(0, "`pairs` is the rest of the message", "put it last");
