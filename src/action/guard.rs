@@ -174,9 +174,8 @@ impl Guard {
         let edges: Vec<IpAddr> =
             here.prefixes.iter().flat_map(|net| [net.network(), net.broadcast()].into_iter().filter(move |ip| is_edge(*ip, net))).collect();
         let mut protected = self.hosts.keys().chain(&self.controllers).chain(of_devices).chain(of_device).chain(&edges);
-        match protected.find(|ip| net.contains(*ip)).map(|ip| self.protected(*ip, here)) {
-            Some(Err(inside)) => return refused(format!("holds {}, which {}", inside.what, inside.why)),
-            Some(Ok(())) | None => {}
+        if let Some(Err(inside)) = protected.find(|ip| net.contains(*ip)).map(|ip| self.protected(*ip, here)) {
+            return refused(format!("holds {}, which {}", inside.what, inside.why));
         }
         let carried = embedded(net).map_or(Ok(()), |v4| self.check_network(&v4, here));
         carried.or_else(|inside| refused(format!("carries {}, which {}", inside.what, inside.why)))
