@@ -136,6 +136,17 @@ impl Guard {
     /// # Errors
     /// It may not, and why.
     pub fn check(&self, ip: IpAddr, here: &GuardFacts) -> Result<(), GuardRefusal> {
+        self.protected(ip, here)?;
+        let refused = |why: String| Err(GuardRefusal { what: ip.to_string(), why });
+        match embedded(&IpNet::from(ip)).map(|v4| self.protected(v4.addr(), here)) {
+            Some(Err(inside)) => refused(format!("carries {}, which {}", inside.what, inside.why)),
+            _ if LINK_LOCAL.contains(&ip) => refused("is a link-local address".to_owned()),
+            _ => Ok(()),
+        }
+    }
+
+    /// Whether an address as it is written is protected.
+    fn protected(&self, ip: IpAddr, here: &GuardFacts) -> Result<(), GuardRefusal> {
         let ip = ip.to_canonical();
         let refusal = always(ip).map(str::to_owned).or_else(|| self.known(ip)).or_else(|| on_device(ip, here));
         refusal.map_or(Ok(()), |why| Err(GuardRefusal { what: ip.to_string(), why: format!("is {why}") }))
@@ -163,16 +174,17 @@ impl Guard {
         let edges: Vec<IpAddr> =
             here.prefixes.iter().flat_map(|net| [net.network(), net.broadcast()].into_iter().filter(move |ip| is_edge(*ip, net))).collect();
         let mut protected = self.hosts.keys().chain(&self.controllers).chain(of_devices).chain(of_device).chain(&edges);
-        match protected.find(|ip| net.contains(*ip)).map(|ip| self.check(*ip, here)) {
-            Some(Err(inside)) => refused(format!("holds {}, which {}", inside.what, inside.why)),
-            _ => Ok(()),
+        if let Some(Err(inside)) = protected.find(|ip| net.contains(*ip)).map(|ip| self.protected(*ip, here)) {
+            return refused(format!("holds {}, which {}", inside.what, inside.why));
         }
+        let carried = embedded(net).map_or(Ok(()), |v4| self.check_network(&v4, here));
+        carried.or_else(|inside| refused(format!("carries {}, which {}", inside.what, inside.why)))
     }
 
     /// Whether a station may be cut off: none of the addresses that the device knows it by is protected.
     fn check_station(&self, mac: &str, here: &GuardFacts) -> Result<(), GuardRefusal> {
         let addresses = here.neighbours.get(mac).into_iter().flatten();
-        match addresses.map(|ip| self.check(*ip, here)).find(Result::is_err) {
+        match addresses.map(|ip| self.protected(*ip, here)).find(Result::is_err) {
             Some(Err(of)) => Err(GuardRefusal { what: mac.to_owned(), why: format!("is the station with {}, which {}", of.what, of.why) }),
             _ => Ok(()),
         }
@@ -221,6 +233,22 @@ fn is_edge(ip: IpAddr, net: &IpNet) -> bool {
     }
 }
 
+/// What neighbours of IPv6 speak by.
+const LINK_LOCAL: IpNet = v6([0xfe80, 0, 0, 0, 0, 0, 0, 0], 10);
+
+/// Prefixes whose addresses carry an IPv4 address behind their own bits: IPv4-compatible (RFC 4291 2.5.5.1), NAT64 (RFC 6052), 6to4 (RFC 3056).
+const CARRIERS: [IpNet; 3] = [v6([0; 8], 96), v6([0x64, 0xff9b, 0, 0, 0, 0, 0, 0], 96), v6([0x2002, 0, 0, 0, 0, 0, 0, 0], 16)];
+
+/// The IPv4 network that the addresses of an IPv6 one carry, all of IPv4 when it holds a whole carrier.
+fn embedded(net: &IpNet) -> Option<IpNet> {
+    let IpNet::V6(v6) = net else { return None };
+    let carrier = CARRIERS.iter().find(|carrier| carrier.contains(net) || net.contains(*carrier))?;
+    let own = u32::from(carrier.prefix_len());
+    let address = u32::try_from(u128::from(v6.network()) >> (96 - own) & u128::from(u32::MAX)).ok()?;
+    let length = net.prefix_len().saturating_sub(carrier.prefix_len()).min(32);
+    Ipv4Net::new(address.into(), length).ok().map(|v4| IpNet::V4(v4.trunc()))
+}
+
 /// [`always`], as networks, and what neighbours of IPv6 speak by.
 const NEVER: [(IpNet, &str); 8] = [
     (v4([0, 0, 0, 0], 8), "unspecified addresses"),
@@ -229,7 +257,7 @@ const NEVER: [(IpNet, &str); 8] = [
     (v4([255, 255, 255, 255], 32), "the broadcast address"),
     (v6([0; 8], 128), "the unspecified address"),
     (v6([0, 0, 0, 0, 0, 0, 0, 1], 128), "the loopback address"),
-    (v6([0xfe80, 0, 0, 0, 0, 0, 0, 0], 10), "link-local addresses"),
+    (LINK_LOCAL, "link-local addresses"),
     (v6([0xff00, 0, 0, 0, 0, 0, 0, 0], 8), "multicast addresses"),
 ];
 

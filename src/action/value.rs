@@ -184,7 +184,7 @@ fn is_line(text: &str, max: usize) -> bool {
 fn prefix(text: &str) -> Option<IpNet> {
     let net = text.parse::<IpNet>().ok()?;
     let mapped = matches!(net, IpNet::V6(v6) if v6.addr().to_ipv4_mapped().is_some());
-    (net == net.trunc() && !mapped && !text.contains("/0")).then_some(net)
+    (net == net.trunc() && !mapped && text.split_once("/0").is_none_or(|(_, more)| more.is_empty())).then_some(net)
 }
 
 fn mac(text: &str) -> Option<String> {

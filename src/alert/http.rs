@@ -29,6 +29,11 @@ const CONNECT: Duration = Duration::from_secs(10);
 /// So much of an answer is read; the rest is not asked for. Slack repeats the message that it was given.
 const MAX_ANSWER: usize = 1 << 20;
 
+/// The header with a message's signature (Standard Webhooks).
+pub(super) const SIGNATURE: &str = "webhook-signature";
+/// A part of a URL's path from so many characters on may be a secret; shorter ones are words.
+const SECRET_PART: usize = 12;
+
 /// The keys that every channel over HTTP has.
 pub(super) struct Keys<'a> {
     /// The URL, and where it stands.
@@ -111,7 +116,8 @@ impl Server {
         }
         let request = client.post(url).header(CONTENT_TYPE, "application/json").body(json);
         let request = more(request).build().map_err(|error| SendError::permanent(with_causes(&error.without_url())))?;
-        Ok(Post { client, request, target: self.target(), secret })
+        let secrets = secrets(&request, secret);
+        Ok(Post { client, request, target: self.target(), secrets })
     }
 }
 
@@ -130,12 +136,29 @@ fn url(file: &SourceFile, keys: &Keys<'_>) -> Result<Url, Diagnostic> {
     }
 }
 
+/// What must not come back in an answer: the secret, the signature, and path and query of the URL with their parts, the longest first. Also
+/// with `\/` for `/`, as some write JSON.
+fn secrets(request: &Request, secret: Secret) -> Vec<Secret> {
+    let url = request.url();
+    let signature = request.headers().get(SIGNATURE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let signature = [Some(signature), signature.split_once(',').map(|(_, bare)| bare)].into_iter().flatten().map(str::to_owned);
+    let query = url.query().unwrap_or_default();
+    let whole = [url.path().trim_end_matches('/'), query].map(str::to_owned);
+    let segments = url.path_segments().into_iter().flatten().filter(|segment| segment.len() >= SECRET_PART).map(str::to_owned);
+    let written = query.split('&').filter_map(|pair| Some(pair.split_once('=')?.1.to_owned()));
+    let values = url.query_pairs().map(|(_, value)| value.into_owned());
+    let mut texts: Vec<String> = signature.chain(whole).chain(segments).chain(written).chain(values).chain([secret.expose().to_owned()]).collect();
+    texts.extend(texts.iter().filter(|text| text.contains('/')).map(|text| text.replace('/', "\\/")).collect::<Vec<_>>());
+    texts.sort_by_key(|text| std::cmp::Reverse(text.len()));
+    texts.iter().map(|text| Secret::new(text)).collect()
+}
+
 /// A request that is ready to go.
 pub struct Post {
     client: Client,
     request: Request,
     target: String,
-    secret: Secret,
+    secrets: Vec<Secret>,
 }
 
 impl fmt::Debug for Post {
@@ -147,14 +170,14 @@ impl fmt::Debug for Post {
 impl Post {
     /// Sends it. Retryable when no connection came about, ambiguous when the answer was lost.
     pub(super) async fn send(self) -> Result<Reply, SendError> {
-        let Post { client, request, target, secret } = self;
+        let Post { client, request, target, secrets } = self;
         let response = client.execute(request).await.map_err(|error| {
             let kind = if error.is_connect() { Failure::Retryable { after: None } } else { Failure::Ambiguous };
             SendError::new(kind, format!("{target}: {}", with_causes(&error.without_url())))
         })?;
         let status = response.status();
         let after = response.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok()).and_then(|value| retry_after(value, clock::now()));
-        let text = secret.redact(&read(response).await);
+        let text = secrets.iter().fold(read(response).await, |text, secret| secret.redact(&text));
         Ok(Reply { target, status, after, text })
     }
 }
@@ -214,4 +237,23 @@ async fn read(mut response: Response) -> String {
     }
     let text = String::from_utf8_lossy(&bytes);
     bounded(text.trim(), MAX_ANSWER).to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_answer_that_repeats_url_secret_and_signature_gives_none_of_them_away() {
+        tls::install_provider();
+        let url = "https://192.0.2.1/hook/3f9d2c7b81aa4e55?token=p%2Fq-secret&n=1";
+        let request = Client::new().post(url).header(SIGNATURE, "v1,c2lnbmF0dXJl/A==").build().unwrap();
+        let secrets = secrets(&request, Secret::new("whsec_key"));
+        let echo = r#"POST /hook/3f9d2c7b81aa4e55?token=p%2Fq-secret&n=1 "id":"3f9d2c7b81aa4e55" "token":"p/q-secret" \/hook\/3f9d2c7b81aa4e55 "p\/q-secret" v1,c2lnbmF0dXJl/A== c2lnbmF0dXJl\/A== whsec_key no such hook"#;
+        let text = secrets.iter().fold(echo.to_owned(), |text, secret| secret.redact(&text));
+        for part in ["3f9d", "q-secret", "c2ln", "whsec"] {
+            assert!(!text.contains(part), "{text}");
+        }
+        assert!(text.ends_with("no such hook"), "{text}");
+    }
 }

@@ -15,6 +15,8 @@ use serde_json::json;
 
 use super::http::{Pages, Token, unauthorised, whose};
 use crate::engine::{Engine, NotDone, Order, Wish};
+use crate::index::{self, Query, Rows};
+use crate::model::RUN_DIGITS;
 use crate::secret::Secret;
 
 /// Longest body, in bytes.
@@ -66,12 +68,22 @@ async fn answer(State(runs): State<Runs>, Path((id, word)): Path<(String, String
         Ok(body) => body.because,
         Err(error) => return failed(StatusCode::BAD_REQUEST, &format!("the body is {{\"because\": \"…\"}} or empty: {error}")),
     };
-    let Some(hand) = runs.engine.get().and_then(Weak::upgrade).map(|engine| engine.hand()) else {
+    let Some(engine) = runs.engine.get().and_then(Weak::upgrade) else {
         return failed(StatusCode::SERVICE_UNAVAILABLE, "opmas is starting");
     };
-    match hand.order(Order { of: id, wish, by: format!("token {name}").into(), because }).await {
+    // A program has the whole id; a beginning may be another run's.
+    if id.len() != RUN_DIGITS {
+        return failed(StatusCode::NOT_FOUND, &format!("a run's id has {RUN_DIGITS} characters"));
+    }
+    match engine.hand().order(Order { of: id.clone(), wish, by: format!("token {name}").into(), because }).await {
         Ok(run) => Json(json!({ "run": run, "answer": word })).into_response(),
-        Err(NotDone::Unknown(why)) => failed(StatusCode::NOT_FOUND, &why),
+        Err(NotDone::Unknown(why)) => match engine.query(Query::Run { id }).await {
+            Ok(index::Answer { rows: Rows::Run(story), .. }) => {
+                let run = story.run;
+                failed(StatusCode::CONFLICT, &format!("run {} does not ask: it is {}", run.run, run.state.word()))
+            }
+            _ => failed(StatusCode::NOT_FOUND, &why),
+        },
         Err(NotDone::NotNow(why)) => failed(StatusCode::CONFLICT, &why),
     }
 }

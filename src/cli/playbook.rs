@@ -146,7 +146,9 @@ fn dry_run(config: Option<&Path>, name: &str, finding: &str, posture: Option<Pos
             Told::Finding { .. } | Told::Alert(_) => {}
         }
     }
-    rows::show(if told.is_empty() { "it would take no step\n" } else { &out })
+    rows::show(if told.is_empty() { "it would take no step\n" } else { &out })?;
+    // The only notes here are of a script that fails.
+    Ok(if told.iter().any(|one| matches!(one, Told::Note(_))) { Exit::Wrong } else { Exit::Done })
 }
 
 /// How a step would be undone.

@@ -16,6 +16,7 @@ use crate::api::ingest::Ingest;
 use crate::api::runs::Runs;
 use crate::config::Setup;
 use crate::engine::{self, Engine, Gravity, Status};
+use crate::journal::DataDir;
 
 /// How often the metrics' recorder tidies up.
 const UPKEEP: Duration = Duration::from_secs(10);
@@ -57,6 +58,8 @@ where
     let started = Arc::new(OnceLock::new());
     let pages = Pages { status: status.clone(), metrics: metrics.clone(), token, engine: started.clone() };
     let runs = Runs::new(&setup.api_tokens().map_err(|error| invalid(&error))?, started.clone());
+    // Its lock first: a second opmas on the folder says so, and not that the port is taken.
+    let data = DataDir::open(&data_dir).map_err(|error| invalid(&error))?;
     let listener = http::bind(listen).await.map_err(|error| invalid(&error))?;
     // From here on it no longer ends the process.
     let hangup = signal(SignalKind::hangup()).map_err(|error| invalid(&error))?;
@@ -67,7 +70,7 @@ where
     let mut http = tokio::spawn(http::serve(listener, pages, ingest, runs, async move { stopped.cancelled().await }));
     let mut ended = Ended::new().map_err(|error| invalid(&error))?;
     let engine = tokio::select! {
-        engine = engine::start(setup, status) => Arc::new(engine.map_err(|error| invalid(&error))?),
+        engine = engine::start(setup, data, status) => Arc::new(engine.map_err(|error| invalid(&error))?),
         // Nothing was accepted yet; the next start catches up from where this one was.
         () = ended.wait() => return Ok(Exit::Done),
     };

@@ -110,7 +110,9 @@ impl Content {
         sigma.take(&paths.base, found.entry(Part::Rules).or_default());
         let mut new = Content { guard: before.guard.clone(), ..Content::default() };
         let devices = paths.devices.display().to_string();
-        new.inventory = new.part(Part::Devices, &mut found, before, |files| one(files, &before.inventory, |file| inventory::parse(&devices, &file.text)));
+        new.inventory = new.part(Part::Devices, &mut found, before, |files| {
+            one(files, &before.inventory, |file| inventory::parse(&devices, &file.text).map(|inventory| (inventory, Vec::new())).map_err(|wrong| vec![wrong]))
+        });
         (new.rules, new.names) = if new.unchanged(Part::Rules, &found, before) {
             (before.rules, before.names.clone())
         } else {
@@ -134,11 +136,7 @@ impl Content {
         });
         let names = channels.names();
         new.channels = Arc::new(channels);
-        new.routes = new.part(Part::Routes, &mut found, before, |files| {
-            one(files, &before.routes, |file| {
-                Routes::load(file, &names).map_err(|wrong| wrong.into_iter().next().unwrap_or_else(|| whole(file, "does not load")))
-            })
-        });
+        new.routes = new.part(Part::Routes, &mut found, before, |files| one(files, &before.routes, |file| Routes::load_known(file, &names)));
         Ok(new)
     }
 
@@ -234,15 +232,20 @@ fn find(paths: &Paths) -> Result<BTreeMap<Part, Found>, FilesError> {
     Ok(parts)
 }
 
-/// The value of a part that is one file: a default without it; the value before when not even its last good text loads.
-fn one<T: Default>(files: &[SourceFile], before: &Arc<T>, load: impl Fn(&SourceFile) -> Result<T, Diagnostic>) -> (Arc<T>, Vec<Diagnostic>) {
+/// The value of a part that is one file, with what is left out of it: a default without it; the value before when not even its last good text loads.
+fn one<T: Default>(
+    files: &[SourceFile],
+    before: &Arc<T>,
+    load: impl Fn(&SourceFile) -> Result<(T, Vec<Diagnostic>), Vec<Diagnostic>>,
+) -> (Arc<T>, Vec<Diagnostic>) {
     let Some((first, others)) = files.split_first() else { return (Arc::default(), Vec::new()) };
     let second = |file: &SourceFile| whole(file, &format!("is a second one beside {}", first.name)).help("remove one of the two");
     let mut wrong: Vec<Diagnostic> = others.iter().map(second).collect();
-    let value = load(first).map(Arc::new).unwrap_or_else(|why| {
-        wrong.push(why);
-        before.clone()
-    });
+    let (value, faults) = match load(first) {
+        Ok((value, left_out)) => (Arc::new(value), left_out),
+        Err(faults) => (before.clone(), faults),
+    };
+    wrong.extend(faults);
     (value, wrong)
 }
 

@@ -204,7 +204,9 @@ impl Setup {
         if let Some(wrong) = settings.actions.check(&content.catalogue, &file, text).into_iter().next() {
             return Err(wrong.into());
         }
-        if let Some(wrong) = content.refused(Part::Devices).iter().chain(content.refused(Part::Routes)).next() {
+        // Routes without a channel that is not there are better than none.
+        let routes = content.refused(Part::Routes).iter().filter(|_| content.routes.is_empty());
+        if let Some(wrong) = content.refused(Part::Devices).iter().chain(routes).next() {
             return Err(wrong.clone().into());
         }
         Ok(Setup { paths, text: text.into(), settings, content })

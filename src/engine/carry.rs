@@ -11,9 +11,11 @@ use super::runs::{FIRST_PAUSE, Runner, ended, fits, outcome};
 use super::status::Gravity;
 use crate::clock;
 use crate::executor::{Reply, Request, Task};
-use crate::model::{Decided, Finding, Outcome, OutcomeState, Time, Verdict};
+use crate::model::{Decided, Finding, Outcome, OutcomeState, Span, Time, Verdict};
 use crate::playbook::Run;
 
+/// How much earlier than the step's own end a device may say that its effect ends: it counts in whole seconds.
+const ROUNDED: Span = Span::secs(2);
 /// Longest pause before something out of reach is tried again; the first is [`FIRST_PAUSE`], doubled each time.
 const MAX_PAUSE: Duration = Duration::from_secs(60);
 /// Tries of a step whose device is out of reach, about a quarter of an hour.
@@ -90,9 +92,10 @@ impl Runner {
                 (true, OutcomeState::Unknown) => settled = false,
                 // Nothing was sent: the device, or the executor, is out of reach.
                 (true, OutcomeState::Failed) if reply.commands.is_empty() => self.pause(tries, &task, &reply, wanted).await,
-                (true, _) | (false, OutcomeState::Enforced | OutcomeState::Partial) => return self.outcome(run, key, &task, reply, !settled).await,
-                // Nothing of it is there: it may be carried out again.
+                // Nothing of it is there, or only what an earlier step left and ends too soon: it may be carried out again.
                 (false, OutcomeState::Undone) => settled = true,
+                (false, OutcomeState::Enforced | OutcomeState::Partial) if is_older(&reply.outcome, self.end(&lock(run), &task)) => settled = true,
+                (true, _) | (false, OutcomeState::Enforced | OutcomeState::Partial) => return self.outcome(run, key, &task, reply, !settled).await,
                 (false, _) => self.pause(tries, &task, &reply, wanted).await,
             }
         }
@@ -164,7 +167,27 @@ impl Runner {
     }
 }
 
+/// Whether what was read back is not this step's doing: that would end at `end`, counted from the run's beginning, at the earliest.
+fn is_older(found: &Outcome, end: Option<Time>) -> bool {
+    found.until.zip(end).is_some_and(|(until, end)| until.plus(ROUNDED) < end)
+}
+
 /// The part of the status that names a device which a step waits for.
 fn waiting_for(task: &Task) -> String {
     format!("step on {}", task.device)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_ends_before_the_step_would_was_left_by_an_earlier_one() {
+        let at = |seconds| Time(0).plus(Span::secs(seconds));
+        let found = |until| Outcome { until, ..Outcome::new(OutcomeState::Partial, "", at(0)) };
+        assert!(is_older(&found(Some(at(40))), Some(at(1_200))));
+        assert!(!is_older(&found(Some(at(1_199))), Some(at(1_200))), "whole seconds");
+        assert!(!is_older(&found(Some(at(1_230))), Some(at(1_200))), "attempted half a minute after the run began");
+        assert!(!is_older(&found(None), Some(at(1_200))) && !is_older(&found(Some(at(40))), None), "without a lifetime");
+    }
 }

@@ -16,7 +16,7 @@ use crate::alert::{Alerts, Outbox, intend};
 use crate::clock;
 use crate::config::Content;
 use crate::journal::{CheckpointRef, Checkpoints, SpoolHandle};
-use crate::model::{DELIVERIES_DROPPED, DeadLetter, Decided, Finding, FindingId, Posture, Span, Time};
+use crate::model::{DELIVERIES_DROPPED, DeadLetter, Decided, Finding, FindingId, Posture, RUN_DIGITS, Span, Time};
 use crate::playbook::{Begun, Run};
 
 /// Most findings that are recorded with one sync.
@@ -302,5 +302,5 @@ fn rule_name(finding: &Finding) -> String {
 /// A run's identity: 16 hexadecimal digits from finding and playbook (stable), so that a finding starts a playbook once.
 fn run_id(finding: &FindingId, playbook: &str) -> Arc<str> {
     let id = FindingId::new(&["run", &finding.0, playbook]);
-    id.0.get(..16).unwrap_or(&id.0).into()
+    id.0.get(..RUN_DIGITS).unwrap_or(&id.0).into()
 }

@@ -11,9 +11,11 @@ use tokio::task::{JoinError, JoinSet};
 use super::runs::{MAX_RUNNING, MAX_WAITING, Runner, drive, ended, moved};
 use super::status::Gravity;
 use crate::clock;
-use crate::model::{ByHand, Decided, Finding, FindingId, OutcomeState, Recorded, RunState, Time};
+use crate::model::{ByHand, Decided, Finding, FindingId, OutcomeState, RUN_DIGITS, Recorded, RunState, Time};
 use crate::playbook::{About, NextMove, Run, StepState};
 
+/// The shortest beginning of a run's id that names it, in characters.
+const SHORTEST: usize = 4;
 /// Runs that wait for a person; further ones are cancelled.
 const MAX_HELD: usize = 1_000;
 /// Orders that wait.
@@ -283,8 +285,11 @@ impl Desk {
 
     fn find(&self, beginning: &str) -> Result<Arc<str>, NotDone> {
         let all = self.held.keys().chain(self.flags.keys()).chain(self.queue.iter().map(Run::id));
-        let mut found = all.filter(|id| id.starts_with(beginning) && !beginning.is_empty());
         let shown = beginning.escape_debug();
+        if beginning.len() < SHORTEST {
+            return Err(NotDone::Unknown(format!("`{shown}` is too short for a run's id; give {SHORTEST} characters of it at least")));
+        }
+        let mut found = all.filter(|id| id.starts_with(beginning));
         match (found.next(), found.next()) {
             (Some(id), None) => Ok(id.clone()),
             (Some(_), Some(_)) => Err(NotDone::Unknown(format!("several runs have an id that begins with `{shown}`; give more of it"))),
@@ -304,7 +309,7 @@ impl Desk {
         let id = FindingId::new(&["run by hand", &finding.id.0, &playbook.name, &at.to_string()]).0;
         let by_hand = ByHand { by: order.by.clone(), because: reason(&order.because), finding: finding.clone() };
         let begun = Decided::Run {
-            run: id.get(..16).unwrap_or(&id).into(),
+            run: id.get(..RUN_DIGITS).unwrap_or(&id).into(),
             playbook: playbook.name.clone(),
             revision: playbook.revision.clone(),
             finding: finding.id.clone(),

@@ -73,13 +73,12 @@ impl StartError {
     }
 }
 
-/// Starts everything. When it returns, input is accepted and what the spool held has been caught up with.
+/// Starts everything on the opened data folder. When it returns, input is accepted and what the spool held has been caught up with.
 ///
 /// # Errors
 /// See [`StartError`]; nothing runs then.
-pub async fn start(setup: Setup, status: Status) -> Result<Engine, StartError> {
+pub async fn start(setup: Setup, data: DataDir, status: Status) -> Result<Engine, StartError> {
     reload::show(&setup.content, &status);
-    let data = DataDir::open(&setup.settings.data_dir)?;
     let sources = bind(&setup, &data)?;
     status.set("start", Gravity::NotReady, "catching up with what the spool holds");
     let mut store = recover::open(&data, &setup, &status).await?;

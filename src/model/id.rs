@@ -17,6 +17,9 @@ pub fn hex(bytes: &[u8]) -> String {
     })
 }
 
+/// Hexadecimal digits of a run's id.
+pub const RUN_DIGITS: usize = 16;
+
 /// Which data folder pushed input came to: 16 hexadecimal digits, made once when the folder is made.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(transparent)]

@@ -20,7 +20,7 @@ pub use decided::{ByHand, Covered, Decided, DeliveryState, LeaseChange, Posture,
 pub use device::{Device, Inventory, Platform};
 pub use event::{Event, LogSource};
 pub use finding::{Entity, EntityKind, Evidence, Finding, FindingKind, RuleRef, Window};
-pub use id::{FindingId, NodeId, RecordId, hex};
+pub use id::{FindingId, NodeId, RUN_DIGITS, RecordId, hex};
 pub use record::{Entry, EntryBody, Payload, Record, Revision, RevisionKind, Tick, Trust};
 pub use severity::Severity;
 pub use step::{Command, Outcome, OutcomeState, Recorded, Step, Verdict};

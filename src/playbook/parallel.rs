@@ -1,7 +1,7 @@
 //! `parallel(list, limit, f)`: calls a function for each element, several at a time. Each call has keys of its own, `<place>.<index>.<place>`,
 //! so that it does not matter which ends first; what several ask for is one set of steps.
 
-use rhai::{Array, Dynamic, Engine, EvalAltResult, FnPtr, INT, Map, NativeCallContext};
+use rhai::{Array, Dynamic, Engine, EvalAltResult, FnPtr, INT, ImmutableString, Map, NativeCallContext};
 
 use super::host::{Raised, unknown};
 use super::session::Shared;
@@ -94,8 +94,9 @@ fn alone(f: &FnPtr) -> FnPtr {
     own
 }
 
-/// `false`, or an outcome that is not `ok`.
+/// `false`, or an outcome that is not `ok`; what was only shown has not failed.
 fn has_failed(value: &Dynamic) -> bool {
-    let ok = value.read_lock::<Map>().and_then(|map| map.get("ok").and_then(|ok| ok.as_bool().ok()));
+    let shown = |map: &Map| map.get("state").is_some_and(|state| state.read_lock::<ImmutableString>().is_some_and(|state| *state == "planned"));
+    let ok = value.read_lock::<Map>().and_then(|map| map.get("ok").and_then(|ok| ok.as_bool().ok()).map(|ok| ok || shown(&map)));
     ok.or_else(|| value.as_bool().ok()) == Some(false)
 }

@@ -177,8 +177,8 @@ impl Session {
             );
             return Err(self.stop(End::Diverged { key: recorded.key, detail }));
         }
-        // A step that was only shown answers as in a plan.
-        let planned = recorded.outcome.state == OutcomeState::Planned;
+        // A plan goes on as if what was only shown had been done; a run must not say that it was.
+        let planned = self.plan && recorded.outcome.state == OutcomeState::Planned;
         let state = if planned { action.assumed } else { recorded.outcome.state };
         Ok(Answer { state, detail: recorded.outcome.detail })
     }

@@ -88,12 +88,16 @@ impl From<OneOrMore> for Vec<String> {
     }
 }
 
-/// Reads and checks the file.
-pub(super) fn load(file: &SourceFile, channels: &[Arc<str>]) -> Result<Vec<Node>, Vec<Diagnostic>> {
+/// Reads and checks the file. With the faults of what is left out: channels that are not there.
+pub(super) fn load(file: &SourceFile, channels: &[Arc<str>]) -> Result<(Vec<Node>, Vec<Diagnostic>), Vec<Diagnostic>> {
     let text: RoutesFile = from_toml(&file.name, &file.text).map_err(|diagnostic| vec![diagnostic])?;
-    let mut check = Check { file, channels, names: BTreeSet::new(), faults: Vec::new() };
+    let mut check = Check { file, channels, names: BTreeSet::new(), faults: Vec::new(), unknown: Vec::new() };
     let nodes = check.routes(text.route, &Inherited { channels: &[], terms: Terms::default() }, 1);
-    if check.faults.is_empty() { Ok(nodes) } else { Err(check.faults) }
+    if check.faults.is_empty() {
+        return Ok((nodes, check.unknown));
+    }
+    check.faults.append(&mut check.unknown);
+    Err(check.faults)
 }
 
 /// What nested routes have unless they say otherwise.
@@ -107,12 +111,18 @@ struct Check<'a> {
     channels: &'a [Arc<str>],
     names: BTreeSet<String>,
     faults: Vec<Diagnostic>,
+    /// Channels that are not there.
+    unknown: Vec<Diagnostic>,
 }
 
 impl Check<'_> {
     fn fault(&mut self, span: &Range<usize>, message: String, help: String) {
-        let place = Place::of_offset(&self.file.text, span.start);
-        self.faults.push(Diagnostic::new(self.file.name.clone(), place, message).help(help));
+        let fault = self.diagnostic(span, message, help);
+        self.faults.push(fault);
+    }
+
+    fn diagnostic(&self, span: &Range<usize>, message: String, help: String) -> Diagnostic {
+        Diagnostic::new(self.file.name.clone(), Place::of_offset(&self.file.text, span.start), message).help(help)
     }
 
     fn routes(&mut self, tables: Vec<RouteTable>, inherited: &Inherited<'_>, depth: usize) -> Vec<Node> {
@@ -127,10 +137,10 @@ impl Check<'_> {
         }
         let matcher = self.matcher(table.matcher);
         let channels = match &table.channels {
-            Some(written) => written.iter().map(|name| self.channel(name)).collect(),
+            Some(written) => written.iter().filter_map(|name| self.channel(name)).collect(),
             None => inherited.channels.to_vec(),
         };
-        if table.channels.is_none() && inherited.channels.is_empty() && table.route.is_empty() {
+        if table.channels.is_none() && inherited.channels.is_empty() && table.route.is_empty() && self.unknown.is_empty() {
             let name = table.name.get_ref();
             self.fault(&table.name.span(), format!("route `{name}` names no channels"), "write `channels = [\"…\"]`, or `[]` for nobody".into());
         }
@@ -173,10 +183,10 @@ impl Check<'_> {
         }
     }
 
-    fn channel(&mut self, name: &Spanned<String>) -> Arc<str> {
+    fn channel(&mut self, name: &Spanned<String>) -> Option<Arc<str>> {
         let word = name.get_ref().as_str();
         if let Some(known) = self.channels.iter().find(|known| ***known == *word) {
-            return known.clone();
+            return Some(known.clone());
         }
         let known = self.channels.iter().map(|name| &**name);
         let help = match nearest(word, known.clone()) {
@@ -184,8 +194,9 @@ impl Check<'_> {
             None if self.channels.is_empty() => "there is no channel file in notifiers/".to_owned(),
             None => format!("known: {}", known.collect::<Vec<_>>().join(", ")),
         };
-        self.fault(&name.span(), format!("no channel is named `{word}`"), help);
-        word.into()
+        let unknown = self.diagnostic(&name.span(), format!("no channel is named `{word}`"), help);
+        self.unknown.push(unknown);
+        None
     }
 
     fn matcher(&mut self, table: MatchTable) -> Matcher {

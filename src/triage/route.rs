@@ -70,7 +70,24 @@ impl Routes {
     /// Every fault of the file with its place: an unknown key or channel (with the nearest known one), a severity that
     /// is none, a name that is taken, a route without channels.
     pub fn load(file: &SourceFile, channels: &[Arc<str>]) -> Result<Routes, Vec<Diagnostic>> {
-        file::load(file, channels).map(|roots| Routes { roots })
+        match Routes::load_known(file, channels)? {
+            (routes, unknown) if unknown.is_empty() => Ok(routes),
+            (_, unknown) => Err(unknown),
+        }
+    }
+
+    /// The same without the channels that are not there, which are named.
+    ///
+    /// # Errors
+    /// Every other fault, and these.
+    pub fn load_known(file: &SourceFile, channels: &[Arc<str>]) -> Result<(Routes, Vec<Diagnostic>), Vec<Diagnostic>> {
+        file::load(file, channels).map(|(roots, unknown)| (Routes { roots }, unknown))
+    }
+
+    /// Whether there is no route at all.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.roots.is_empty()
     }
 
     /// Where a finding goes.

@@ -143,7 +143,7 @@ fn a_run_asks_with_its_exact_plan_over_a_crash_and_is_denied_or_approved_by_comm
     assert!(shown.contains("asks until") && shown.contains("ssh ap1  'nft' '-f' '-'") && shown.contains("203.0.113.9 timeout 3600s"), "{shown}");
     for (args, why) in [
         (&["deny", "ffffffffffffffff"][..], "no run that has not ended"),
-        (&["approve", ""], "no run"),
+        (&["approve", ""], "too short"),
         (&["playbook", "resume", &id], "waits for an answer"),
         (&["playbook", "pause", &id], "waits already"),
     ] {
@@ -194,14 +194,22 @@ fn answers_over_http_need_a_token_and_are_named_after_it() {
     let post = |id: &str, word: &str, token: &str, body: &str| asking.http("POST", &format!("/api/v1/runs/{id}/{word}"), token, body).0;
     assert_eq!(post(&id, "deny", "", ""), 401);
     assert_eq!(post(&id, "deny", "another", ""), 401);
-    assert_eq!(post("ffff", "deny", TOKEN, ""), 404);
+    for other in ["ffff", "0123456789abcdef", &id[..1], &id[..15]] {
+        assert_eq!(post(other, "deny", TOKEN, ""), 404, "{other}: only a whole id names a run here");
+    }
+    let (code, said) = asking.run(&["deny", &id[..3]]);
+    assert!(code == Some(2) && said.contains("4 characters of it at least"), "{said}");
     assert_eq!(post(&id, "burn", TOKEN, ""), 404);
     assert_eq!(post(&id, "deny", TOKEN, "{\"becaus\": 1}"), 400);
     assert_eq!(asking.http("GET", &format!("/api/v1/runs/{id}/deny"), TOKEN, "").0, 405);
     assert_eq!(asking.runs("waiting").len(), 1, "nothing of this was an answer");
     assert_eq!(post(&id, "deny", TOKEN, "{\"because\": \"not now\"}"), 200);
     assert_eq!(text(&asking.one("cancelled"), "reason"), "denied by token ann: not now");
-    assert_eq!(post(&id, "deny", TOKEN, ""), 404, "it has ended");
+    let (code, answer) = asking.http("POST", &format!("/api/v1/runs/{id}/deny"), TOKEN, "");
+    assert!(code == 409 && text(&answer, "error").ends_with("it is cancelled"), "{code} {answer}");
+    // A second one on the folder hears what is in its way, though the port is taken as well.
+    let (code, said) = asking.run(&["run"]);
+    assert!(code == Some(3) && said.contains("is held by another opmas"), "{said}");
 }
 
 #[test]
@@ -237,6 +245,8 @@ fn the_posture_is_set_by_hand_told_of_kept_and_falls_back_by_itself() {
     assert!(said.contains("goes on waiting") && said.contains("posture is observe"), "{said}");
     asking.attack("203.0.113.10");
     let shown = asking.one("done");
+    let reason = text(&shown, "reason");
+    assert!(reason.contains("203.0.113.10 on ap1: planned, only shown: posture is observe") && !reason.contains("enforced"), "{reason}");
     assert!(asking.ok(&["playbook", "show", text(&shown, "run")]).contains("planned at"));
     asking.kill();
     asking.start();
@@ -273,6 +283,9 @@ fn a_playbook_runs_by_hand_dry_and_for_a_finding_that_is_over() {
     let dry = asking.ok(&["playbook", "run", "block_source", "--finding", &finding[..8], "--dry-run"]);
     assert!(dry.contains("asks for approval to run block_ip on ap1") && dry.contains("undone by") && dry.contains("delete element"), "{dry}");
     assert_eq!(asking.run(&["playbook", "run", "block_source", "--finding", &finding]).0, Some(4));
+    asking.write("playbooks/fails.rhai", "/*---\ntitle = 'x'\non = { rule = 'other' }\nmode = 'auto'\nactions = []\n---*/\nthrow `no`;\n");
+    let (code, said) = asking.run(&["playbook", "run", "fails", "--finding", &finding, "--dry-run"]);
+    assert!(code == Some(1) && said.contains("playbooks/fails.rhai:7:1: no"), "{code:?} {said}");
     asking.start();
     for args in [["block_sauce", &finding], ["block_source", "ffff"]] {
         assert_eq!(asking.run(&["playbook", "run", args[0], "--finding", args[1]]).0, Some(2));

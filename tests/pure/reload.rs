@@ -232,6 +232,32 @@ fn channels_and_routes_change_while_alerts_go_out_and_a_broken_one_stays_as_it_w
 }
 
 #[test]
+fn a_channel_that_is_not_there_is_left_out_of_its_routes_and_named() {
+    let hooks = Hooks::listen();
+    let mut running = Running::new();
+    running.write("rules/shop.yml", &one_rule("seen", "a"));
+    running.write("secret", "whsec_MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=");
+    let channel = format!("integration = 'webhook'\nenabled = true\nurl = '{}'\nsecret_file = 'secret'\n", hooks.url);
+    running.write("notifiers/hook.toml", &channel);
+    running.write("notifiers/other.toml", &channel);
+    running.write("notifiers/routes.toml", "[[route]]\nname = 'all'\nchannels = ['hoook', 'other', 'hook']\n");
+    running.start();
+    let named = |channel: &str| {
+        running.reason("routes").is_some_and(|why| why.contains(&format!("no channel is named `{channel}`")) && why.ends_with("it is left out"))
+    };
+    assert!(named("hoook") && running.log().contains("notifiers/routes.toml:3:13: no channel is named `hoook`"), "{:?}", running.reason("routes"));
+    running.event("a", "first");
+    eventually("the others are not told", || hooks.bodies().len() == 2);
+    fs::remove_file(running.path("notifiers/other.toml")).unwrap();
+    running.write("notifiers/routes.toml", "[[route]]\nname = 'all'\nchannels = ['other', 'hook']\n");
+    eventually("the deleted one is not named", || named("other"));
+    running.terminate();
+    running.start();
+    running.event("a", "second");
+    eventually("the one that is left is not told", || hooks.bodies().len() == 3);
+}
+
+#[test]
 fn a_broken_file_runs_on_as_it_was_across_a_restart_and_what_needs_one_says_so() {
     let mut running = Running::new();
     running.write("rules/one.yml", &one_rule("one", "a"));

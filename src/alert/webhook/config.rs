@@ -8,7 +8,7 @@ use toml::Spanned;
 use super::body::body;
 use super::sign::{SigningKey, signature};
 use crate::alert::answer::SendError;
-use crate::alert::http::{Keys, Post, Server};
+use crate::alert::http::{Keys, Post, SIGNATURE, Server};
 use crate::alert::keys::{disabled, secret};
 use crate::alert::notice::Notice;
 use crate::diag::{Diagnostic, Place, SourceFile, from_toml};
@@ -69,8 +69,7 @@ impl Webhook {
         let (secret, key) = self.key().map_err(SendError::retryable)?;
         let timestamp = now.since(Time(0)).as_secs();
         let signature = signature(&key, delivery, timestamp, &payload);
-        self.server.post("", secret, payload, |request| {
-            request.header("webhook-id", delivery).header("webhook-timestamp", timestamp).header("webhook-signature", signature)
-        })
+        self.server
+            .post("", secret, payload, |request| request.header("webhook-id", delivery).header("webhook-timestamp", timestamp).header(SIGNATURE, signature))
     }
 }

@@ -184,7 +184,17 @@ fn what_must_not_be_blocked_is_refused_with_its_reason() {
         assert_eq!(refusal.why, format!("is {why}"), "{address}");
         assert!(refusal.to_string().contains("must not be blocked: it is "));
     }
-    for address in ["203.0.113.9", "192.168.1.50", "fe80::99", "2001:db8::9", "198.18.7.254", "169.254.3.4"] {
+    for (address, why) in [
+        ("64:ff9b::c0a8:101", "carries 192.168.1.1, which is the address of device gw"),
+        ("::192.168.1.1", "carries 192.168.1.1, which is the address of device gw"),
+        ("2002:c0a8:101::5", "carries 192.168.1.1, which is the address of device gw"),
+        ("64:ff9b::7f00:1", "carries 127.0.0.1, which is a loopback address"),
+        ("fe80::99", "is a link-local address"),
+        ("febf::99", "is a link-local address"),
+    ] {
+        assert_eq!(guard.check(ip(address), &here).expect_err(address).why, why, "{address}");
+    }
+    for address in ["203.0.113.9", "192.168.1.50", "64:ff9b::c0a8:132", "2002:c0a8:132::1", "2001:db8::9", "198.18.7.254", "169.254.3.4"] {
         assert_eq!(guard.check(ip(address), &here), Ok(()), "{address}");
     }
 }
@@ -212,6 +222,12 @@ fn a_network_is_refused_for_its_size_and_for_what_it_holds() {
         ("198.51.100.53/32", "holds 198.51.100.53, which is a name or time server of the device"),
         ("192.0.2.0/24", "holds 192.0.2.50, which is an address of opmas itself"),
         ("198.18.0.0/16", "holds 198.18.7.1, which is an address of device far"),
+        ("0.0.0.0/0", "is larger than a /16"),
+        ("::/0", "is larger than a /32"),
+        ("64:ff9b::/64", "carries 0.0.0.0/0, which is larger than a /16"),
+        ("64:ff9b::c0a8:100/120", "carries 192.168.1.0/24, which holds 192.168.1.1, which is the address of device gw"),
+        ("2002:c0a8:101:5::/64", "carries 192.168.1.1/32, which holds 192.168.1.1, which is the address of device gw"),
+        ("fe80::99/128", "holds link-local addresses"),
     ] {
         let said = refused(net).expect_err(net);
         assert!(said.starts_with(&format!("{net} must not be blocked: it ")) && said.ends_with(why), "{net}: {said}");

@@ -129,10 +129,26 @@ fn a_plan_is_what_the_script_asks_for_when_actions_answer_as_assumed() {
     let mut failing = request(script);
     failing.actions[0].assumed = OutcomeState::Failed;
     assert_eq!(plan(&failing).0[1].action, "block_mac".into());
-    // A step that was only shown answers in the same way, so that what is recorded in observe is the plan.
+    // A plan goes on behind a step that was only shown; the run itself sees that it was not done.
     let first = ready(&run(script)).clone();
-    let shown = Evaluate { history: vec![recorded(&first, OutcomeState::Planned)], ..request(script) };
-    assert_eq!(&*ready(&evaluate(&shown)).action, "collect_log");
+    let shown = |plan| Evaluate { history: vec![recorded(&first, OutcomeState::Planned)], plan, ..request(script) };
+    assert_eq!(&*plan(&shown(true)).0[0].action, "collect_log");
+    assert_eq!(&*ready(&evaluate(&shown(false))).action, "block_mac");
+}
+
+#[test]
+fn a_run_never_says_of_what_was_only_shown_that_it_was_done() {
+    let script = r#"
+        let all = parallel(devices(#{ site: "home" }), #{ canary: 1 }, |d| d.block_ip(finding.entity("source")));
+        for one in all { print(`${one.state} ${one.ok}`); }
+    "#;
+    let first = ready(&run(script)).clone();
+    let mut history = vec![recorded(&first, OutcomeState::Planned)];
+    let second = ready(&evaluate(&Evaluate { history: history.clone(), ..request(script) })).clone();
+    assert_eq!(&*second.device, "attic", "what was only shown has not failed");
+    history.push(recorded(&second, OutcomeState::Planned));
+    let shown = evaluate(&Evaluate { history, ..request(script) });
+    assert_eq!((shown.progress, shown.log), (Progress::Done, vec!["planned false".to_owned(); 2]));
 }
 
 fn failed(script: &str, finding: Finding) -> String {
