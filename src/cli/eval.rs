@@ -63,6 +63,14 @@ impl Pipelines {
         files.extend(manifest(files.iter().map(|file| Arc::clone(&file.name)).collect(), BTreeMap::new()));
         Ok(files)
     }
+
+    /// With the files of rules: one that is named as a pipeline is that alone.
+    pub(super) fn beside(&self, mut rules: Vec<SourceFile>) -> Result<Vec<SourceFile>, Failure> {
+        let own = self.files()?;
+        rules.retain(|file| !own.iter().any(|pipeline| pipeline.name == file.name));
+        rules.extend(own);
+        Ok(rules)
+    }
 }
 
 /// Where an event's log source is read from (X3).
@@ -132,13 +140,12 @@ pub(super) fn whole(pipelines: &[SourceFile], found: &[Diagnostic]) -> Result<()
 pub(super) fn load_rules(path: &Path, pipelines: &Pipelines, strict: bool) -> Result<RuleSet, Failure> {
     let found = config::tree(path, config::is_rule);
     let found = found.map_err(|error| Failure::new(Exit::Invalid, format!("cannot read the rules in {}: {error}", path.display())))?;
-    let pipelines = pipelines.files()?;
-    let mut loaded = correlate::load(&[&found.files[..], &pipelines[..]].concat());
+    let mut loaded = correlate::load(&pipelines.beside(found.files)?);
     loaded.diagnostics.extend(found.unreadable);
     for diagnostic in &loaded.diagnostics {
         eprintln!("opmas: {diagnostic}");
     }
-    whole(&pipelines, &loaded.diagnostics)?;
+    whole(&pipelines.files()?, &loaded.diagnostics)?;
     if loaded.set.rules.is_empty() {
         return Err(Failure::new(Exit::Invalid, format!("no rule loaded from {}; give a file or a folder with Sigma rules (*.yml)", path.display())));
     }

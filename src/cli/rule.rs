@@ -66,7 +66,7 @@ impl Arguments {
             Some(path) => config::tree(path, config::is_rule).map_err(|error| invalid(&format!("cannot read the rules in {}: {error}", path.display())))?,
             None => config::rules(config).map_err(|error| invalid(&error))?,
         };
-        found.files.extend(self.pipelines.files()?);
+        found.files = self.pipelines.beside(found.files)?;
         let mut loaded = correlate::load(&found.files);
         loaded.diagnostics.append(&mut found.unreadable);
         Ok((found, loaded))
