@@ -70,26 +70,35 @@ enum Step {
     Next(Option<Line>),
 }
 
-/// Checks the path and takes up the kept position.
-pub(super) fn bind(name: &str, config: &FileConfig, positions: &Path) -> Result<Follower, BindError> {
-    let wrong = |reason: String| BindError::File { source_name: name.to_owned(), path: config.path.clone(), reason };
+fn refusal(name: &str, config: &FileConfig, reason: String) -> BindError {
+    BindError::File { source_name: name.to_owned(), path: config.path.clone(), reason }
+}
+
+/// Checks the path.
+pub(super) fn check(name: &str, config: &FileConfig) -> Result<(), BindError> {
+    let wrong = |reason: String| Err(refusal(name, config, reason));
     let folder = position::folder(&config.path);
     if !folder.is_dir() {
-        return Err(wrong(format!("{} is no folder; make it or correct `path`", folder.display())));
+        return wrong(format!("{} is no folder; make it or correct `path`", folder.display()));
     }
     if std::fs::metadata(&config.path).is_ok_and(|data| !data.is_file()) {
-        return Err(wrong("it is no regular file; name one".to_owned()));
+        return wrong("it is no regular file; name one".to_owned());
     }
     match File::open(&config.path) {
-        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => return Err(wrong("permission denied; let this user read it".to_owned())),
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(wrong(error.to_string())),
-        _ => {}
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => wrong("permission denied; let this user read it".to_owned()),
+        Err(error) if error.kind() != io::ErrorKind::NotFound => wrong(error.to_string()),
+        _ => Ok(()),
     }
+}
+
+/// Checks the path and takes up the kept position, or keeps where it begins.
+pub(super) fn bind(name: &str, config: &FileConfig, positions: &Path) -> Result<Follower, BindError> {
+    check(name, config)?;
     let trust = if config.trusted { Trust::Verified } else { Trust::Open };
     let kept = positions.join(format!("{name}.json"));
     let (path, from) = (config.path.clone(), config.from);
     let mut follower = Follower { path, kept, from, trust, open: None, done: Vec::new(), since: None, lost: 0, complained: false, buffer: vec![0; READ] };
-    follower.begin().map_err(|error| wrong(error.to_string()))?;
+    follower.begin().map_err(|error| refusal(name, config, error.to_string()))?;
     Ok(follower)
 }
 

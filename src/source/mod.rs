@@ -174,6 +174,14 @@ pub fn bind(name: &str, config: &SourceConfig, positions: &Path, brokers: &BTree
     Ok(Bound { name: name.into(), kind })
 }
 
+/// Whether a file can be followed; unlike [`bind`] it keeps no position.
+///
+/// # Errors
+/// As [`bind`].
+pub fn check_file(name: &str, config: &FileConfig) -> Result<(), BindError> {
+    file::check(name, config)
+}
+
 /// Whether what a syslog source reads for TLS can be used.
 ///
 /// # Errors

@@ -104,6 +104,15 @@ fn playbooks_that_opmas_brings_do_not_ask_for_rules_that_were_replaced() {
 }
 
 #[test]
+fn check_leaves_the_data_folder_as_it_is() {
+    let site = Site::new();
+    site.write("lines.log", "");
+    site.write("opmas.toml", "data_dir = 'data'\n[source.a]\ntype = 'file'\npath = 'lines.log'\n");
+    let (code, said) = site.check();
+    assert!(code == 0 && !site.path("data").exists(), "{said}");
+}
+
+#[test]
 fn check_finds_what_run_would_refuse() {
     let site = Site::new();
     let missing = site.refused("[http]\ntoken_file = 'nope'");

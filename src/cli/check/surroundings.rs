@@ -43,8 +43,9 @@ fn source_error(name: &str, config: &SourceConfig, settings: &Settings) -> Optio
             checked.err().map(|error| error.to_string())
         }
         SourceConfig::Http(_) => None,
+        SourceConfig::File(file) => source::check_file(name, file).err().map(|error| error.to_string()),
         // They take nothing that a running opmas has.
-        SourceConfig::File(_) | SourceConfig::Kafka(_) | SourceConfig::Nats(_) | SourceConfig::Stdin => {
+        SourceConfig::Kafka(_) | SourceConfig::Nats(_) | SourceConfig::Stdin => {
             let bound = source::bind(name, config, &settings.data_dir.join("positions"), &settings.broker);
             bound.err().map(|error| error.to_string())
         }
