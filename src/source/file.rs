@@ -51,6 +51,8 @@ struct Open {
     identity: Option<Arc<str>>,
     /// It was opened as the one that is followed.
     is_followed: bool,
+    /// Nobody writes to it any more: it was compressed, or others were rotated after it.
+    is_settled: bool,
     /// Nothing of it was handed over yet.
     fresh: bool,
     lines: Lines,
@@ -146,11 +148,13 @@ impl Follower {
     /// Opens what comes after the file that was read last: the oldest that was rotated since, else the one that is followed.
     fn open_next(&mut self) -> io::Result<()> {
         let rotated = self.since.map_or_else(Vec::new, |since| position::rotated_since(&self.path, since));
-        for (at, sibling) in rotated {
+        let mut rotated = rotated.into_iter().peekable();
+        while let Some((at, sibling)) = rotated.next() {
             match self.go_on(&sibling) {
                 Ok(open) => {
                     tracing::info!(path = %sibling.display(), "a file that was rotated meanwhile is read");
-                    (self.open, self.since) = (Some(open), Some(at));
+                    let is_settled = open.is_settled || rotated.peek().is_some();
+                    (self.open, self.since) = (Some(Open { is_settled, ..open }), Some(at));
                     return Ok(());
                 }
                 // Renamed since it was listed: it is listed anew.
@@ -240,6 +244,9 @@ impl Follower {
             open.learn(&self.path, &self.done)?;
             return Ok(Step::Lines(lines));
         }
+        if open.is_settled {
+            return Ok(self.finish());
+        }
         match std::fs::metadata(&self.path) {
             // Renamed away, and a new one is there.
             Ok(data) if (data.dev(), data.ino()) != open.inode => {
@@ -311,6 +318,7 @@ impl Open {
         Ok(Open {
             inode,
             is_followed: false,
+            is_settled: content.is_compressed(),
             fresh: place.offset == 0,
             identity,
             lines: Lines::at(place.offset),
