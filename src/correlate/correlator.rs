@@ -142,6 +142,12 @@ impl Correlator {
         until.filter(|(_, until)| *until > now).collect()
     }
 
+    /// The longest window of the rules, their lateness included.
+    #[must_use]
+    pub fn longest(&self) -> Span {
+        self.rules.iter().map(|rule| rule.span.plus(rule.lateness)).max().unwrap_or_default()
+    }
+
     /// Whether no group is kept.
     #[must_use]
     pub fn is_empty(&self) -> bool {

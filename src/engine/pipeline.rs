@@ -169,6 +169,12 @@ impl Pipeline {
         self.correlator.learning(self.watermark()).into_iter().filter_map(named).collect()
     }
 
+    /// The longest window of the rules, their lateness included.
+    #[must_use]
+    pub fn longest(&self) -> Span {
+        self.correlator.longest()
+    }
+
     /// The streams that the watermark knows, for those that look for idle ones.
     #[must_use]
     pub fn streams(&self) -> Vec<Arc<str>> {

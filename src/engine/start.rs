@@ -285,9 +285,14 @@ impl Acting {
 /// What sources are given.
 fn context(acting: &Acting, batches: &mpsc::Sender<Batch>, shutdown: &watch::Receiver<bool>) -> Context {
     let (spool, status) = (acting.spool.clone(), acting.status.clone());
-    let report = move |source: &str, waits: Option<String>| match waits {
-        Some(why) => status.set(&format!("source {source}"), Gravity::Degraded, why),
-        None => status.clear(&format!("source {source}")),
+    let report = move |source: &str, state: source::State| {
+        let part = format!("source {source}");
+        match state {
+            source::State::Reads => status.clear(&part),
+            source::State::Fails(why) => status.set(&part, Gravity::Degraded, why),
+            source::State::Waits(other) => status.set(&part, Gravity::Notice, other),
+            source::State::TookOver => status.took_over(source, clock::now()),
+        }
     };
     Context {
         batches: batches.clone(),

@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::tally::Tally;
 use crate::clock;
-use crate::model::Time;
+use crate::model::{Span, Time};
 
 /// How bad a reason is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -38,6 +38,8 @@ pub struct Reason {
 #[derive(Clone, Debug, Default)]
 pub struct Status {
     reasons: Arc<Mutex<BTreeMap<String, Reason>>>,
+    /// Sources that read since then what another opmas has read before.
+    taken_over: Arc<Mutex<BTreeMap<String, Time>>>,
     tally: Tally,
 }
 
@@ -63,6 +65,31 @@ impl Status {
     /// Says that a part is well again.
     pub fn clear(&self, part: &str) {
         self.reasons.lock().unwrap_or_else(PoisonError::into_inner).remove(part);
+    }
+
+    /// From this time on a source reads what another opmas has read until then.
+    pub fn took_over(&self, source: &str, at: Time) {
+        tracing::warn!(source, "takes over what another opmas has read until now; what that one read is not in the windows");
+        self.taken_over.lock().unwrap_or_else(PoisonError::into_inner).insert(source.to_owned(), at);
+    }
+
+    /// Says from when on windows are whole, the longest of which is so long, and that they are once they are.
+    pub fn measure_windows(&self, longest: Span, now: Time) {
+        let mut taken_over = self.taken_over.lock().unwrap_or_else(PoisonError::into_inner);
+        taken_over.retain(|source, at| {
+            let (part, sure) = (format!("windows over source {source}"), at.plus(longest));
+            if sure <= now {
+                self.clear(&part);
+                return false;
+            }
+            let text = format!(
+                "until {} another opmas read; a window that reaches back beyond it lacks what came then: all are whole from {} on",
+                at.brief(),
+                sure.brief()
+            );
+            self.set(&part, Gravity::Notice, text);
+            true
+        });
     }
 
     /// Everything that is not as it should be, the gravest first.

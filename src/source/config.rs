@@ -87,6 +87,8 @@ pub struct KafkaConfig {
     /// Which member of the group this is (`group.instance.id`): one that comes back within its session has its partitions at once.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub instance: Option<String>,
+    /// Whether the group's members share its partitions (false): otherwise one reads them all, and the others wait to take its place.
+    pub share: bool,
     /// Where a partition begins for which neither the group nor the spool has a position (start).
     pub from: From,
     /// Whether its messages are believed; without it, whether the broker authenticates.
@@ -153,6 +155,7 @@ struct Written {
     findings: Option<Vec<String>>,
     group: Option<String>,
     instance: Option<String>,
+    share: Option<bool>,
     durable: Option<String>,
     create: Option<bool>,
     token_file: Option<PathBuf>,
@@ -178,7 +181,7 @@ impl Kind {
         match self {
             Kind::Syslog => &["listen", "udp", "tcp", "trusted", "cert_file", "key_file", "ca_file"],
             Kind::File => &["path", "from", "trusted"],
-            Kind::Kafka => &["broker", "logs", "findings", "group", "instance", "from", "trusted"],
+            Kind::Kafka => &["broker", "logs", "findings", "group", "instance", "share", "from", "trusted"],
             Kind::Nats => &["broker", "logs", "findings", "durable", "create", "from", "trusted"],
             Kind::Http => &["token_file", "trusted"],
             Kind::Stdin => &[],
@@ -201,6 +204,7 @@ impl Written {
             ("findings", self.findings.is_some()),
             ("group", self.group.is_some()),
             ("instance", self.instance.is_some()),
+            ("share", self.share.is_some()),
             ("durable", self.durable.is_some()),
             ("create", self.create.is_some()),
             ("token_file", self.token_file.is_some()),
@@ -270,8 +274,8 @@ fn kafka(written: Written) -> Result<SourceConfig, String> {
     if instance.as_ref().is_some_and(|name| name.is_empty() || name.len() > 249 || !name.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b))) {
         return Err("`instance` is 1 to 249 of A-Z a-z 0-9 . _ -; name this opmas as no other in its group".to_owned());
     }
-    let (broker, from, trusted) = (written.broker, written.from.unwrap_or_default(), written.trusted);
-    Ok(SourceConfig::Kafka(KafkaConfig { broker, logs, findings, group, instance, from, trusted }))
+    let (broker, share, from, trusted) = (written.broker, written.share.unwrap_or(false), written.from.unwrap_or_default(), written.trusted);
+    Ok(SourceConfig::Kafka(KafkaConfig { broker, logs, findings, group, instance, share, from, trusted }))
 }
 
 fn nats(written: Written) -> Result<SourceConfig, String> {

@@ -27,6 +27,8 @@ pub(super) struct Meter {
     pub(super) empty: Counter,
     /// Messages that the broker removed before they were read.
     pub(super) gone: Counter,
+    /// 1 while another member of its group reads in its place.
+    pub(super) waits: Gauge,
     /// Files of which the rest was gone or could not be read.
     pub(super) lost: Counter,
 }
@@ -47,6 +49,7 @@ impl Meter {
             own: counter!("opmas_source_own_total", "source" => label()),
             empty: counter!("opmas_source_empty_total", "source" => label()),
             gone: counter!("opmas_source_gone_total", "source" => label()),
+            waits: gauge!("opmas_source_waits", "source" => label()),
             lost: counter!("opmas_source_files_lost_total", "source" => label()),
         }
     }

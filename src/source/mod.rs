@@ -54,8 +54,21 @@ pub struct Batch {
 
 /// The newest place in the spool of a log, as [`RecordId::place`] names it.
 pub type Kept = Arc<dyn Fn(&str) -> Option<u64> + Send + Sync>;
-/// Takes a source's name (`[source.NAME]`) and why it waits for what it reads from, one sentence without secrets; `None` when it reads.
-pub type Report = Arc<dyn Fn(&str, Option<String>) + Send + Sync>;
+/// Takes a source's name (`[source.NAME]`) and how it stands.
+pub type Report = Arc<dyn Fn(&str, State) + Send + Sync>;
+
+/// How a source stands that reads from a broker. The texts are one sentence without secrets.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum State {
+    /// It reads.
+    Reads,
+    /// It cannot read, and why.
+    Fails(String),
+    /// Another opmas reads in its place, and which.
+    Waits(String),
+    /// From now on it reads what another has read until now: what that one read is not in its windows.
+    TookOver,
+}
 
 /// What the engine gives every source.
 #[derive(Clone)]
@@ -70,7 +83,7 @@ pub struct Context {
     pub node: NodeId,
     /// What need not be read again.
     pub kept: Kept,
-    /// Who hears of a source that cannot read.
+    /// Who hears how a source stands.
     pub report: Report,
 }
 

@@ -382,11 +382,78 @@ fn a_named_member_that_was_killed_has_its_partitions_at_once() {
 }
 
 #[test]
+fn one_of_a_group_reads_and_the_others_wait_to_take_its_place() {
+    let kafka = Kafka::start();
+    kafka.make_topic("logs", 4);
+    let write = |from: u64| (0..4).for_each(|partition| kafka.produce("logs", partition, strs(&lines(from, 100))));
+    let committed = |end: i64| {
+        eventually(Duration::from_secs(60), "it is not all committed", || (0..4).all(|partition| kafka.committed("opmas", "logs", partition) == Some(end)));
+    };
+    let waits = "waits to take its place";
+    let [mut one, mut two] = [(); 2].map(|()| station(&kafka.table(), "logs = ['logs']"));
+    one.start();
+    write(0);
+    wait_for(&one, 400);
+    two.start();
+    says(&two, waits);
+    write(100);
+    wait_for(&one, 800);
+    assert!(records(&two).is_empty() && reason(&one).is_none());
+    assert_eq!(two.ready().unwrap().0, 200, "it is well, and waits");
+    // Stopped, it gives everything to the one that waits, which says what its windows lack.
+    one.terminate();
+    write(200);
+    wait_for(&two, 400);
+    let windows = || two.ready().unwrap().1["reasons"].as_array().unwrap().iter().find(|reason| reason["part"] == "windows over source k").cloned();
+    eventually(Duration::from_secs(10), "it is not said from when on windows are whole", || {
+        windows().is_some_and(|reason| reason["gravity"] == "notice" && reason["text"].as_str().unwrap().contains("all are whole from "))
+    });
+    // Who came first stays; who is killed and starts again at once is still the one that came first.
+    one.start();
+    says(&one, waits);
+    committed(300);
+    two.kill();
+    two.start();
+    write(300);
+    wait_for(&two, 800);
+    committed(400);
+    // One that does not answer for longer than its session lasts has lost its place, and does not take it back when it is awake again.
+    two.freeze(true);
+    write(400);
+    wait_for(&one, 1_200);
+    two.freeze(false);
+    says(&two, waits);
+    write(500);
+    wait_for(&one, 1_600);
+    one.terminate();
+    two.terminate();
+    let mut all = places(&records(&one));
+    all.extend(places(&records(&two)));
+    let count = all.len();
+    all.sort_unstable();
+    all.dedup();
+    assert_eq!((all.len(), count), (2_400, 2_400), "each message is in one of the spools, once");
+}
+
+#[test]
+fn two_that_start_at_once_do_not_both_read() {
+    let kafka = Kafka::start();
+    kafka.make_topic("logs", 4);
+    let mut both = [(); 2].map(|()| station(&kafka.table(), "logs = ['logs']"));
+    both.iter_mut().for_each(|station| station.spawn());
+    (0..4).for_each(|partition| kafka.produce("logs", partition, strs(&lines(0, 100))));
+    eventually(Duration::from_secs(60), "it is not all read", || both.each_ref().map(|station| records(station).len()).iter().sum::<usize>() >= 400);
+    let mut counts = both.each_ref().map(|station| records(station).len());
+    counts.sort_unstable();
+    assert_eq!(counts, [0, 400]);
+}
+
+#[test]
 fn two_members_share_partitions_and_give_them_up_without_loss() {
     let kafka = Kafka::start();
     kafka.make_topic("logs", 4);
-    let mut one = station(&kafka.table(), "logs = ['logs']");
-    let mut two = station(&kafka.table(), "logs = ['logs']");
+    let mut one = station(&kafka.table(), "logs = ['logs']\nshare = true");
+    let mut two = station(&kafka.table(), "logs = ['logs']\nshare = true");
     one.start();
     let write = |from: u64| (0..4).for_each(|partition| kafka.produce("logs", partition, strs(&lines(from, 5_000))));
     write(0);

@@ -93,6 +93,12 @@ impl Program {
         child.wait().unwrap();
     }
 
+    /// Stops it without an end, or lets it go on.
+    pub fn freeze(&self, still: bool) {
+        let signal = if still { rustix::process::Signal::STOP } else { rustix::process::Signal::CONT };
+        rustix::process::kill_process(rustix::process::Pid::from_child(self.child.as_ref().unwrap()), signal).unwrap();
+    }
+
     /// Ends it as a service manager does; how long it took. It must end well.
     pub fn terminate(&mut self) -> Duration {
         let begun = Instant::now();

@@ -14,6 +14,7 @@ use super::member::{LAST, Member};
 use super::message::Labels;
 use super::start::{self, Known, Start};
 use crate::broker::kafka::{Topic, describe};
+use crate::source::State;
 
 /// How long the cluster may take to say where a partition begins and ends.
 const WITHIN: Duration = Duration::from_secs(3);
@@ -43,6 +44,9 @@ impl Member<'_> {
 
     fn assigned(&mut self, places: &[Place]) {
         tracing::debug!(source = %self.outlet.source, partitions = places.len(), "Kafka: partitions come");
+        if !self.is_first() {
+            return self.stand_aside(&list(places));
+        }
         if places.is_empty() {
             // Nothing comes, but the group waits for our answer all the same.
             return self.say_failed("take partitions", self.client.incremental_assign(&TopicPartitionList::new()));
@@ -59,7 +63,9 @@ impl Member<'_> {
     fn revoked(&mut self, places: &[Place]) {
         tracing::debug!(source = %self.outlet.source, partitions = places.len(), "Kafka: partitions go");
         self.let_land();
-        if !self.client.assignment_lost() {
+        if self.client.assignment_lost() {
+            self.was_left = !self.consumer.config.share;
+        } else {
             self.flights.commit_now(LAST, &self.client, &mut self.parts);
         }
         self.drop_parts(places);
@@ -139,6 +145,9 @@ impl Member<'_> {
             return;
         }
         self.has_begun = true;
+        if std::mem::take(&mut self.took_over) {
+            (self.outlet.report)(&self.outlet.source, State::TookOver);
+        }
         let places: Vec<Place> = parts.iter().map(|(place, _)| place.clone()).collect();
         let mut starts = TopicPartitionList::with_capacity(parts.len());
         for ((topic, number), part) in &parts {
@@ -162,6 +171,7 @@ impl Member<'_> {
         let Some(Topic::There(id)) = said.ids.get(&**topic) else { return None };
         let (name, kept) = start::present(topic, id.as_deref(), *number, &*self.outlet.kept);
         let known = Known { kept, committed: said.committed.get(index).copied().flatten(), low: *said.low.get(index)?, high: *said.high.get(index)? };
+        self.took_over |= known.was_read_by_another();
         let from = if self.has_begun { crate::source::From::Start } else { self.consumer.config.from };
         let (name, offset) = match start::decide(known, from) {
             Start::At { offset, gone } => {
@@ -246,7 +256,7 @@ impl Member<'_> {
         self.resolve_at = Instant::now() + AGAIN;
     }
 
-    fn say_failed(&self, what: &str, result: KafkaResult<()>) {
+    pub(super) fn say_failed(&self, what: &str, result: KafkaResult<()>) {
         if let Err(error) = result {
             tracing::warn!(source = %self.outlet.source, %error, "Kafka: cannot {what}");
         }

@@ -9,6 +9,7 @@ use rdkafka::error::RDKafkaErrorCode;
 use super::flight::Place;
 use super::member::{After, Member};
 use crate::broker::kafka::{Kind, Topic, Trouble, describe};
+use crate::source::State;
 
 /// How often.
 const EVERY: Duration = Duration::from_secs(5);
@@ -39,7 +40,7 @@ pub(super) struct Look {
 }
 
 /// Why something is not read; the kind where nothing is.
-type Why = (Option<Kind>, String);
+type Why = (Option<Kind>, State);
 
 impl Look {
     pub(super) fn new() -> Look {
@@ -57,6 +58,21 @@ impl Look {
         if self.last.elapsed() > FRESH {
             self.due = Instant::now();
         }
+    }
+
+    /// The next look is within this time.
+    pub(super) fn within(&mut self, time: Duration) {
+        self.due = self.due.min(self.last + time);
+    }
+
+    /// The group was left; the next look is at this time.
+    pub(super) fn left(&mut self, due: Instant) {
+        self.subscribed.clear();
+        self.due = due;
+    }
+
+    pub(super) fn is_subscribed(&self) -> bool {
+        !self.subscribed.is_empty()
     }
 
     /// Something that a look does not see.
@@ -92,8 +108,12 @@ impl Member<'_> {
             Ok(topics) => {
                 self.client.context().listener.clear();
                 self.look.refused = None;
-                let why = self.subscribe(&topics).or_else(|| self.complaint());
-                self.say(why.map(|why| (None, why)));
+                let state = match self.reads_instead() {
+                    Ok(Some(other)) => Some(State::Waits(other)),
+                    Ok(None) => self.subscribe(&topics).or_else(|| self.complaint()).map(State::Fails),
+                    Err(error) => Some(State::Fails(error)),
+                };
+                self.say(state.map(|state| (None, state)));
                 self.notice_new_ids(&topics);
                 None
             }
@@ -158,7 +178,7 @@ impl Member<'_> {
             self.poll(Duration::ZERO);
         }
         let Trouble { kind, text } = self.client.context().listener.trouble_or_silence();
-        self.say(Some((Some(kind), text)));
+        self.say(Some((Some(kind), State::Fails(text))));
         // A password or a certificate may have been corrected meanwhile.
         if !matches!(kind, Kind::Credentials | Kind::Certificate) {
             self.look.refused = None;
@@ -180,9 +200,13 @@ impl Member<'_> {
             (None, None) => {}
             (Some(_), None) => tracing::info!(%source, "Kafka is read again"),
             (Some((Some(before), _)), Some((Some(now), _))) if before == now => {}
-            (_, Some((_, text))) => tracing::warn!(%source, "{text}"),
+            (_, Some((_, State::Fails(text)))) => tracing::warn!(%source, "{text}"),
+            (_, Some((_, State::Waits(text)))) => tracing::info!(%source, "{text}"),
+            (_, Some((_, State::Reads | State::TookOver))) => {}
         }
-        (self.outlet.report)(source, why.as_ref().map(|(_, text)| text.clone()));
+        let state = why.as_ref().map_or(State::Reads, |(_, state)| state.clone());
+        self.outlet.meter.waits.set(f64::from(matches!(state, State::Waits(_))));
+        (self.outlet.report)(source, state);
         self.look.said = why;
     }
 }

@@ -17,7 +17,7 @@ use super::look::Look;
 use super::message::{self, LeftOut};
 use crate::clock;
 use crate::model::Record;
-use crate::source::{Batch, MAX_BATCH, Outlet};
+use crate::source::{Batch, MAX_BATCH, Outlet, State};
 
 /// How long a poll waits when nothing is under way.
 const POLL: Duration = Duration::from_millis(100);
@@ -90,10 +90,15 @@ pub(super) struct Member<'a> {
     /// Whether partitions were assigned before: what appears later is read from its first message.
     pub(super) has_begun: bool,
     pub(super) paused: bool,
+    /// The group has gone on without us: whoever reads now came before us.
+    pub(super) was_left: bool,
+    /// Another has read until now some of what we are about to read.
+    pub(super) took_over: bool,
+    pub(super) client_id: String,
 }
 
 impl<'a> Member<'a> {
-    pub(super) fn new(client: BaseConsumer<Ears>, consumer: &'a Consumer, outlet: &'a Outlet, handle: &'a Handle) -> Member<'a> {
+    pub(super) fn new((client, client_id): (BaseConsumer<Ears>, String), consumer: &'a Consumer, outlet: &'a Outlet, handle: &'a Handle) -> Member<'a> {
         Member {
             client,
             consumer,
@@ -108,6 +113,9 @@ impl<'a> Member<'a> {
             doubts: HashMap::new(),
             has_begun: false,
             paused: false,
+            was_left: false,
+            took_over: false,
+            client_id,
         }
     }
 
@@ -143,6 +151,9 @@ impl<'a> Member<'a> {
                 Polled::Dead => return Ok(Some(After::Anew)),
                 Polled::Fenced => return Ok(Some(After::Fenced)),
             }
+        }
+        if self.was_left {
+            return Ok(Some(After::Anew));
         }
         self.resolve_if_due();
         if std::mem::take(&mut self.collected.doubtful) {
@@ -194,7 +205,7 @@ impl<'a> Member<'a> {
         if error.rdkafka_error_code() == Some(RDKafkaErrorCode::FencedInstanceId) {
             let why = "another member of the consumer group has our `instance`, and takes its messages; give each opmas one of its own";
             tracing::warn!(source = %self.outlet.source, "Kafka: {why}");
-            (self.outlet.report)(&self.outlet.source, Some(why.to_owned()));
+            (self.outlet.report)(&self.outlet.source, State::Fails(why.to_owned()));
             return Polled::Fenced;
         }
         if matches!(error, KafkaError::MessageConsumptionFatal(_)) {

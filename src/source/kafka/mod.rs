@@ -1,11 +1,12 @@
 //! Reads Kafka's topics as a member of a consumer group.
 //!
 //! One thread polls: it turns messages into records (`message`), hands them over in order, and commits offsets once the records are in
-//! the spool (`flight`). Partitions come and go with the group (`assign`), each from where the spool and the group left it (`start`);
-//! topics are looked at now and then (`look`), because they come, go and are made anew.
+//! the spool (`flight`). Unless members share, one of the group reads and the others wait (`first`). Partitions come and go with the group
+//! (`assign`), each from where the spool and the group left it (`start`); topics are looked at now and then (`look`), because they come, go and are made anew.
 
 mod assign;
 mod ears;
+mod first;
 mod flight;
 mod look;
 mod member;
@@ -22,7 +23,7 @@ use rdkafka::consumer::BaseConsumer;
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 
-use super::{BindError, KafkaConfig, Outlet};
+use super::{BindError, KafkaConfig, Outlet, State};
 use crate::broker::{self, kafka};
 use crate::model::Trust;
 use ears::Ears;
@@ -78,7 +79,7 @@ impl Consumer {
             if well || *outlet.shutdown.borrow() {
                 return;
             }
-            (outlet.report)(&outlet.source, Some("the thread that reads Kafka ended; it is started again".to_owned()));
+            (outlet.report)(&outlet.source, State::Fails("the thread that reads Kafka ended; it is started again".to_owned()));
             tracing::error!(source = %outlet.source, "the thread that reads Kafka ended; it is started again");
             tokio::time::sleep(RETRY).await;
         }
@@ -91,7 +92,7 @@ impl Consumer {
                 Ok(client) => Member::new(client, self, outlet, handle).run(),
                 Err(error) => {
                     tracing::warn!(source = %outlet.source, %error, "Kafka cannot be read");
-                    (outlet.report)(&outlet.source, Some(error.to_string()));
+                    (outlet.report)(&outlet.source, State::Fails(error.to_string()));
                     After::Anew
                 }
             };
@@ -105,15 +106,22 @@ impl Consumer {
         }
     }
 
-    fn client(&self, outlet: &Outlet) -> Result<BaseConsumer<Ears>, kafka::ClientError> {
+    /// A client and what it is called.
+    fn client(&self, outlet: &Outlet) -> Result<(BaseConsumer<Ears>, String), kafka::ClientError> {
         let mut client = kafka::client_config(&self.broker)?;
         settings(&mut client);
         client.set("group.id", &self.config.group);
         if let Some(instance) = &self.config.instance {
             client.set("group.instance.id", instance);
         }
-        client.set("client.id", format!("opmas-{}-{}", outlet.node.0, outlet.source));
-        Ok(client.create_with_context(Ears::new(kafka::Listener::new(&self.broker)))?)
+        let client_id = first::client_id(&self.name(outlet), self.config.share);
+        client.set("client.id", &client_id);
+        Ok((client.create_with_context(Ears::new(kafka::Listener::new(&self.broker)))?, client_id))
+    }
+
+    /// What the group's members call us.
+    fn name(&self, outlet: &Outlet) -> String {
+        format!("opmas-{}-{}", outlet.node.0, outlet.source)
     }
 
     /// Whether its messages are believed.

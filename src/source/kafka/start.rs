@@ -19,6 +19,14 @@ pub(super) struct Known {
     pub(super) high: i64,
 }
 
+impl Known {
+    /// Whether the group has read on without us.
+    pub(super) fn was_read_by_another(&self) -> bool {
+        let own = self.kept.and_then(|offset| i64::try_from(offset).ok()).map_or(0, |offset| offset.saturating_add(1));
+        self.committed.is_some_and(|committed| committed > own)
+    }
+}
+
 /// Where to begin.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Start {
@@ -72,6 +80,8 @@ mod tests {
     fn o3_the_further_of_spool_and_group_decides() {
         assert_eq!(decide(known(Some(49), Some(40)), From::Start), at(50), "killed between fsync and commit");
         assert_eq!(decide(known(Some(30), Some(40)), From::Start), at(40), "another member read on");
+        assert!(known(Some(30), Some(40)).was_read_by_another() && known(None, Some(1)).was_read_by_another());
+        assert!(!known(Some(49), Some(50)).was_read_by_another() && !known(Some(49), None).was_read_by_another());
         assert_eq!(decide(known(Some(99), None), From::End), at(100));
     }
 

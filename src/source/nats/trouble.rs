@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::super::Outlet;
+use super::super::{Outlet, State};
 
 /// Sentences by what they are about: the connection, a subject, a stream.
 #[derive(Clone)]
@@ -25,9 +25,9 @@ impl Troubles {
         }
         tracing::warn!(source = %self.outlet.source, "{why}; trying again");
         told.insert(part.to_owned(), why);
-        let text = all(&told);
+        let state = all(&told);
         drop(told);
-        (self.outlet.report)(&self.outlet.source, text);
+        (self.outlet.report)(&self.outlet.source, state);
     }
 
     /// It is no longer in the way.
@@ -36,18 +36,18 @@ impl Troubles {
         if told.remove(part).is_none() {
             return;
         }
-        let text = all(&told);
+        let state = all(&told);
         drop(told);
-        if text.is_none() {
+        if state == State::Reads {
             tracing::info!(source = %self.outlet.source, "reading again");
         }
-        (self.outlet.report)(&self.outlet.source, text);
+        (self.outlet.report)(&self.outlet.source, state);
     }
 }
 
 /// Several subjects may be in want of the same thing.
-fn all(told: &BTreeMap<String, String>) -> Option<String> {
+fn all(told: &BTreeMap<String, String>) -> State {
     let mut sentences: Vec<&str> = told.values().map(String::as_str).collect();
     sentences.dedup();
-    if sentences.is_empty() { None } else { Some(sentences.join("; ")) }
+    if sentences.is_empty() { State::Reads } else { State::Fails(sentences.join("; ")) }
 }
