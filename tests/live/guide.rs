@@ -19,8 +19,11 @@ fn the_first_router_is_enrolled_and_then_defended() {
     let options = "-F none -o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null -o LogLevel=ERROR";
     fs::write(tools.join("ssh"), format!("#!/bin/sh\nexec /usr/bin/ssh {options} -i '{}' \"$@\"\n", router.folder().join("id").display())).unwrap();
     fs::set_permissions(tools.join("ssh"), fs::Permissions::from_mode(0o755)).unwrap();
-    let mut shell = router.command("mg", "unshare");
-    shell.args(["--pid", "--fork", "--kill-child", "--mount-proc", "bash", "--norc"]).env("PATH", tools);
+    let shell = || {
+        let mut shell = router.command("mg", "unshare");
+        shell.args(["--pid", "--fork", "--kill-child", "--mount-proc", "bash", "--norc"]).env("PATH", &tools);
+        shell
+    };
     let (attack, net) = (root.join("compose/device/attack"), |at: &str| format!("nsenter --net={}", router.namespace(at).display()));
     let after = format!(
         "{} {} {ROUTER} >attack.log\ngrep -q 'secret: in' attack.log\n\

@@ -34,7 +34,7 @@ fn shell() -> Command {
 }
 
 fn follow(page: &str) {
-    book::follow(&root().join("docs/guide").join(page), shell(), &["run"], "");
+    book::follow(&root().join("docs/guide").join(page), shell, &["run"], "");
 }
 
 macro_rules! followed {
@@ -146,6 +146,7 @@ fn every_reason_of_readyz_is_explained() {
         "publish NAME",
         "forward",
         "publish NAME reading",
+        "windows over source NAME",
     ]) {
         assert!(explained.contains(part), "{part} is not explained: {explained:?}");
     }
