@@ -130,11 +130,8 @@ impl Runner {
     /// Keeps what was read beside the ledger, which has its hash.
     async fn keep(&self, read: String, end: &mut Outcome) {
         let evidence = self.evidence.clone();
-        match tokio::task::spawn_blocking(move || evidence.keep_bounded(read.as_bytes())).await {
-            Ok(Ok((hash, dropped))) => {
-                end.evidence = Some(hash.into());
-                metrics::counter!("opmas_evidence_dropped_total").increment(dropped as u64);
-            }
+        match tokio::task::spawn_blocking(move || evidence.keep(read.as_bytes())).await {
+            Ok(Ok(hash)) => end.evidence = Some(hash.into()),
             Ok(Err(error)) => end.detail = format!("{}; what was read could not be kept: {error}", end.detail),
             Err(error) => end.detail = format!("{}; what was read could not be kept: {error}", end.detail),
         }

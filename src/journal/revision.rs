@@ -2,18 +2,23 @@
 
 use std::fs::{self, File};
 use std::io::{self, Read};
+use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
+use std::time::{Duration, SystemTime};
 
 use sha2::{Digest, Sha256};
 
 use super::datadir::DataDir;
 use super::durable::write_whole;
+use crate::clock;
 use crate::model::hex;
 
 /// The largest revision that is kept: a whole set of rules or extractors, or an inventory.
 const MAX_REVISION: usize = 64 << 20;
-/// Most bytes of evidence in all; the oldest goes first.
+/// Most bytes of evidence in all, and of revisions: what was kept longest ago goes first. What is live was kept last, at the start or the last
+/// reload.
 const MAX_EVIDENCE: u64 = 256 << 20;
+const MAX_REVISIONS: u64 = 1 << 30;
 /// What a small piece counts for, so that there are not too many.
 const BLOCK: u64 = 4096;
 
@@ -21,45 +26,26 @@ const BLOCK: u64 = 4096;
 #[derive(Clone, Debug)]
 pub struct Revisions {
     dir: PathBuf,
+    most: u64,
+    /// Counts what is taken away.
+    count: fn(),
 }
 
 impl Revisions {
     /// The revisions of a data folder.
     #[must_use]
     pub fn new(data: &DataDir) -> Revisions {
-        Revisions { dir: data.revisions() }
+        Revisions { dir: data.revisions(), most: MAX_REVISIONS, count: || metrics::counter!("opmas_revisions_dropped_total").increment(1) }
     }
 
     /// The evidence of a data folder.
     #[must_use]
     pub fn evidence(data: &DataDir) -> Revisions {
-        Revisions { dir: data.evidence() }
+        Revisions { dir: data.evidence(), most: MAX_EVIDENCE, count: || metrics::counter!("opmas_evidence_dropped_total").increment(1) }
     }
 
-    /// Keeps a piece of evidence as [`Revisions::keep`] does, and takes the oldest away beyond the bound. How many were.
-    ///
-    /// # Errors
-    /// As [`Revisions::keep`].
-    pub fn keep_bounded(&self, content: &[u8]) -> io::Result<(String, usize)> {
-        let hash = self.keep(content)?;
-        let mut files = Vec::new();
-        for entry in fs::read_dir(&self.dir)? {
-            let entry = entry?;
-            // What was being written, or was taken away, meanwhile is no more.
-            if let Ok(about) = entry.metadata() {
-                files.push((about.modified()?, about.len().max(BLOCK), entry.path()));
-            }
-        }
-        files.sort_unstable_by(|a, b| b.cmp(a));
-        let mut bytes = 0;
-        let over = files.iter().skip_while(|(_, size, _)| {
-            bytes += size;
-            bytes <= MAX_EVIDENCE
-        });
-        Ok((hash, over.filter(|(_, _, path)| fs::remove_file(path).is_ok()).count()))
-    }
-
-    /// Keeps a copy, durably, and gives its hash. A copy that is there already and verifies is left as it is.
+    /// Keeps a copy, durably, and gives its hash. A copy that is there already and verifies is only marked as kept now. Beyond the bound,
+    /// what was kept longest ago is taken away.
     ///
     /// # Errors
     /// It is larger than a revision may be, or the file system says no.
@@ -68,10 +54,36 @@ impl Revisions {
             return Err(io::Error::new(io::ErrorKind::FileTooLarge, format!("a revision of {} bytes is larger than {MAX_REVISION}", content.len())));
         }
         let hash = hex(&Sha256::digest(content));
-        if self.read(&hash).is_err() {
-            write_whole(&self.dir.join(&hash), &[content])?;
+        let path = self.dir.join(&hash);
+        match self.read(&hash) {
+            Ok(_) => File::open(path)?.set_modified(SystemTime::UNIX_EPOCH + Duration::from_nanos(clock::now().0.unsigned_abs()))?,
+            Err(_) => self.make_room(write_whole(&path, &[content])?)?,
         }
         Ok(hash)
+    }
+
+    /// Takes away what was kept longest ago, down to the bound; never this one.
+    fn make_room(&self, kept: File) -> io::Result<()> {
+        let kept = kept.metadata()?.ino();
+        let (mut files, mut bytes) = (Vec::new(), 0);
+        for entry in fs::read_dir(&self.dir)? {
+            let entry = entry?;
+            // What was being written, or was taken away, meanwhile is no more.
+            if let Ok(about) = entry.metadata() {
+                bytes += about.len().max(BLOCK);
+                files.push((about.modified()?, about.len().max(BLOCK), about.ino(), entry.path()));
+            }
+        }
+        files.sort_unstable();
+        for (_, size, _, path) in files.iter().filter(|(_, _, inode, _)| *inode != kept) {
+            if bytes <= self.most {
+                break;
+            }
+            fs::remove_file(path)?;
+            bytes -= size;
+            (self.count)();
+        }
+        Ok(())
     }
 
     /// Reads a kept copy.

@@ -156,18 +156,21 @@ fn a_damaged_revision_is_not_read_and_is_kept_anew() {
 }
 
 #[test]
-fn the_oldest_evidence_goes_beyond_its_bound() {
+fn what_was_kept_longest_ago_goes_beyond_the_bound() {
     let folder = tempfile::tempdir().unwrap();
     let data = DataDir::open(folder.path()).unwrap();
-    let evidence = Revisions::evidence(&data);
-    let (first, dropped) = evidence.keep_bounded(b"first").unwrap();
-    assert_eq!((dropped, evidence.read(&first).unwrap()), (0, b"first".to_vec()));
-    std::thread::sleep(std::time::Duration::from_millis(20));
-    // Nothing is written for it.
-    fs::File::create(data.evidence().join("large")).unwrap().set_len((256 << 20) - 4096).unwrap();
-    std::thread::sleep(std::time::Duration::from_millis(20));
-    let (second, dropped) = evidence.keep_bounded(b"second").unwrap();
-    assert_eq!(dropped, 1);
-    assert!(evidence.read(&first).is_err() && evidence.read(&second).is_ok() && data.evidence().join("large").exists());
+    for (kept, dir, bound) in [(Revisions::evidence(&data), data.evidence(), 256 << 20), (Revisions::new(&data), data.revisions(), 1 << 30)] {
+        let pause = || std::thread::sleep(std::time::Duration::from_millis(20));
+        let (first, live) = (kept.keep(b"first").unwrap(), kept.keep(b"live").unwrap());
+        pause();
+        // Nothing is written for it.
+        fs::File::create(dir.join("large")).unwrap().set_len(bound - 2 * 4096).unwrap();
+        pause();
+        // Kept once more, at a start for one.
+        kept.keep(b"live").unwrap();
+        assert!(kept.read(&first).is_ok());
+        let second = kept.keep(b"second").unwrap();
+        assert!(kept.read(&first).is_err() && kept.read(&live).is_ok() && kept.read(&second).is_ok() && dir.join("large").exists());
+    }
     assert!(opmas::journal::verify_evidence(&data).wrong.iter().any(|wrong| wrong.contains("large")), "what is no evidence is named");
 }
