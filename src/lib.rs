@@ -10,7 +10,7 @@
 //! ```
 //!
 //! Imports go downward only, in the order of the `mod` lines below; the doors (`journal`, `source`,
-//! `publish`, `index`, `executor`, `alert`) never import each other. `tests/pure/layers.rs` holds this.
+//! `publish`, `index`, `endpoint`, `executor`, `alert`) never import each other. `tests/pure/layers.rs` holds this.
 //!
 //! The pure stages take `(now, input)` and return values: no clock, no randomness, no tokio, no I/O.
 //! Only `engine` owns channels (all bounded) and long-lived tasks.
@@ -25,6 +25,8 @@ pub mod broker;
 pub mod clock;
 /// Diagnostics with file, line and column, and "did you mean"; used by every file format.
 pub mod diag;
+/// One exchange with another program over HTTP: verified, bounded, secrets struck out.
+pub mod http;
 /// The nouns: record, event, finding, entity, severity, step, outcome; ids and event time.
 pub mod model;
 /// Child processes of our own: framed messages, parent-death signal, the sandbox they put on.
@@ -53,6 +55,8 @@ pub mod triage;
 // The doors to the world.
 /// Deliveries: email, PagerDuty, Slack, webhook.
 pub mod alert;
+/// Requests of playbooks to other programs over HTTP.
+pub mod endpoint;
 /// Steps to outcomes: the sandboxed process that holds the ssh keys.
 pub mod executor;
 /// Ledger entries to views: what commands ask for, rebuilt from the ledger when it is not in order.

@@ -64,7 +64,12 @@ pub struct Budgets {
     runs: VecDeque<Arc<str>>,
 }
 
-/// What opmas does itself uses nothing up; no name in `devices.toml` has a space.
+/// What opmas does itself uses nothing up, requests to other programs set aside.
+fn counts(device: &str, action: &str) -> bool {
+    is_on_a_device(device) || action == "http_request"
+}
+
+/// No name in `devices.toml` has a space.
 fn is_on_a_device(device: &str) -> bool {
     !device.contains(' ')
 }
@@ -73,12 +78,12 @@ impl Budgets {
     /// Takes a ledger record into account.
     pub fn apply(&mut self, decided: &Decided) {
         match decided {
-            Decided::Intent { step, at } if step.decision == Verdict::Auto && is_on_a_device(&step.device) => {
+            Decided::Intent { step, at } if step.decision == Verdict::Auto && counts(&step.device, &step.action) => {
                 self.count(&step.playbook, (&step.run, &step.key), &step.device, *at)
             }
             // What waits for a person counts once it is approved: whoever can make steps wait must not use the budget up.
             Decided::Answered { run, playbook, approved: true, plan, at, .. } => {
-                plan.iter().filter(|step| is_on_a_device(&step.device)).for_each(|step| self.count(playbook, (run, &step.key), &step.device, *at));
+                plan.iter().filter(|step| counts(&step.device, &step.action)).for_each(|step| self.count(playbook, (run, &step.key), &step.device, *at));
             }
             Decided::RunMoved { run, state, .. } if state.is_end() => {
                 self.devices.remove(run);
@@ -97,6 +102,9 @@ impl Budgets {
         if !steps.iter().any(|(_, other, step)| other == run && step == key) {
             steps.push_back((at, run.clone(), key.clone()));
         }
+        if !is_on_a_device(device) {
+            return;
+        }
         if !self.devices.contains_key(run) {
             self.runs.push_back(run.clone());
         }
@@ -114,7 +122,7 @@ impl Budgets {
     /// It has not, and which part of it.
     pub fn check(&self, step: &Step, budget: Budget, now: Time) -> Result<(), OverBudget> {
         let acted = self.devices.get(&step.run);
-        let new = acted.is_none_or(|devices| !devices.contains(&step.device));
+        let new = is_on_a_device(&step.device) && acted.is_none_or(|devices| !devices.contains(&step.device));
         if new && acted.map_or(0, BTreeSet::len) >= budget.devices as usize {
             return Err(OverBudget::Devices { playbook: step.playbook.clone(), devices: budget.devices });
         }

@@ -11,7 +11,7 @@ use super::catalogue::Catalogue;
 use crate::diag::{self, Diagnostic, Place};
 
 /// What opmas itself does on behalf of playbooks beyond its own walls: it has a ceiling like actions.
-pub const OUTWARD: [&str; 1] = ["publish"];
+pub const OUTWARD: [&str; 2] = ["publish", "http_request"];
 
 /// The operator's ceilings. An action that is not named has `observe`.
 ///

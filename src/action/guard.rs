@@ -6,11 +6,12 @@ use std::sync::Arc;
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use serde::{Deserialize, Deserializer, Serialize};
+use serde_json::Value;
 
 use super::catalogue::Action;
 use super::facts::GuardFacts;
 use super::params::Params;
-use super::value::ParamValue;
+use super::value::{Grammar, ParamValue};
 use crate::model::Inventory;
 
 /// `[guard]` of the configuration.
@@ -129,6 +130,22 @@ impl Guard {
             }
         }
         Ok(())
+    }
+
+    /// Whether what another program is to act on, an address, a network or a station, may be acted on.
+    ///
+    /// # Errors
+    /// It is none of them, or may not, and why.
+    pub fn check_value(&self, value: &Value) -> Result<(), String> {
+        let here = &GuardFacts::default();
+        let read = [Grammar::Ip, Grammar::Prefix, Grammar::Mac].iter().find_map(|grammar| grammar.parse(value).ok());
+        let checked = match read.ok_or("it is no address, network or station")? {
+            ParamValue::Ip(ip) => self.check(ip, here),
+            ParamValue::Prefix(net) => self.check_network(&net, here),
+            ParamValue::Word(mac) => self.check_station(&mac, here),
+            ParamValue::Duration(_) | ParamValue::Int(_) => Ok(()),
+        };
+        checked.map_err(|refusal| refusal.to_string())
     }
 
     /// Whether an address may be blocked on a device that said `here` about itself.

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use super::clean::visible;
+use crate::http::visible;
 use crate::model::Span;
 
 /// An answer is kept to this many characters.
@@ -72,22 +72,4 @@ impl SendError {
     pub fn permanent(detail: impl fmt::Display) -> SendError {
         SendError::new(Failure::Permanent, detail)
     }
-}
-
-/// An error with all its causes, outermost first, each said once.
-pub(super) fn with_causes(error: &dyn std::error::Error) -> String {
-    // Chains are short; the bound is against one that is not.
-    const MAX_CAUSES: usize = 8;
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    for _ in 0..MAX_CAUSES {
-        let Some(error) = cause else { break };
-        let said = error.to_string();
-        if !text.contains(&said) {
-            text.push_str(": ");
-            text.push_str(&said);
-        }
-        cause = error.source();
-    }
-    text
 }

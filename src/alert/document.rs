@@ -3,8 +3,8 @@
 
 use serde_json::Value;
 
-use super::clean::visible;
 use super::notice::{Notice, Purpose};
+use crate::http::visible;
 use crate::model::{AlertState, Entity, EntityKind, Finding, Trust};
 
 /// A subject is cut to this many characters: phones show about 40, mail servers refuse lines of 1,000 bytes.

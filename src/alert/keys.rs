@@ -1,6 +1,5 @@
 //! Keys and checks that the integrations' configurations share.
 
-use std::net::IpAddr;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
@@ -13,11 +12,6 @@ use crate::secret::SecretSource;
 /// A diagnostic at a span of the file.
 pub(super) fn fault(file: &SourceFile, span: &Range<usize>, message: impl Into<String>, help: impl Into<String>) -> Diagnostic {
     Diagnostic::new(file.name.clone(), Place::of_offset(&file.text, span.start), message).help(help)
-}
-
-/// Whether a host is this machine by its name or address alone.
-pub(super) fn is_loopback(host: &str) -> bool {
-    host.eq_ignore_ascii_case("localhost") || host.parse::<IpAddr>().is_ok_and(|ip| ip.to_canonical().is_loopback())
 }
 
 /// A `timeout` key: its default, and at most `max`.

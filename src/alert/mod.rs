@@ -17,7 +17,6 @@
 
 mod answer;
 mod channel;
-mod clean;
 mod document;
 /// By SMTP.
 pub mod email;
@@ -34,14 +33,13 @@ mod render;
 mod retry_after;
 /// Slack's Web API.
 pub mod slack;
-mod tls;
 /// By HTTP, signed as Standard Webhooks says.
 pub mod webhook;
 
+pub use crate::http::{bounded, visible};
 pub use crate::model::AlertState;
 pub use answer::{Answer, Failure, MAX_RETRY_AFTER, SendError};
 pub use channel::{Channel, Integration, Prepared, Repeat};
-pub use clean::{bounded, visible};
 pub use follow::{Alerts, MAX_ALERTS, MAX_NAMED, Manner, PACE, Taken, group};
 pub use http::Post;
 pub use intend::{Intended, intend};

@@ -96,6 +96,10 @@ fn way_out(settings: &Settings) {
         let parts: Vec<String> = parts.iter().filter(|(_, to)| !to.is_empty()).map(|(what, to)| format!("{what} to {to}")).collect();
         println!("  publish {name}: {} on broker {broker}", parts.join(", "));
     }
+    for (name, endpoint) in &settings.endpoint {
+        let end = if endpoint.may_repeat() { "sent again with the same key" } else { "shown to a person" };
+        println!("  endpoint {name}: playbooks {} to {}; a request whose answer is lost is {end}", endpoint.method.word(), endpoint.target());
+    }
     if let Some(forward) = &settings.forward
         && let Ok((broker, _, sources)) = forward.check(&settings.broker, &settings.origins())
     {

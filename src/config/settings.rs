@@ -10,6 +10,7 @@ use super::{HttpConfig, SigmaConfig};
 use crate::action::{Ceilings, GuardConfig, Posture};
 use crate::broker::BrokerConfig;
 use crate::diag::{self, Diagnostic, Place};
+use crate::endpoint::EndpointConfig;
 use crate::journal::{DeadConfig, LedgerConfig, SpoolConfig};
 use crate::model::Span;
 use crate::publish::{ForwardConfig, Origin, PublishConfig, Unfit};
@@ -50,6 +51,9 @@ pub struct Settings {
     /// What is published of what opmas decides.
     #[serde(default)]
     pub publish: BTreeMap<String, PublishConfig>,
+    /// Where playbooks may send requests to.
+    #[serde(default)]
+    pub endpoint: BTreeMap<String, EndpointConfig>,
     /// What sources bring, normalised; without the table nothing is forwarded.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub forward: Option<ForwardConfig>,
@@ -148,7 +152,8 @@ impl Settings {
             let source = default_source().map_err(|error| whole(error.to_string()))?;
             settings.source.insert("syslog".to_owned(), source);
         }
-        let names = [("source", "a source's name"), ("publish", "a publication's name")].into_iter().zip([names(&settings.source), names(&settings.publish)]);
+        let tables = [("source", "a source's name"), ("publish", "a publication's name"), ("endpoint", "an endpoint's name")];
+        let names = tables.into_iter().zip([names(&settings.source), names(&settings.publish), names(&settings.endpoint)]);
         for ((table, whose), name) in names.flat_map(|(table, names)| names.into_iter().map(move |name| (table, name))) {
             if name.is_empty() || name.len() > 64 || !name.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b)) {
                 return Err(whole(format!("[{table}.{name}]: {whose} is 1 to 64 of A-Z a-z 0-9 . _ -")));
@@ -176,6 +181,11 @@ impl Settings {
         settings.way_out().map_err(|(table, Unfit { key, text: what, help })| {
             Diagnostic::new(file, Place::of_key_in(text, &table, key), format!("[{table}] {what}")).help(help)
         })?;
+        for (name, endpoint) in &settings.endpoint {
+            let table = format!("endpoint.{name}");
+            let place = |key| Place::of_key_in(text, &table, key);
+            endpoint.check().map_err(|(key, what, help)| Diagnostic::new(file, place(key), format!("[{table}] {what}")).help(help))?;
+        }
         settings.resolve(base);
         Ok(settings)
     }
@@ -215,6 +225,7 @@ impl Settings {
             }
         }
         self.broker.values_mut().for_each(|broker| broker.resolve(base));
+        self.endpoint.values_mut().for_each(|endpoint| endpoint.resolve(base));
         self.api.token.values_mut().filter_map(SecretSource::path).for_each(|path| *path = base.join(&*path));
         self.data_dir = base.join(&self.data_dir);
         if let Some(path) = &mut self.http.token_file {

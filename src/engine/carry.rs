@@ -12,7 +12,7 @@ use super::status::Gravity;
 use crate::clock;
 use crate::executor::{Reply, Request, Task};
 use crate::model::{Decided, Finding, Outcome, OutcomeState, Span, Time, Verdict};
-use crate::playbook::Run;
+use crate::playbook::{OPMAS, Own, Run};
 
 /// How much earlier than the step's own end a device may say that its effect ends: it counts in whole seconds.
 const ROUNDED: Span = Span::secs(2);
@@ -53,6 +53,7 @@ impl Runner {
             let run = lock(run);
             self.pinned(&run).map(|playbook| run.counts_from().plus(playbook.timeout))
         };
+        let mut said = String::new();
         for tries in 1..=MAX_TRIES {
             if self.stop.is_cancelled() {
                 return Vec::new();
@@ -83,11 +84,18 @@ impl Runner {
                 if !self.record_shared(run, vec![attempt]).await {
                     return Vec::new();
                 }
-                self.hands.perform(Request::Apply(task.clone())).await
+                self.perform(Request::Apply(task.clone())).await
             } else {
-                self.hands.perform(Request::Verify(task.clone())).await
+                self.perform(Request::Verify(task.clone())).await
             };
+            let own = &*task.device == OPMAS;
+            said.clone_from(&reply.outcome.detail);
             match (settled, reply.outcome.state) {
+                // There is nothing to read back.
+                (_, OutcomeState::Unknown) if own => {
+                    self.status.clear(&waiting_for(&task));
+                    return vec![ended(&lock(run), key, OutcomeState::Unknown, &said)];
+                }
                 // A command was sent and its end was not seen.
                 (true, OutcomeState::Unknown) => settled = false,
                 // Nothing was sent: the device, or the executor, is out of reach.
@@ -100,6 +108,9 @@ impl Runner {
             }
         }
         self.status.clear(&waiting_for(&task));
+        if settled && &*task.device == OPMAS {
+            return vec![ended(&lock(run), key, OutcomeState::Failed, &format!("tried {MAX_TRIES} times or until the run's time was over: {said}"))];
+        }
         if settled {
             return vec![ended(&lock(run), key, OutcomeState::Failed, "the device stayed out of reach; nothing was changed")];
         }
@@ -153,7 +164,7 @@ impl Runner {
 
     /// Before the next try; ended early by a person, by another posture, and by the end of opmas.
     async fn pause(&self, tries: u32, task: &Task, reply: &Reply, wanted: &watch::Receiver<Option<Order>>) {
-        tracing::warn!(device = %task.device, tries, detail = reply.outcome.detail, "a step waits for its device");
+        tracing::warn!(device = %task.device, tries, detail = reply.outcome.detail, "a step waits");
         self.status.set(&waiting_for(task), Gravity::Degraded, format!("{} waits: {}", task.action, reply.outcome.detail));
         let (mut wanted, mut posture) = (wanted.clone(), self.effects.posture.subscribe());
         tokio::select! {
@@ -171,7 +182,10 @@ fn is_older(found: &Outcome, end: Option<Time>) -> bool {
 
 /// The part of the status that names a device which a step waits for.
 fn waiting_for(task: &Task) -> String {
-    format!("step on {}", task.device)
+    match Own::of(&task.device, &task.action, &task.params) {
+        Some(Ok((Own::Request { to }, _))) => format!("endpoint {to}"),
+        _ => format!("step on {}", task.device),
+    }
 }
 
 #[cfg(test)]

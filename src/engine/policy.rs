@@ -1,6 +1,6 @@
 //! From what a script asks for to a step: the device, the parameters, the commands, and whether it may be carried out.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 
 use serde_json::Map;
@@ -10,6 +10,7 @@ use super::effects::lock;
 use super::own;
 use crate::action::{self, Action, Budgets, Ceilings, Guard, GuardFacts, Leases, Params, Posture};
 use crate::config::{Content, Settings};
+use crate::endpoint::Endpoint;
 use crate::model::{Device, Finding, Step, Time, Verdict};
 use crate::playbook::{Call, Own, Playbook};
 
@@ -19,6 +20,13 @@ pub(super) struct Policy {
     pub(super) ceilings: Ceilings,
     /// `[publish.NAME]` that take messages of playbooks.
     pub(super) outlets: BTreeSet<Arc<str>>,
+    /// `[endpoint.NAME]`
+    pub(super) endpoints: BTreeMap<Arc<str>, Endpoint>,
+}
+
+/// Where playbooks may send requests to.
+pub(super) fn endpoints(settings: &Settings) -> BTreeMap<Arc<str>, Endpoint> {
+    settings.endpoint.iter().map(|(name, config)| (name.as_str().into(), Endpoint::new(config))).collect()
 }
 
 /// The names of what takes messages of playbooks.
@@ -95,24 +103,28 @@ impl Policy {
         }
         let plan = action::plan(&action, device.platform, &params).map_err(|error| error.to_string())?;
         (step.commands, step.stdin) = (plan.commands, plan.stdin);
-        let guard = {
-            let content = self.content.borrow();
-            Guard::new(&content.guard, &content.inventory, [])
-        };
-        guard.check_call(&action, &params, &GuardFacts::default()).map_err(|refusal| refusal.to_string())?;
+        self.guard().check_call(&action, &params, &GuardFacts::default()).map_err(|refusal| refusal.to_string())?;
+        self.authorise(used, playbook, finding, step);
+        within_budget(used, playbook, step)
+    }
+
+    /// What must not be touched, as far as it is known without a device.
+    pub(super) fn guard(&self) -> Guard {
+        let content = self.content.borrow();
+        Guard::new(&content.guard, &content.inventory, [])
+    }
+
+    /// Whether a step's action may be carried out, by who may act.
+    pub(super) fn authorise(&self, used: &Used<'_>, playbook: &Playbook, finding: &Finding, step: &mut Step) {
         let decision = action::authorise(&action::Request {
             playbook: &playbook.name,
-            action: &action.name,
+            action: &step.action,
             posture: used.posture,
             mode: playbook.mode,
-            ceiling: self.ceilings.of(&action.name),
+            ceiling: self.ceilings.of(&step.action),
             trust: finding.trust,
         });
-        if decision.verdict != Verdict::Observe {
-            lock(used.budgets).check(step, playbook.budget, used.now).map_err(|over| over.to_string())?;
-        }
         (step.decision, step.reason) = (decision.verdict, decision.reason);
-        Ok(())
     }
 
     fn find(&self, call: &Call) -> Result<Found, String> {
@@ -121,5 +133,13 @@ impl Policy {
         let action = content.catalogue.get(&call.action).cloned().ok_or_else(|| format!("there is no action {}", call.action))?;
         let params = action.params(&call.params).map_err(|error| error.to_string())?;
         Ok(Found { action, device, params })
+    }
+}
+
+/// Whether the budget has room for a step that may be carried out.
+pub(super) fn within_budget(used: &Used<'_>, playbook: &Playbook, step: &Step) -> Result<(), String> {
+    match step.decision {
+        Verdict::Auto | Verdict::Approve => lock(used.budgets).check(step, playbook.budget, used.now).map_err(|over| over.to_string()),
+        Verdict::Observe | Verdict::Refused => Ok(()),
     }
 }

@@ -98,9 +98,9 @@ pub(super) async fn drive(runner: Arc<Runner>, mut run: Run, wanted: watch::Rece
             (None, NextMove::Sleep { until, .. }) if clock::now() < until => return run,
             (None, NextMove::Attempt { key, .. } | NextMove::Settle { key, .. } | NextMove::Sleep { key, .. }) => {
                 match run.step(&key).and_then(|step| Own::of_step(&step.step)) {
-                    Some(own) => runner.own(&run, &finding, &key, &own),
-                    None if runner.carry_out_all(&mut run, &finding, &wanted).await => continue,
-                    None => return runner.stuck(run, MISFIT).await,
+                    Some(own) if !matches!(own, Own::Request { .. }) => runner.own(&run, &finding, &key, &own),
+                    _ if runner.carry_out_all(&mut run, &finding, &wanted).await => continue,
+                    _ => return runner.stuck(run, MISFIT).await,
                 }
             }
             (None, NextMove::Answer { key, state }) => {

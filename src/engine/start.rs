@@ -187,7 +187,12 @@ impl Acting {
         acting.keep_scripts(&setup.content)?;
         let ceilings = setup.settings.actions.clone();
         let protected = leases::Protected { content: acting.content.subscribe() };
-        let runner = Arc::new(acting.runner(Policy { content: acting.content.subscribe(), ceilings, outlets: policy::outlets(&setup.settings) }));
+        let runner = Arc::new(acting.runner(Policy {
+            content: acting.content.subscribe(),
+            ceilings,
+            outlets: policy::outlets(&setup.settings),
+            endpoints: policy::endpoints(&setup.settings),
+        }));
         let mut tasks = acting.tasks(protected);
         tasks.push(tokio::spawn(runs::run(runner, open_runs, to_runs, ordered)));
         let (to_heads, heads) = watch::channel(None);

@@ -34,6 +34,15 @@ impl Request {
         }
     }
 
+    /// What is to be done; nothing for a check.
+    #[must_use]
+    pub fn task(&self) -> Option<&Task> {
+        match self {
+            Request::Apply(task) | Request::Verify(task) | Request::Undo(task) => Some(task),
+            Request::Check { .. } => None,
+        }
+    }
+
     /// The action's name; `check` for a check. For metrics and logs.
     #[must_use]
     pub fn action(&self) -> &str {

@@ -84,6 +84,10 @@ pub fn functions() -> Vec<Function> {
         ("approve(text)", "a person says whether the run goes on; without a yes it ends"),
         ("notify(channel, text)", "a message about the finding; `actions` of the header must name `notify`; #{ state, detail, ok }"),
         ("publish(name, body)", "a text or a map to the broker of [publish.NAME]; `actions` of the header must name `publish`, and so must [actions]"),
+        (
+            "http_request(name, #{ … })",
+            "a request to [endpoint.name] with these values; `actions` of the header must name `http_request`, and so must [actions]; #{ state, detail, ok }",
+        ),
         ("parallel(list, limit, |item| …)", "calls the function for each element, so many at a time (10); the results, a list"),
         (
             "parallel(list, #{ limit, canary }, |item| …)",

@@ -27,6 +27,11 @@ pub enum Own {
         /// The name.
         to: Arc<str>,
     },
+    /// A request to `[endpoint.NAME]`: carried out like an action on a device, since its end may not be known.
+    Request {
+        /// The name.
+        to: Arc<str>,
+    },
     /// A message to a channel, about the run's finding.
     Notify {
         /// The channel's name.
@@ -48,8 +53,18 @@ pub(super) fn free() -> [ActionSignature; 2] {
 }
 
 /// What a header must allow.
-pub(super) fn granted() -> [ActionSignature; 2] {
-    [signature("notify", &[("channel", None), ("text", None)]), signature("publish", &[("to", None), ("body", None)])]
+pub(super) fn granted() -> [ActionSignature; 3] {
+    [
+        signature("notify", &[("channel", None), ("text", None)]),
+        signature("publish", &[("to", None), ("body", None)]),
+        signature("http_request", &[("to", None), ("values", None)]),
+    ]
+}
+
+/// Whether a step has an end of its own that may not be known: an action on a device, or a request.
+#[must_use]
+pub(super) fn is_carried_out(step: &Step) -> bool {
+    matches!(Own::of_step(step), None | Some(Own::Request { .. }))
 }
 
 impl Own {
@@ -72,6 +87,12 @@ impl Own {
                     let body = given.get("body").filter(|body| body.is_string() || body.is_object()).ok_or("publish needs `body`, a text or a map")?;
                     let params = [("to".to_owned(), Value::from(to.as_str())), ("body".to_owned(), body.clone())];
                     return Ok((Own::Publish { to: to.into() }, params.into_iter().collect()));
+                }
+                "http_request" => {
+                    let to = text("to")?;
+                    let values = given.get("values").filter(|values| values.is_object()).ok_or("http_request needs `values`, a map")?;
+                    let params = [("to".to_owned(), Value::from(to.as_str())), ("values".to_owned(), values.clone())];
+                    return Ok((Own::Request { to: to.into() }, params.into_iter().collect()));
                 }
                 _ => return Err(format!("there is no {action}")),
             };

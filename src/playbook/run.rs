@@ -2,8 +2,9 @@
 
 use std::sync::Arc;
 
+use super::Own;
 use super::moves::{IllegalMove, RUN_MOVES, StepMove, StepState, allows, may_leave, step_after};
-use super::{OPMAS, Own};
+use super::own::is_carried_out;
 use crate::model::{Covered, Decided, FindingId, Outcome, OutcomeState, Recorded, RunState, Span, Step, Time, Verdict};
 
 /// A run as the ledger tells it.
@@ -234,9 +235,9 @@ impl Run {
         &self.steps
     }
 
-    /// The steps on devices that can be carried out at one time, and whether an attempt of each is unaccounted for.
+    /// The steps on devices and at endpoints that can be carried out at one time, and whether an attempt of each is unaccounted for.
     pub fn carried_out(&self) -> impl Iterator<Item = (&Arc<str>, bool)> {
-        self.steps.iter().filter(|step| step.state != StepState::Ended && &*step.step.device != OPMAS).filter_map(|step| match step.next() {
+        self.steps.iter().filter(|step| step.state != StepState::Ended && is_carried_out(&step.step)).filter_map(|step| match step.next() {
             NextMove::Attempt { .. } => Some((&step.step.key, false)),
             NextMove::Settle { .. } => Some((&step.step.key, true)),
             _ => None,
@@ -365,7 +366,10 @@ impl RunStep {
         match (self.state, self.step.decision) {
             (StepState::Attempted, _) => NextMove::Settle { key, attempt: self.attempts },
             (StepState::Unknown, _) if self.again => NextMove::Settle { key, attempt: self.attempts },
-            (StepState::Unknown, _) => NextMove::Hold { key, reason: "its effect could not be found out; look at the device".to_owned() },
+            (StepState::Unknown, _) => {
+                let at = if is_carried_out(&self.step) && Own::of_step(&self.step).is_some() { "at the endpoint" } else { "at the device" };
+                NextMove::Hold { key, reason: format!("its effect could not be found out; look {at}") }
+            }
             (_, Verdict::Observe) => NextMove::Answer { key, state: OutcomeState::Planned },
             (_, Verdict::Refused) => NextMove::Answer { key, state: OutcomeState::Refused },
             (_, Verdict::Approve) if !self.approved => NextMove::Ask { key },

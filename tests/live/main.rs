@@ -5,6 +5,7 @@ mod catalogue;
 mod certificates;
 mod device;
 mod durability;
+mod endpoints;
 mod executor;
 #[expect(dead_code, reason = "benches/fleet.rs uses the rest")]
 mod fleet;

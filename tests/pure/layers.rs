@@ -9,6 +9,7 @@ const ORDER: &[&str] = &[
     "diag",
     "clock",
     "secret",
+    "http",
     "broker",
     "process",
     "sigma",
@@ -23,6 +24,7 @@ const ORDER: &[&str] = &[
     "source",
     "publish",
     "index",
+    "endpoint",
     "executor",
     "alert",
     "config",
@@ -31,7 +33,7 @@ const ORDER: &[&str] = &[
     "cli",
 ];
 /// Rooms of the lowest layer, which may be imported in any order among pure rooms.
-const DOORS: &[&str] = &["journal", "source", "publish", "index", "executor", "alert"];
+const DOORS: &[&str] = &["journal", "source", "publish", "index", "endpoint", "executor", "alert"];
 /// Pure rooms: no clock, no tokio, no I/O.
 const PURE: &[&str] = &["sigma", "normalise", "entity", "detect", "correlate", "triage", "action", "playbook"];
 /// Files of pure rooms that are processes of their own, and so may read and write.

@@ -6,6 +6,7 @@ mod compose;
 mod config;
 mod correlate;
 mod detect;
+mod endpoint;
 mod eval;
 mod extract;
 mod finding;

@@ -6,9 +6,10 @@ use lettre::message::header::{HeaderName, HeaderValue};
 use lettre::message::{Message, MultiPart};
 
 use super::Email;
-use crate::alert::answer::{SendError, with_causes};
+use crate::alert::answer::SendError;
 use crate::alert::notice::{Notice, Purpose};
 use crate::alert::render::{render_html, render_text, subject};
+use crate::http::with_causes;
 use crate::model::{Severity, Time};
 
 /// The message as it is sent, ASCII only.

@@ -6,8 +6,9 @@ use lettre::message::Mailbox;
 use serde::Deserialize;
 use toml::Spanned;
 
-use crate::alert::keys::{disabled, fault, is_loopback, timeout};
+use crate::alert::keys::{disabled, fault, timeout};
 use crate::diag::{Diagnostic, Place, SourceFile, from_toml};
+use crate::http::is_loopback;
 use crate::model::Span;
 use crate::secret::SecretSource;
 

@@ -13,9 +13,9 @@ use lettre::transport::smtp::response::Severity;
 
 use super::compose::compose;
 use super::{Email, Tls};
-use crate::alert::answer::{Answer, Failure, SendError, with_causes};
+use crate::alert::answer::{Answer, Failure, SendError};
 use crate::alert::notice::Notice;
-use crate::alert::tls;
+use crate::http::{tls, with_causes};
 use crate::model::{Span, Time};
 use crate::secret::Secret;
 

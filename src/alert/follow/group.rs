@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
-use crate::alert::clean::bounded;
+use crate::http::bounded;
 use crate::model::{Finding, hex};
 
 /// A longer value is cut and ends with its hash, in bytes: a group stands in every record of its alert.

@@ -2,9 +2,9 @@
 
 use serde_json::{Map, Value, json};
 
-use crate::alert::clean::{bounded, visible};
 use crate::alert::notice::Notice;
 use crate::alert::render::{render_text, subject};
+use crate::http::{bounded, visible};
 use crate::model::Severity;
 
 /// The API cuts a summary after this many characters.

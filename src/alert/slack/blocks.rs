@@ -4,9 +4,9 @@ use slack_morphism::SlackMessageContent;
 use slack_morphism::blocks::{SlackBlock, SlackBlockMarkDownText, SlackBlockPlainText, SlackHeaderBlock, SlackSectionBlock};
 
 use super::escape::{escape, length};
-use crate::alert::clean::visible;
 use crate::alert::document::{Document, Line, Section, document};
 use crate::alert::notice::Notice;
+use crate::http::visible;
 
 /// The text of one block, in UTF-16 units.
 const MAX_TEXT: usize = 3_000;

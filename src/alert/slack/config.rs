@@ -8,11 +8,12 @@ use toml::Spanned;
 
 use super::Ready;
 use super::blocks::content;
-use crate::alert::answer::{SendError, with_causes};
+use crate::alert::answer::SendError;
 use crate::alert::http::{Keys, Post, Server};
 use crate::alert::keys::{disabled, fault, secret};
 use crate::alert::notice::Notice;
 use crate::diag::{Diagnostic, Place, SourceFile, from_toml};
+use crate::http::with_causes;
 use crate::model::Span;
 use crate::secret::{Secret, SecretSource};
 

@@ -4,8 +4,8 @@
 use serde_json::{Value, json};
 
 use crate::alert::answer::SendError;
-use crate::alert::clean::bounded;
 use crate::alert::notice::{Notice, Purpose};
+use crate::http::bounded;
 use crate::model::AlertState;
 
 /// The largest payload; receivers commonly refuse more. A notice beyond it is sent with less of each text.

@@ -20,6 +20,7 @@ pub(super) fn wrong(setup: &Setup) -> Vec<String> {
     let mut wrong: Vec<String> = settings.source.iter().filter_map(|(name, config)| source_error(name, config, settings)).collect();
     let unreadable = settings.broker.iter().flat_map(|(name, broker)| broker.unreadable().into_iter().map(move |what| format!("[broker.{name}] {what}")));
     wrong.extend(unreadable);
+    wrong.extend(settings.endpoint.iter().flat_map(|(name, endpoint)| endpoint.unreadable().map(move |what| format!("[endpoint.{name}] {what}"))));
     // This reads the tokens of the pages and of sources too.
     wrong.extend(setup.api_tokens().err().map(|error| error.to_string()));
     if let Err(error) = has_address(settings.http.listen) {

@@ -12,7 +12,7 @@ use crate::config::{Content, Setup};
 use crate::engine::decide::caused;
 use crate::engine::effects::lock;
 use crate::engine::plan::{ASSUMED, Planner};
-use crate::engine::policy::{Policy, Used, outlets};
+use crate::engine::policy::{Policy, Used, endpoints, outlets};
 use crate::engine::status::Status;
 use crate::engine::worker::Worker;
 use crate::model::{Decided, DeliveryState, Finding, LeaseChange, Posture, RunState, Span, Time};
@@ -43,7 +43,7 @@ impl Dry {
         let settings = &setup.settings;
         // What is configured does not change meanwhile.
         let unchanging = watch::Sender::new(content.clone()).subscribe();
-        let policy = Policy { content: unchanging, ceilings: settings.actions.clone(), outlets: outlets(settings) };
+        let policy = Policy { content: unchanging, ceilings: settings.actions.clone(), outlets: outlets(settings), endpoints: endpoints(settings) };
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let worker = {
             let _here = runtime.enter();
