@@ -82,6 +82,8 @@ pub struct Lease {
     pub until: Time,
     /// When it was first granted.
     pub since: Time,
+    /// When the device last said how it is.
+    pub seen: Time,
     /// What was last recorded.
     pub detail: String,
     /// Why the last try failed, when it did.
@@ -126,6 +128,7 @@ impl Lease {
             state: LeaseState::Held,
             until,
             since: at,
+            seen: at,
             detail: String::new(),
             trouble: None,
             want: Want::Verify,
@@ -206,7 +209,8 @@ impl Lease {
         Span(doubled.min(MAX_WAIT.0))
     }
 
-    pub(super) fn at_ease(&mut self, next: Time) {
+    pub(super) fn at_ease(&mut self, now: Time, next: Time) {
+        self.seen = now;
         self.want = Want::Verify;
         self.failures = 0;
         self.trouble = None;

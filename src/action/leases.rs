@@ -137,7 +137,7 @@ impl Leases {
             // `done` may have put the next look off further.
             LeaseChange::Reasserted => {
                 lease.made = *at;
-                lease.at_ease(lease.next.max(at.plus(self.verify_every)));
+                lease.at_ease(*at, lease.next.max(at.plus(self.verify_every)));
             }
             LeaseChange::Lost => lease.want = Want::Reassert,
             LeaseChange::Extended | LeaseChange::Revoked => {
@@ -178,7 +178,7 @@ impl Leases {
         let lease = self.leases.get_mut(id)?;
         let op = lease.in_flight.take()?;
         if op == LeaseOp::Verify && outcome.state == OutcomeState::Enforced && renew.is_some_and(|renew| now.since(lease.made) >= renew) {
-            lease.at_ease(now);
+            lease.at_ease(now, now);
             lease.want = Want::Reassert;
             return None;
         }
@@ -238,7 +238,7 @@ struct Grant<'a> {
 fn grant(lease: &mut Lease, grant: &Grant<'_>, every: Span) {
     lease.own(grant.run, grant.key);
     lease.made = grant.at;
-    lease.at_ease(grant.at.plus(every));
+    lease.at_ease(grant.at, grant.at.plus(every));
     if grant.until >= lease.until {
         lease.until = grant.until;
         lease.params.clone_from(grant.params);
@@ -255,27 +255,27 @@ fn settle(lease: &mut Lease, op: LeaseOp, now: Time, outcome: &Outcome, every: S
     use OutcomeState::{Enforced, Partial, Undone, Unknown};
     match (op, outcome.state) {
         (LeaseOp::Verify, Enforced) => {
-            lease.at_ease(now.plus(every));
+            lease.at_ease(now, now.plus(every));
             (lease.state == LeaseState::Lost).then_some(LeaseChange::Reasserted)
         }
         // It was no better when it was granted: asserting it again would change nothing.
         (LeaseOp::Verify, Partial) if outcome.detail == lease.detail => {
-            lease.at_ease(now.plus(every));
+            lease.at_ease(now, now.plus(every));
             None
         }
         (LeaseOp::Verify, Partial | Undone) => {
-            lease.at_ease(now);
+            lease.at_ease(now, now);
             lease.want = Want::Reassert;
             None
         }
         (LeaseOp::Reassert, Enforced) => Some(LeaseChange::Reasserted),
         (LeaseOp::Reassert, Partial) => {
-            lease.at_ease(now.plus(every.max(MAX_WAIT)));
+            lease.at_ease(now, now.plus(every.max(MAX_WAIT)));
             Some(LeaseChange::Reasserted)
         }
         // Granted anew while it was being ended: what was taken away belongs there.
         (LeaseOp::End, _) if now < lease.until => {
-            lease.at_ease(now);
+            lease.at_ease(now, now);
             lease.want = Want::Reassert;
             None
         }

@@ -1,4 +1,5 @@
-//! `POST /api/v1/runs/{id}/approve` and `/deny`: a person's answer to a run, from elsewhere than this machine's command line.
+//! `POST /api/v1/runs/{id}/approve` and `/deny`: a person's answer to a run, from elsewhere than this machine's command line; and
+//! `GET /api/v1/runs/{id}`: the run with its steps, as `opmas playbook show --json` has it.
 //!
 //! The bearer token says who answers: one of `[api.token.NAME]`. The body may be `{"because": "…"}`.
 
@@ -8,7 +9,7 @@ use axum::body::Bytes;
 use axum::extract::{DefaultBodyLimit, Path, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
-use axum::routing::post;
+use axum::routing::{get, post};
 use axum::{Json, Router};
 use serde::Deserialize;
 use serde_json::json;
@@ -40,7 +41,11 @@ impl Runs {
 
 /// The route.
 pub(super) fn router(runs: Runs) -> Router {
-    Router::new().route("/api/v1/runs/{id}/{answer}", post(answer)).layer(DefaultBodyLimit::max(MAX_BODY)).with_state(runs)
+    Router::new()
+        .route("/api/v1/runs/{id}/{answer}", post(answer))
+        .route("/api/v1/runs/{id}", get(show))
+        .layer(DefaultBodyLimit::max(MAX_BODY))
+        .with_state(runs)
 }
 
 #[derive(Default, Deserialize)]
@@ -49,15 +54,39 @@ struct Body {
     because: String,
 }
 
-async fn answer(State(runs): State<Runs>, Path((id, word)): Path<(String, String)>, headers: HeaderMap, body: Bytes) -> Response {
-    let failed = |code: StatusCode, why: &str| (code, Json(json!({ "error": why }))).into_response();
+fn failed(code: StatusCode, why: &str) -> Response {
+    (code, Json(json!({ "error": why }))).into_response()
+}
+
+/// Why nobody may ask, or who asks.
+fn who(runs: &Runs, headers: &HeaderMap) -> Result<Arc<str>, Box<Response>> {
     if runs.tokens.is_empty() {
-        return failed(
-            StatusCode::FORBIDDEN,
-            "no token may answer: write one into a file and name it in opmas.toml, [api.token.NAME] file = \"secrets/NAME.token\"",
-        );
+        let why = "no token may answer: write one into a file and name it in opmas.toml, [api.token.NAME] file = \"secrets/NAME.token\"";
+        return Err(Box::new(failed(StatusCode::FORBIDDEN, why)));
     }
-    let Some(name) = whose(&runs.tokens, &headers) else { return unauthorised() };
+    whose(&runs.tokens, headers).ok_or_else(|| Box::new(unauthorised()))
+}
+
+async fn show(State(runs): State<Runs>, Path(id): Path<String>, headers: HeaderMap) -> Response {
+    if let Err(refused) = who(&runs, &headers) {
+        return *refused;
+    }
+    let Some(engine) = runs.engine.get().and_then(Weak::upgrade) else {
+        return failed(StatusCode::SERVICE_UNAVAILABLE, "opmas is starting");
+    };
+    match engine.query(Query::Run { id: id.clone() }).await {
+        // A beginning may be another run's.
+        Ok(index::Answer { rows: Rows::Run(story), .. }) if *story.run.run == *id => Json(*story).into_response(),
+        Ok(_) => failed(StatusCode::NOT_FOUND, &format!("there is no run {}", id.escape_debug())),
+        Err(why) => failed(StatusCode::SERVICE_UNAVAILABLE, &why),
+    }
+}
+
+async fn answer(State(runs): State<Runs>, Path((id, word)): Path<(String, String)>, headers: HeaderMap, body: Bytes) -> Response {
+    let name = match who(&runs, &headers) {
+        Ok(name) => name,
+        Err(refused) => return *refused,
+    };
     let wish = match &*word {
         "approve" => Wish::Approve,
         "deny" => Wish::Deny,

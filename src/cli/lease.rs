@@ -56,7 +56,10 @@ pub(super) fn run(config: Option<&Path>, command: &Command) -> Done {
     let answer = rows::ask(config, &Query::Leases)?;
     let Rows::Leases(found) = &answer.rows else { return Err(rows::not_one(&answer.rows)) };
     rows::list(found, answer.more, *json, ["DEVICE", "ACTION", "PARAMETERS", "STATE", "UNTIL", "LEASE", "DETAIL"], |lease: &LeaseRow| {
-        let state = if lease.held { "held" } else { "lost" }.to_owned();
+        let state = match &lease.unverified {
+            Some(unverified) => format!("not verified since {}", unverified.since.brief()),
+            None => if lease.held { "held" } else { "lost" }.to_owned(),
+        };
         let params = params(&lease.params);
         [
             lease.device.to_string(),
@@ -64,8 +67,8 @@ pub(super) fn run(config: Option<&Path>, command: &Command) -> Done {
             params,
             state,
             lease.until.to_string(),
-            format!("{}:{}", lease.run, lease.key),
-            lease.detail.clone(),
+            lease.lease.clone(),
+            lease.unverified.as_ref().map_or(&lease.detail, |unverified| &unverified.why).clone(),
         ]
     })
 }

@@ -20,7 +20,7 @@ use super::reload;
 use super::status::Status;
 use crate::config::Content;
 use crate::executor::{Reply, Request};
-use crate::index::{Answer, Query};
+use crate::index::{Answer, Query, Rows, Unverified};
 use crate::journal::{DataDir, LedgerHash, SpoolHandle};
 use crate::model::{Decided, Inventory, Posture};
 use crate::source::Batch;
@@ -115,7 +115,15 @@ impl Engine {
         let head = self.effects.head().0;
         let Some(feed) = self.effects.index.get().cloned() else { return Err("the index is not there yet".to_owned()) };
         // It waits for the thread, which may be catching up.
-        tokio::task::spawn_blocking(move || feed.query(query, head)).await.unwrap_or_else(|error| Err(error.to_string()))
+        let mut answer = tokio::task::spawn_blocking(move || feed.query(query, head)).await.unwrap_or_else(|error| Err(error.to_string()))?;
+        if let Rows::Leases(rows) = &mut answer.rows {
+            let leases = lock(&self.effects.leases);
+            for row in rows {
+                let lease = leases.get(&leases.id(&row.device, &row.action, &row.params));
+                row.unverified = lease.and_then(|lease| Some(Unverified { since: lease.seen, why: lease.trouble.clone()? }));
+            }
+        }
+        Ok(answer)
     }
 
     /// The way to the runs, for what persons want of them.

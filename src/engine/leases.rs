@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -21,6 +21,9 @@ use crate::model::{LeaseChange, Outcome, OutcomeState, Posture, Span, Verdict};
 
 /// Longest sleep between two looks at the leases.
 const LOOK: Duration = Duration::from_secs(60);
+
+/// Effects on one device that are looked after at once: half of what its queue holds, so that steps have room; the others wait in their order.
+const AT_A_DEVICE: usize = 32;
 
 /// How long a person waits for what the device says.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -47,12 +50,13 @@ impl Protected {
 
 /// Looks after leases until `stop`; then waits for what is under way.
 pub(super) async fn run(effects: Arc<Effects>, hands: Arc<Hands>, mut protected: Protected, status: Status, stop: CancellationToken) {
-    let mut under_way = JoinSet::new();
+    let (mut under_way, mut places) = (JoinSet::new(), BTreeMap::new());
     let mut told = BTreeSet::new();
     protected.look(&effects).await;
     while !stop.is_cancelled() {
         for work in lock(&effects.leases).due(clock::now()) {
-            under_way.spawn(carry_out(effects.clone(), hands.clone(), work));
+            let place: &Arc<Semaphore> = places.entry(work.id.device.clone()).or_insert_with(|| Arc::new(Semaphore::new(AT_A_DEVICE)));
+            under_way.spawn(carry_out(effects.clone(), hands.clone(), place.clone(), work));
         }
         told = tell(&effects, &status, &told);
         let wake = lock(&effects.leases).wakes();
@@ -68,7 +72,9 @@ pub(super) async fn run(effects: Arc<Effects>, hands: Arc<Hands>, mut protected:
     while under_way.join_next().await.is_some() {}
 }
 
-async fn carry_out(effects: Arc<Effects>, hands: Arc<Hands>, work: LeaseWork) {
+async fn carry_out(effects: Arc<Effects>, hands: Arc<Hands>, place: Arc<Semaphore>, work: LeaseWork) {
+    // It is never closed.
+    let _place = place.acquire().await;
     let task = Task {
         id: format!("lease:{}:{}", work.id.device, work.id.effect).into(),
         device: work.id.device.clone(),

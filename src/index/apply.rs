@@ -192,6 +192,8 @@ fn change_lease(draft: &mut Draft<'_>, seq: u64, decided: &Decided) -> Done {
             until: *until,
             detail: String::new(),
             at: *at,
+            lease: String::new(),
+            unverified: None,
         },
     };
     match change {

@@ -24,7 +24,7 @@ mod rows;
 
 pub use open::{OpenError, Opened};
 pub use query::{Answer, Filter, MAX_ROWS, Query, Rows};
-pub use rows::{AlertRow, AnswerRow, DeliveryRow, FindingStory, LeaseRow, RunRow, RunStory, Standing, StepRow};
+pub use rows::{AlertRow, AnswerRow, DeliveryRow, FindingStory, LeaseRow, RunRow, RunStory, Standing, StepRow, Unverified};
 
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};

@@ -130,7 +130,11 @@ pub(super) fn answer(tree: &sled::Tree, query: &Query) -> Result<Answer, IndexEr
             Ok(run) => return one(Rows::Run(Box::new(run_story(tree, run)?))),
             Err(why) => return one(Rows::NotOne(why)),
         },
-        Query::Leases => list(tree.scan_prefix([LEASES]), MAX_ROWS, |_| true).map(|(found, more)| (Rows::Leases(found), more))?,
+        Query::Leases => {
+            let (mut found, more) = list(tree.scan_prefix([LEASES]), MAX_ROWS, |_: &LeaseRow| true)?;
+            found.iter_mut().for_each(|row| row.lease = format!("{}:{}", row.run, row.key));
+            (Rows::Leases(found), more)
+        }
         Query::Alerts { limit } => newest(tree, ALERTS, *limit, |_| true).map(|(found, more)| (Rows::Alerts(found), more))?,
         Query::Deliveries { state, limit } => {
             let (found, more) = newest::<DeliveryRow>(tree, DELIVERIES, *limit, |row| state.is_none_or(|asked| asked == row.state))?;

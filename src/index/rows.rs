@@ -116,6 +116,21 @@ pub struct LeaseRow {
     pub detail: String,
     /// When that was.
     pub at: Time,
+    /// What `opmas lease end` calls it.
+    #[serde(default)]
+    pub lease: String,
+    /// The device cannot be asked: since when, and why. Only a running opmas knows.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unverified: Option<Unverified>,
+}
+
+/// An effect of which it is not known whether it is there.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Unverified {
+    /// When it was last seen.
+    pub since: Time,
+    /// What is in the way.
+    pub why: String,
 }
 
 /// Where a delivery stands, as a person asks for it.

@@ -202,6 +202,10 @@ fn answers_over_http_need_a_token_and_are_named_after_it() {
     assert_eq!(post(&id, "burn", TOKEN, ""), 404);
     assert_eq!(post(&id, "deny", TOKEN, "{\"becaus\": 1}"), 400);
     assert_eq!(asking.http("GET", &format!("/api/v1/runs/{id}/deny"), TOKEN, "").0, 405);
+    let get = |id: &str, token: &str| asking.http("GET", &format!("/api/v1/runs/{id}"), token, "");
+    let (code, run) = get(&id, TOKEN);
+    assert!(code == 200 && run["run"]["run"] == *id && run["run"]["state"] == "waiting", "{code} {run}");
+    assert_eq!((get(&id[..8], TOKEN).0, get("0123456789abcdef", TOKEN).0, get(&id, "wrong").0), (404, 404, 401));
     assert_eq!(asking.runs("waiting").len(), 1, "nothing of this was an answer");
     assert_eq!(post(&id, "deny", TOKEN, "{\"because\": \"not now\"}"), 200);
     assert_eq!(text(&asking.one("cancelled"), "reason"), "denied by token ann: not now");
