@@ -54,6 +54,7 @@ pub(super) struct Writing {
     done: oneshot::Receiver<io::Result<CheckpointRef>>,
     /// Findings that were recorded since its state was taken over: all of later entries.
     ahead: u64,
+    begun: Instant,
     _turn: Arc<()>,
 }
 
@@ -112,7 +113,7 @@ impl Decider {
                     // What it covers is not computed again.
                     if self.dead.keep(std::mem::take(&mut dead)).await {
                         self.end_writing().await;
-                        self.writing = Some(Writing { done: write(self.checkpoints.clone(), seq, state), ahead: 0, _turn: turn });
+                        self.writing = Some(Writing { done: write(self.checkpoints.clone(), seq, state), ahead: 0, begun: Instant::now(), _turn: turn });
                     }
                 }
             }
@@ -241,6 +242,7 @@ fn write(checkpoints: Checkpoints, seq: u64, state: Box<State>) -> oneshot::Rece
 async fn written(writing: &mut Option<Writing>) -> (io::Result<CheckpointRef>, u64) {
     let Some(under_way) = writing else { return std::future::pending().await };
     let done = (&mut under_way.done).await.unwrap_or_else(|_| Err(io::Error::other("the thread that wrote it has died")));
+    metrics::histogram!("opmas_checkpoint_seconds").record(under_way.begun.elapsed().as_secs_f64());
     (done, writing.take().map_or(0, |writing| writing.ahead))
 }
 
