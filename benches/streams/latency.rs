@@ -15,10 +15,9 @@ use futures_util::StreamExt as _;
 use crate::lines::line;
 use crate::nats_server::NatsServer;
 use crate::rate::as_it_comes;
-use crate::site::Site;
+use crate::site::{Metrics, Site};
 use crate::{number, quantile};
 
-const PER_SECOND: u64 = 20_000;
 /// The load comes in pieces.
 const PIECE: Duration = Duration::from_millis(5);
 /// An address fails for the sixth time so often.
@@ -56,6 +55,11 @@ pub fn run() {
     let took: Vec<f64> = due.iter().filter_map(|(address, at)| Some((*seen.get(*address)? - **at).as_secs_f64() * 1e3)).collect();
     println!("{} of {} probes found", took.len(), due.len());
     report("message in to finding out", &took);
+    for log in ["spool", "ledger"] {
+        let total = |metrics: &Metrics, what: &str| metrics.of(&format!("opmas_journal_commit_seconds_{what}"), &format!("\"{log}\""));
+        let (commits, seconds) = (total(&after, "count") - total(&before, "count"), total(&after, "sum") - total(&before, "sum"));
+        println!("commits of the {log}: {commits:.0}, {:.2} ms each", seconds / commits.max(1.0) * 1e3);
+    }
     report(&format!("a bare fdatasync of {size:.0} bytes beside it"), &beside);
     report(&format!("a bare fdatasync of {size:.0} bytes afterwards"), &quiet);
     let ratio = |other: &[f64]| quantile(&took, 0.99) / quantile(other, 0.99);
@@ -88,7 +92,7 @@ fn with(
 /// Lines that lead to nothing, at an even pace.
 async fn load(client: Client, stop: Arc<AtomicBool>) {
     let mut every = tokio::time::interval(PIECE);
-    let each = PER_SECOND * PIECE.as_millis() as u64 / 1_000;
+    let each = number("OPMAS_PER_SECOND", 20_000) * PIECE.as_millis() as u64 / 1_000;
     // Without the attacks.
     let mut numbers = (0..).filter(|n| n % 10_000 < 5_000);
     while !stop.load(Ordering::Acquire) {

@@ -2,7 +2,7 @@
 //!
 //! * `kafka`, `nats`: records a second through spool, detection and correlation with the shipped packs, beside a bare consumer that only reads
 //!   the same topic or stream, in turns. `OPMAS_RECORDS` (500,000) of them, `OPMAS_ROUNDS` (3) times.
-//! * `latency`: a message in to the finding out through JetStream at 20,000 messages a second, beside a bare fdatasync of the same size.
+//! * `latency`: a message in to the finding out through JetStream at `OPMAS_PER_SECOND` (20,000) messages, beside a bare fdatasync of the same size.
 //! * `recovery`: `kill -9` to ready with `OPMAS_SPOOLED` (10,000,000) records in the spool; it takes 5 GB of disk.
 //!
 //! It starts the services of the live tests: `tests/services/kafka.sh install` and `nats.sh install` fetch them.

@@ -1,11 +1,12 @@
 //! What follows from a finding: the runs, alerts and deliveries that it causes, recorded with it in one batch. And what follows from
 //! time: alerts that are told again or are over. All records of alerts are made here, one after the other.
 
+use std::io;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use serde_json::Value;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep};
 
 use super::bounds;
@@ -43,7 +44,18 @@ pub(super) enum Detected {
         seq: u64,
         /// The state, which is written aside while detection goes on.
         state: Box<State>,
+        /// Held until it is written, or not: detection hands no other one over meanwhile, but the last.
+        turn: Arc<()>,
     },
+}
+
+/// A checkpoint that is being written.
+pub(super) struct Writing {
+    done: oneshot::Receiver<io::Result<CheckpointRef>>,
+    /// Findings that were recorded since its state was taken over: all of later entries.
+    ahead: u64,
+    begun: Instant,
+    _turn: Arc<()>,
 }
 
 /// The task that decides.
@@ -51,6 +63,7 @@ pub(super) struct Decider {
     pub(super) effects: Arc<Effects>,
     pub(super) content: watch::Receiver<Arc<Content>>,
     pub(super) checkpoints: Checkpoints,
+    pub(super) writing: Option<Writing>,
     pub(super) dead: Dead,
     /// Taken away when opmas ends: the spool's writer ends with its last handle.
     pub(super) spool: Arc<Mutex<Option<SpoolHandle>>>,
@@ -75,8 +88,10 @@ impl Decider {
                 },
                 () = sleep(self.until_next_look()) => self.look(&mut look_from).await,
                 () = self.effects.alert_news.notified() => self.look(&mut look_from).await,
+                written = written(&mut self.writing) => self.written(written).await,
             }
         }
+        self.end_writing().await;
     }
 
     async fn take(&mut self, detected: Vec<Detected>) {
@@ -93,11 +108,12 @@ impl Decider {
                     }
                 }
                 Detected::Dead(letter) => dead.push(*letter),
-                Detected::Checkpoint { seq, state } => {
+                Detected::Checkpoint { seq, state, turn } => {
                     self.record(batch.cut()).await;
                     // What it covers is not computed again.
                     if self.dead.keep(std::mem::take(&mut dead)).await {
-                        self.checkpoint(seq, *state).await;
+                        self.end_writing().await;
+                        self.writing = Some(Writing { done: write(self.checkpoints.clone(), seq, state), ahead: 0, begun: Instant::now(), _turn: turn });
                     }
                 }
             }
@@ -165,11 +181,13 @@ impl Decider {
         self.decide(finding, alerts)
     }
 
-    async fn record(&self, batch: Vec<Decided>) {
+    async fn record(&mut self, batch: Vec<Decided>) {
         let begun: Vec<Run> = batch.iter().filter_map(|one| Run::begin(one).ok()).collect();
+        let findings = batch.iter().filter(|one| matches!(one, Decided::Finding { .. })).count() as u64;
         if !self.effects.record(batch).await {
             return;
         }
+        self.writing.iter_mut().for_each(|writing| writing.ahead += findings);
         for run in begun {
             // The runs' task ends after this one.
             let _ = self.runs.send(run).await;
@@ -177,27 +195,55 @@ impl Decider {
         self.count();
     }
 
-    async fn checkpoint(&mut self, seq: u64, state: State) {
-        let checkpoints = self.checkpoints.clone();
-        let write = move || checkpoints.write(seq, &state.encode().map_err(std::io::Error::other)?);
-        let written = tokio::task::spawn_blocking(write).await;
-        match written {
-            Ok(Ok(CheckpointRef { name, hash, seq })) => {
-                if !self.effects.record(vec![Decided::Checkpoint { name: name.clone(), hash: hash.clone(), seq, at: clock::now() }]).await {
-                    return;
-                }
-                let needed = self.checkpoints.confirm(&CheckpointRef { name, hash, seq });
-                if let Some(spool) = &*lock(&self.spool) {
-                    spool.retain_from(needed);
-                }
-            }
-            Ok(Err(error)) => {
-                metrics::counter!("opmas_checkpoint_errors_total").increment(1);
-                tracing::warn!(%error, "no checkpoint could be written; recovery starts from the one before");
-            }
-            Err(error) => tracing::error!(%error, "the checkpoint's task ended"),
+    /// Waits for the checkpoint that is being written, if there is one.
+    async fn end_writing(&mut self) {
+        if self.writing.is_some() {
+            let written = written(&mut self.writing).await;
+            self.written(written).await;
         }
     }
+
+    /// A checkpoint counts once the ledger names it, with how many findings have overtaken it (see [`super::recover::Announced`]).
+    async fn written(&mut self, (written, ahead): (io::Result<CheckpointRef>, u64)) {
+        let checkpoint = match written {
+            Ok(checkpoint) => checkpoint,
+            Err(error) => {
+                metrics::counter!("opmas_checkpoint_errors_total").increment(1);
+                tracing::warn!(%error, "no checkpoint could be written; recovery starts from the one before");
+                return;
+            }
+        };
+        let CheckpointRef { name, hash, seq } = checkpoint.clone();
+        if !self.effects.record(vec![Decided::Checkpoint { name, hash, seq, at: clock::now(), ahead }]).await {
+            return;
+        }
+        let needed = self.checkpoints.confirm(&checkpoint);
+        if let Some(spool) = &*lock(&self.spool) {
+            spool.retain_from(needed);
+        }
+    }
+}
+
+/// Writes a state aside, on a thread of its own: the stream does not wait for it.
+fn write(checkpoints: Checkpoints, seq: u64, state: Box<State>) -> oneshot::Receiver<io::Result<CheckpointRef>> {
+    let (tell, done) = oneshot::channel();
+    let run = move || {
+        let written = state.encode().map_err(io::Error::other).and_then(|body| checkpoints.write(seq, &body));
+        // The decider ends after this.
+        let _ = tell.send(written);
+    };
+    if let Err(error) = std::thread::Builder::new().name("checkpoint".to_owned()).spawn(run) {
+        tracing::warn!(%error, "no thread for a checkpoint");
+    }
+    done
+}
+
+/// The end of what is being written, and how many findings were recorded meanwhile; never when nothing is. May be dropped and asked again.
+async fn written(writing: &mut Option<Writing>) -> (io::Result<CheckpointRef>, u64) {
+    let Some(under_way) = writing else { return std::future::pending().await };
+    let done = (&mut under_way.done).await.unwrap_or_else(|_| Err(io::Error::other("the thread that wrote it has died")));
+    metrics::histogram!("opmas_checkpoint_seconds").record(under_way.begun.elapsed().as_secs_f64());
+    (done, writing.take().map_or(0, |writing| writing.ahead))
 }
 
 /// What follows from a finding.

@@ -77,6 +77,8 @@ pub(super) struct Detection {
     flight: Flight,
     seq: u64,
     since_checkpoint: (u64, Instant),
+    /// Held by the checkpoint that is under way, too.
+    turn: Arc<()>,
 }
 
 /// Why detection ends before its time.
@@ -97,7 +99,22 @@ impl Detection {
         let (node, bounds, since_checkpoint) = (node.clone(), Bounds::default(), (0, Instant::now()));
         let ahead = Ahead::default();
         let (live, damage, flight) = (Live::new(), Vec::new(), Flight::default());
-        Ok(Detection { node, pipeline, bounds, live, revisions, ahead, status, announced, damage, detected, flight, seq: 0, since_checkpoint })
+        Ok(Detection {
+            node,
+            pipeline,
+            bounds,
+            live,
+            revisions,
+            ahead,
+            status,
+            announced,
+            damage,
+            detected,
+            flight,
+            seq: 0,
+            since_checkpoint,
+            turn: Arc::default(),
+        })
     }
 
     /// Keeps from now on what is computed, and leaves out what made the process die.
@@ -264,7 +281,7 @@ impl Detection {
 
     /// Hands a finding on that the ledger does not have.
     fn announce(&mut self, finding: Finding) -> Result<(), Closed> {
-        if self.announced.later.remove(&finding.id) {
+        if self.announced.later.remove(&finding.id).is_some() {
             return Ok(());
         }
         self.send(Detected::Finding(Box::new(finding)))
@@ -281,16 +298,17 @@ impl Detection {
         Ok(())
     }
 
+    /// One is under way at most: what is shared with it is copied when it changes.
     fn is_due(&self) -> bool {
         let (seq, at) = self.since_checkpoint;
-        self.seq > seq && (self.seq - seq >= CHECKPOINT_ENTRIES || at.elapsed() >= CHECKPOINT_TIME)
+        self.seq > seq && Arc::strong_count(&self.turn) == 1 && (self.seq - seq >= CHECKPOINT_ENTRIES || at.elapsed() >= CHECKPOINT_TIME)
     }
 
     fn checkpoint(&mut self) -> Result<(), Closed> {
         self.since_checkpoint = (self.seq, Instant::now());
         let (revisions, snapshot) = (self.live.values().cloned().collect(), self.pipeline.snapshot());
         let state = State { revisions, snapshot, bounds: self.bounds };
-        self.detected.blocking_send(Detected::Checkpoint { seq: self.seq, state: Box::new(state) }).map_err(|_| Closed)
+        self.detected.blocking_send(Detected::Checkpoint { seq: self.seq, state: Box::new(state), turn: self.turn.clone() }).map_err(|_| Closed)
     }
 
     fn measure(&self, batch: &[Entry], durable: u64) {

@@ -13,6 +13,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
+use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::clock;
@@ -85,6 +86,8 @@ struct Kept {
     acknowledged: Option<Cursor>,
     saved: Option<Cursor>,
     at: Instant,
+    /// Being written; messages do not wait for it.
+    saving: Option<JoinHandle<()>>,
 }
 
 impl Kept {
@@ -99,16 +102,24 @@ impl Kept {
     }
 
     async fn save(&mut self, way: &Way) {
-        if let Some(cursor) = self.unsaved() {
-            way.save(cursor).await;
+        if let Some(cursor) = self.unsaved().cloned() {
+            self.end().await;
+            self.saving = Some(way.save(cursor));
             (self.saved, self.at) = (self.acknowledged.clone(), Instant::now());
+        }
+    }
+
+    /// Waits for what is being written.
+    async fn end(&mut self) {
+        if let Some(Err(error)) = futures_util::future::OptionFuture::from(self.saving.take()).await {
+            tracing::error!(%error, "the task that keeps a place ended");
         }
     }
 }
 
 /// Publishes a log and the heads until `stop`; `news` is the log's newest entry.
 async fn run<L: Log>(mut way: Way, mut log: Option<L>, mut news: watch::Receiver<u64>, mut heads: Option<(Arc<str>, Heads)>, stop: CancellationToken) {
-    let mut kept = Kept { acknowledged: None, saved: None, at: Instant::now() };
+    let mut kept = Kept { acknowledged: None, saved: None, at: Instant::now(), saving: None };
     while !stop.is_cancelled() && head(&mut way, &mut heads).await {
         news.mark_unchanged();
         let Some(look) = look(&mut log).await else { break };
@@ -131,6 +142,7 @@ async fn run<L: Log>(mut way: Way, mut log: Option<L>, mut news: watch::Receiver
         }
     }
     kept.save(&way).await;
+    kept.end().await;
 }
 
 /// One look, on a thread that may block. Without a log there is nothing; `None` when the thread has died.
@@ -203,7 +215,7 @@ pub(super) fn start(
     effects: &Arc<Effects>,
     heads: &Heads,
     stop: &CancellationToken,
-) -> Result<Vec<tokio::task::JoinHandle<()>>, StartError> {
+) -> Result<Vec<JoinHandle<()>>, StartError> {
     let mut tasks = Vec::new();
     for (name, config) in &settings.publish {
         let (_, broker) = config.check(&settings.broker).map_err(|unfit| StartError::Internal(format!("[publish.{name}] {unfit}")))?;

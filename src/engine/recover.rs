@@ -1,6 +1,6 @@
 //! What is on disk when opmas starts: the state of everything decided, and where the spool is to be read on from.
 
-use std::collections::{BTreeMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 
 use tokio::sync::mpsc;
@@ -117,14 +117,34 @@ pub(super) async fn recorded(store: &mut Store, detection: &Detection) -> Result
     }))
 }
 
-/// Which findings the ledger has, as far as they can be computed again. A checkpoint's record comes after all findings of the entries
-/// that it covers: of those before it only the place is remembered.
+/// Which findings the ledger has, as far as they can be computed again.
+///
+/// The decider takes findings and states in the order of the spool, and a state only once all findings before it are recorded: a
+/// checkpoint's record comes after all findings of the entries that it covers, however long the state was being written. Findings that
+/// were recorded meanwhile are of later entries; they are the last before the record, and it says how many (`ahead`). So after any
+/// record of the ledger, that is, after a crash at any moment, a finding that it has is of an entry up to `until`, or in `later`.
+/// More of them in `later` would do no harm: what is in it is in the ledger.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Announced {
     /// All findings of entries up to here are in the ledger.
     pub(super) until: u64,
-    /// And these, of later entries.
-    pub(super) later: HashSet<FindingId>,
+    /// And these, of later entries; each with how many the ledger had with it.
+    pub(super) later: HashMap<FindingId, u64>,
+    /// How many findings the ledger has.
+    count: u64,
+}
+
+impl Announced {
+    fn finding(&mut self, id: FindingId) {
+        self.count += 1;
+        self.later.insert(id, self.count);
+    }
+
+    fn checkpoint(&mut self, seq: u64, ahead: u64) {
+        let covered = self.count.saturating_sub(ahead);
+        self.until = self.until.max(seq);
+        self.later.retain(|_, count| *count > covered);
+    }
 }
 
 /// What the ledger says beside what [`Effects`] keeps.
@@ -144,7 +164,7 @@ impl Recovered {
         self.begun.apply(decided);
         match decided {
             Decided::Anchor { .. } => *self = Recovered::default(),
-            Decided::Finding { finding } => _ = self.announced.later.insert(finding.id.clone()),
+            Decided::Finding { finding } => self.announced.finding(finding.id.clone()),
             Decided::Run { run, .. } => {
                 if let Ok(begun) = Run::begin(decided) {
                     self.runs.insert(run.clone(), begun);
@@ -156,8 +176,8 @@ impl Recovered {
             | Decided::RunMoved { run, .. }
             | Decided::Asked { run, .. }
             | Decided::Answered { run, .. } => self.step(run, decided),
-            Decided::Checkpoint { seq, .. } => {
-                self.announced = Announced { until: self.announced.until.max(*seq), later: HashSet::new() };
+            Decided::Checkpoint { seq, ahead, .. } => {
+                self.announced.checkpoint(*seq, *ahead);
                 self.checkpoints.extend(CheckpointRef::of(decided));
                 while self.checkpoints.len() > MAX_CHECKPOINTS {
                     self.checkpoints.pop_front();
@@ -174,6 +194,73 @@ impl Recovered {
         }
         if run.next() == NextMove::Finished {
             self.runs.remove(id);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::model::Time;
+
+    const ENTRIES: u64 = 40;
+
+    /// The findings that an entry makes: none, one or two.
+    fn found(entry: u64) -> Vec<FindingId> {
+        (0..entry * 7 % 3).map(|nth| FindingId::new(&[&entry.to_string(), &nth.to_string()])).collect()
+    }
+
+    fn finding(id: FindingId) -> Decided {
+        let mut finding: crate::model::Finding = serde_json::from_str(include_str!("../../tests/data/finding.json")).unwrap();
+        finding.id = id;
+        Decided::Finding { finding: Box::new(finding) }
+    }
+
+    /// One process: computes from the newest checkpoint on, `takes` says after which entry a state is taken over and how many entries
+    /// later it is written, and is killed when the ledger has `most` records.
+    fn process(ledger: &mut Vec<Decided>, takes: &[(u64, u64)], most: usize) {
+        let mut recovered = Recovered::default();
+        ledger.iter().for_each(|one| recovered.apply(one));
+        let Recovered { mut announced, checkpoints, .. } = recovered;
+        let (mut under_way, from): (Option<(u64, u64, u64)>, u64) = (None, checkpoints.back().map_or(0, |newest| newest.seq));
+        for entry in from + 1..=ENTRIES {
+            let new: Vec<FindingId> = found(entry).into_iter().filter(|id| announced.later.remove(id).is_none() && entry > announced.until).collect();
+            if let Some((.., ahead)) = &mut under_way {
+                *ahead += new.len() as u64;
+            }
+            ledger.extend(new.into_iter().map(finding));
+            if let Some((seq, ahead)) = under_way.take_if(|(seq, lasts, _)| *seq + *lasts <= entry).map(|(seq, _, ahead)| (seq, ahead)) {
+                ledger.push(Decided::Checkpoint { name: "n".into(), hash: "h".into(), seq, at: Time(0), ahead });
+            }
+            if under_way.is_none() && announced.later.is_empty() {
+                under_way = takes.iter().find(|(seq, _)| *seq == entry).map(|(seq, lasts)| (*seq, *lasts, 0));
+            }
+            if ledger.len() >= most {
+                return ledger.truncate(most);
+            }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn findings_that_overtake_a_checkpoint_stay_known_through_crashes(
+            takes in proptest::collection::vec((1..=ENTRIES, 0..9_u64), 0..8),
+            kills in proptest::collection::vec(1..12_usize, 0..8),
+        ) {
+            let mut ledger = Vec::new();
+            for kill in kills {
+                let most = ledger.len() + kill;
+                process(&mut ledger, &takes, most);
+            }
+            process(&mut ledger, &takes, usize::MAX);
+            let ids: Vec<&str> = ledger.iter().filter_map(|one| if let Decided::Finding { finding } = one { Some(&*finding.id.0) } else { None }).collect();
+            let expected: Vec<FindingId> = (1..=ENTRIES).flat_map(found).collect();
+            prop_assert_eq!(ids.len(), expected.len(), "none double");
+            prop_assert_eq!(ids.iter().copied().collect::<BTreeSet<_>>(), expected.iter().map(|id| &*id.0).collect::<BTreeSet<_>>(), "none missing");
         }
     }
 }

@@ -136,7 +136,7 @@ impl Alive {
     }
 
     fn finding(&self, id: &FindingId) -> bool {
-        self.state.open.get(id).is_some() || self.recovered.announced.later.contains(id)
+        self.state.open.get(id).is_some() || self.recovered.announced.later.contains_key(id)
     }
 
     fn delivery(&self, id: &str) -> bool {
@@ -346,8 +346,8 @@ mod tests {
         [life, afterlife(n, at)].concat()
     }
 
-    fn checkpoint(seq: u64) -> Decided {
-        Decided::Checkpoint { name: format!("{seq}.checkpoint").into(), hash: "h".into(), seq, at: Time(0) }
+    fn checkpoint(seq: u64, ahead: u64) -> Decided {
+        Decided::Checkpoint { name: format!("{seq}.checkpoint").into(), hash: "h".into(), seq, at: Time(0), ahead }
     }
 
     /// A posture set by hand, for a while or not.
@@ -362,13 +362,16 @@ mod tests {
         let picks = proptest::collection::vec((0..6_u8, 0..9_u8), 0..260);
         picks.prop_map(|picks| {
             let mut lives: Vec<_> = (0..6).map(|n| life(n).into_iter()).collect();
-            let mut all = Vec::new();
+            let (mut all, mut since) = (Vec::new(), 0);
             for (seq, (n, other)) in (1..).zip(picks) {
-                all.extend(match other {
-                    0 => Some(checkpoint(seq)),
+                let next = match other {
+                    // No finding overtakes a checkpoint and the one before it.
+                    0 => Some(checkpoint(seq, std::mem::take(&mut since).min(u64::from(n)))),
                     1 => Some(posture(seq)),
                     _ => lives[usize::from(n)].next(),
-                });
+                };
+                since += u64::from(matches!(next, Some(Decided::Finding { .. })));
+                all.extend(next);
             }
             all
         })
@@ -384,7 +387,7 @@ mod tests {
         let deliveries = (0..6).flat_map(|n| ["delivery", "again", "over"].map(|which| format!("{which}{n}"))).map(|id| state.outbox.standing(&id).cloned());
         let unsettled: Vec<_> =
             deliveries.map(|standing| standing.filter(|s| !matches!(s, Standing::Settled(DeliveryState::Sent | DeliveryState::Failed)))).collect();
-        let mut later: Vec<_> = recovered.announced.later.iter().map(|id| id.0.clone()).collect();
+        let mut later: Vec<_> = recovered.announced.later.keys().map(|id| id.0.clone()).collect();
         later.sort();
         let leases: Vec<_> = state.leases.active().collect();
         let budget = crate::action::Budget { devices: 1, per_hour: 4 };
@@ -418,7 +421,7 @@ mod tests {
 
     #[test]
     fn what_is_over_is_left_out() {
-        let all = [life(1), vec![checkpoint(9)]].concat();
-        assert_eq!(carried(&all, Time(i64::MAX)), [checkpoint(9)]);
+        let all = [life(1), vec![checkpoint(9, 0)]].concat();
+        assert_eq!(carried(&all, Time(i64::MAX)), [checkpoint(9, 0)]);
     }
 }

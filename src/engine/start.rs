@@ -249,7 +249,7 @@ impl Acting {
 
     fn decider(&self, checkpoints: Checkpoints, dead: Dead, since: Begun) -> Decider {
         let (content, spool, runs) = (self.content.subscribe(), self.spool.clone(), self.begun.clone());
-        Decider { effects: self.effects.clone(), content, checkpoints, dead, spool, runs, begun: since, dropped: (None, 0) }
+        Decider { effects: self.effects.clone(), content, checkpoints, writing: None, dead, spool, runs, begun: since, dropped: (None, 0) }
     }
 
     /// Lets the sources in.

@@ -347,6 +347,9 @@ pub enum Decided {
         seq: u64,
         /// When.
         at: Time,
+        /// So many findings before this record, the last ones, are of later entries: they were made while it was written.
+        #[serde(default, skip_serializing_if = "is_zero")]
+        ahead: u64,
     },
     /// Retention: older segments of the ledger go. What is alive follows in the same batch, written again: state is made of what
     /// stands behind the newest anchor.
@@ -384,4 +387,9 @@ pub enum Decided {
         /// When.
         at: Time,
     },
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde wants it so")]
+fn is_zero(number: &u64) -> bool {
+    *number == 0
 }

@@ -80,7 +80,8 @@ impl Cursor {
         }
     }
 
-    /// Writes it aside, syncs and renames it. The folder is made when it is not there. Blocking.
+    /// Writes it aside, syncs and renames it. The folder is made when it is not there. The name is not synced: with the one before, what
+    /// it is behind is published again, and a sync less holds spool and ledger up. Blocking.
     ///
     /// # Errors
     /// The file system says no; then the one before stays.
@@ -91,7 +92,6 @@ impl Cursor {
         let mut file = File::create(&aside)?;
         file.write_all(&serde_json::to_vec(self)?)?;
         file.sync_all()?;
-        fs::rename(&aside, path)?;
-        File::open(folder)?.sync_all()
+        fs::rename(&aside, path)
     }
 }

@@ -1,10 +1,12 @@
 //! A crash at any moment, disks that are full or read-only, damage: nothing is lost that could be kept, and a clear word for the rest.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
+
+use opmas::model::Decided;
 
 use crate::router::eventually;
 use crate::station::{RULES, Station, write_lines};
@@ -400,6 +402,71 @@ fn o6_a_kill_on_a_long_way_through_the_spool_doubles_nothing() {
     station.complete();
     assert_eq!(station.findings(), undisturbed(&station.dir));
     once(140_000, &station);
+}
+
+/// What a kill has hit, by the files in `state/` and the newest that the ledger names.
+fn hit(station: &Station) -> &'static str {
+    let names: Vec<String> = files(station, "state").iter().map(|file| file.file_name().unwrap().to_string_lossy().into_owned()).collect();
+    let named = station.decided().into_iter().rev().find_map(|one| if let Decided::Checkpoint { name, .. } = one { Some(name.to_string()) } else { None });
+    let written: Vec<&String> = names.iter().filter(|name| name.ends_with(".checkpoint")).collect();
+    match (names.len() > written.len(), written.last()) {
+        (true, _) => "before the rename",
+        (_, newest) if newest.is_some_and(|newest| named.as_ref() != Some(newest)) => "after the rename",
+        _ if written.len() > 2 => "named, and the old one is not removed",
+        _ => "at another moment",
+    }
+}
+
+#[test]
+fn o6_kill_9_while_a_checkpoint_is_written_gives_each_finding_once() {
+    let mut station = Station::new();
+    // Each line is a group for five hours, so that a checkpoint takes a while.
+    let many = "---\ntitle: Many\nname: many\nid: 00000000-0000-4000-8000-00000000000b\ncorrelation:\n  type: event_count\n  rules: [other]\n  \
+        group-by: [timestamp]\n  timespan: 5h\n  condition: {gte: 3}\n---\ntitle: Other\nname: other\nid: 00000000-0000-4000-8000-00000000000c\n\
+        logsource: {product: test}\ndetection: {one: {kind: other}, condition: one}\nlevel: low\n";
+    fs::write(station.dir.join("rules/test.yml"), format!("{}{many}", RULES)).unwrap();
+    let lines = 130_000;
+    write_lines(&station.dir, 0, lines);
+    let mut hits: BTreeMap<&str, u32> = BTreeMap::new();
+    let state = station.data.join("state");
+    let present = || fs::read_dir(&state).into_iter().flatten().flatten().map(|entry| entry.path()).collect::<BTreeSet<_>>();
+    for round in 0..6 {
+        let before = present();
+        station.spawn();
+        // Every second one while it is written, the others soon after it has its name.
+        let (is, waits) = if round % 2 == 0 { ("tmp", 0) } else { ("checkpoint", round / 2 * 500) };
+        let awaited = |file: &PathBuf| !before.contains(file) && file.extension().is_some_and(|extension| extension == is);
+        let size = fs::metadata(station.dir.join("lines.log")).unwrap().len();
+        while !present().iter().any(awaited) && station.position() != Some(size) {
+            std::thread::sleep(Duration::from_micros(50));
+        }
+        std::thread::sleep(Duration::from_micros(waits));
+        station.kill();
+        *hits.entry(hit(&station)).or_default() += 1;
+    }
+    eprintln!("{hits:?}");
+    assert!(hits.contains_key("before the rename") && hits.len() > 1, "{hits:?}");
+    station.spawn();
+    eventually(Duration::from_secs(240), "a long way is gone again", || station.ready().is_some_and(|(code, _)| code == 200));
+    station.read_all();
+    station.terminate();
+    let ahead = |one: &Decided| matches!(one, Decided::Checkpoint { ahead: 1.., .. });
+    assert!(station.decided().iter().any(ahead), "the stream goes on while a checkpoint is written");
+    let written = |station: &Station| files(station, "state");
+    assert_eq!((written(&station).len(), station.run(&["store", "verify"]).0), (2, Some(0)), "what the kills left is tidied away");
+    let expected = undisturbed(&station.dir);
+    assert_eq!(station.findings(), expected, "o6: none missing, none double");
+    once(lines, &station);
+
+    // One that was not named, one that was not removed, one that was half written.
+    let newest = written(&station).remove(1);
+    for left in ["00000000000000000001-old.checkpoint", "00000000000009999999-unnamed.checkpoint", "00000000000009999999-half.tmp"] {
+        fs::copy(&newest, state.join(left)).unwrap();
+    }
+    write_lines(&station.dir, lines, 1_000);
+    station.complete();
+    assert!(written(&station).len() == 2 && station.run(&["store", "verify"]).0 == Some(0), "{:?}", written(&station));
+    assert_eq!(station.findings().len(), expected.len() + 30);
 }
 
 #[test]

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::watch;
+use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::broker::BrokerConfig;
@@ -143,13 +144,13 @@ impl Way {
     }
 
     /// Keeps the place; one that cannot be kept costs publishing again, nothing else.
-    pub(super) async fn save(&self, cursor: &Cursor) {
-        let (path, kept) = (self.cursor.clone(), cursor.clone());
-        match tokio::task::spawn_blocking(move || kept.write(&path)).await {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) => tracing::warn!(to = self.to, %error, "the place up to which everything is published cannot be kept"),
-            Err(error) => tracing::error!(%error, "the task that keeps a place ended"),
-        }
+    pub(super) fn save(&self, cursor: Cursor) -> JoinHandle<()> {
+        let (path, to) = (self.cursor.clone(), self.to.clone());
+        tokio::task::spawn_blocking(move || {
+            if let Err(error) = cursor.write(&path) {
+                tracing::warn!(to, %error, "the place up to which everything is published cannot be kept");
+            }
+        })
     }
 }
 

@@ -27,7 +27,7 @@ async fn x1_a_good_store_verifies_while_it_is_in_use() {
     let checkpoint = Checkpoints::new(&data).write(2, b"state").unwrap();
     Revisions::new(&data).keep(b"rules").unwrap();
     let (ledger, _) = Ledger::open(&data).unwrap();
-    let named = Decided::Checkpoint { name: checkpoint.name, hash: checkpoint.hash, seq: 2, at: Time(0) };
+    let named = Decided::Checkpoint { name: checkpoint.name, hash: checkpoint.hash, seq: 2, at: Time(0), ahead: 0 };
     let place = ledger.append(vec![named]).await.unwrap();
     let (exit, text) = opmas(&["store", "verify"], &folder.path());
     assert_eq!(exit, 0, "{text}");

@@ -117,7 +117,7 @@ fn any_decided() -> impl Strategy<Value = Decided> {
             Decided::DeliveryOutcome { delivery, state: DeliveryState::Retry, detail, at, next, receipt }
         }),
         (word(), "\\PC{0,60}", at(), any::<u64>()).prop_map(|(rule, raw, at, n)| Decided::Finding { finding: Box::new(finding(rule, &raw, at, n)) }),
-        (word(), word(), any::<u64>(), at()).prop_map(|(name, hash, seq, at)| Decided::Checkpoint { name, hash, seq, at }),
+        (word(), word(), any::<u64>(), at(), any::<u64>()).prop_map(|(name, hash, seq, at, ahead)| Decided::Checkpoint { name, hash, seq, at, ahead }),
         ("\\PC{0,300}", at()).prop_map(|(text, at)| Decided::Note { text, at }),
     ]
 }

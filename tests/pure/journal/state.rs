@@ -133,7 +133,7 @@ fn a_damaged_checkpoint_is_passed_over_for_the_one_before_it() {
 
 #[test]
 fn the_ledger_names_checkpoints() {
-    let decided = Decided::Checkpoint { name: "n".into(), hash: "h".into(), seq: 4, at: Time(0) };
+    let decided = Decided::Checkpoint { name: "n".into(), hash: "h".into(), seq: 4, at: Time(0), ahead: 3 };
     assert_eq!(CheckpointRef::of(&decided), Some(CheckpointRef { name: "n".into(), hash: "h".into(), seq: 4 }));
     assert_eq!(CheckpointRef::of(&super::note("x")), None);
 }
