@@ -180,7 +180,7 @@ impl Action {
         Ok(self.templates(op, platform)?.iter().map(|template| template.render(params)).collect())
     }
 
-    fn templates(&self, op: Op, platform: Platform) -> Result<&[CommandTemplate], CommandsError> {
+    pub(super) fn templates(&self, op: Op, platform: Platform) -> Result<&[CommandTemplate], CommandsError> {
         let recipe = self.recipe(platform)?;
         Ok(match op {
             Op::Apply => &recipe.apply,

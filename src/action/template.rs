@@ -84,6 +84,24 @@ impl Template {
         self.parts.iter().any(|part| matches!(part, Part::Variable { .. }))
     }
 
+    /// The values that are put in: `ip.version`, the parameter, and a template of that value alone.
+    pub(super) fn variables(&self) -> impl Iterator<Item = (String, &str, Template)> {
+        self.parts.iter().filter_map(|part| match part {
+            Part::Literal(_) => None,
+            Part::Variable { param, property } => Some((property.name(param), param.as_str(), Template { parts: vec![part.clone()] })),
+        })
+    }
+
+    /// As another language writes it.
+    pub(super) fn written(&self, literal: impl Fn(&str) -> String, value: impl Fn(&str) -> String) -> String {
+        let parts = self.parts.iter().map(|part| match part {
+            Part::Literal(text) => literal(text),
+            Part::Variable { param, property } => value(&property.name(param)),
+        });
+        let text: String = parts.collect();
+        if text.is_empty() { literal("") } else { text }
+    }
+
     /// Puts the values in. Each goes in as it is, into this one argument or script: nothing is read again.
     pub(super) fn render(&self, params: &Params) -> String {
         self.parts
@@ -102,8 +120,7 @@ impl fmt::Display for Template {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.parts.iter().try_for_each(|part| match part {
             Part::Literal(text) => f.write_str(text),
-            Part::Variable { param, property: Property::Whole } => write!(f, "${{{param}}}"),
-            Part::Variable { param, property } => write!(f, "${{{param}.{}}}", property.word()),
+            Part::Variable { param, property } => write!(f, "${{{}}}", property.name(param)),
         })
     }
 }
@@ -134,6 +151,11 @@ impl Property {
             Grammar::Duration { .. } => &[Property::Seconds, Property::MillisOfAnHour],
             _ => &[],
         }
+    }
+
+    /// `ip`, `ip.version`
+    fn name(self, param: &str) -> String {
+        if self == Property::Whole { param.to_owned() } else { format!("{param}.{}", self.word()) }
     }
 
     fn word(self) -> &'static str {

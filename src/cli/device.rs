@@ -1,16 +1,19 @@
 //! `opmas device`: the devices that actions run on.
 
+mod forget;
+mod helper;
 mod setup_log;
 
 use std::io::{IsTerminal, Write};
 use std::path::Path;
 use std::sync::Arc;
 
-use super::{Done, Exit, Failure};
+use super::{Done, Exit, Failure, rows};
 use crate::api::control;
 use crate::config::Setup;
 use crate::executor::enroll::{self, EnrollError, HostKey};
 use crate::executor::{Client, Launch, Paths, Reply, Request, inventory};
+use crate::index::{LeaseRow, Query, Rows};
 use crate::journal::DataDir;
 use crate::model::{Device, Inventory, OutcomeState, Platform};
 
@@ -33,6 +36,18 @@ pub(super) enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Put the helper on a device, and let the key of opmas run it there and nothing else; again, when actions have changed.
+    Enroll(helper::Arguments),
+    /// Say all that is known of a device: address, host key, platform, versions, clock, and what holds there.
+    Facts {
+        /// Its name in devices.toml.
+        name: String,
+        /// As one JSON object.
+        #[arg(long)]
+        json: bool,
+    },
+    /// End what holds on a device, take our table and key away there, and then its entry.
+    Forget(forget::Arguments),
     /// Print the commands that make a device send its log to opmas, or run them.
     SetupLog(setup_log::Arguments),
 }
@@ -69,6 +84,9 @@ pub(super) fn run(config: Option<&Path>, command: &Command) -> Done {
         Command::Add(arguments) => add(&paths, arguments),
         Command::List { json } => list(&paths, *json),
         Command::Check { names, json } => check(&paths, names, *json),
+        Command::Enroll(arguments) => helper::run(&paths, arguments),
+        Command::Facts { name, json } => facts(config, &paths, name, *json),
+        Command::Forget(arguments) => forget::run(config, &paths, arguments),
         Command::SetupLog(arguments) => setup_log::run(config, &paths, arguments),
     }
 }
@@ -100,6 +118,9 @@ fn add(paths: &Paths, arguments: &AddArguments) -> Done {
     let pinned = pinned(paths, &device, &key, there)?;
     println!("{} ({}:{}) shows the host key", device.name, device.host, device.port);
     println!("  {} {}", key.algorithm, key.fingerprint());
+    if !there {
+        not_twice(paths, &device, &key)?;
+    }
     confirm(arguments, &key, &pinned)?;
     data_folder(paths)?;
     let public = enroll::own_key(paths).map_err(|e| enroll_failure(&e))?;
@@ -121,6 +142,16 @@ fn add(paths: &Paths, arguments: &AddArguments) -> Done {
 fn pinned(paths: &Paths, device: &Device, key: &HostKey, there: bool) -> Result<Vec<HostKey>, Failure> {
     let pinned = enroll::pinned(paths, device).map_err(|e| enroll_failure(&e))?;
     if there || pinned.is_empty() || pinned.contains(key) { Ok(pinned) } else { Err(enroll_failure(&enroll::other_pinned(paths, device))) }
+}
+
+/// A router that has two addresses is one device: two would act on it without knowing of each other.
+fn not_twice(paths: &Paths, device: &Device, key: &HostKey) -> Result<(), Failure> {
+    let inventory = load(paths)?;
+    let same = enroll::shown_by(paths, &inventory, device, key).map_err(|e| enroll_failure(&e))?;
+    let Some(other) = same.first() else { return Ok(()) };
+    let why = format!("this is the host key of {} ({}): the same router at another address, or a copy of it", other.name, other.host);
+    let help = "use that one; a copy needs host keys of its own: on it, rm /etc/dropbear/dropbear_*_host_key and reboot";
+    Err(Failure::new(Exit::Invalid, format!("{why}; {help}")))
 }
 
 /// Has an opmas that runs on the data folder read the inventory anew.
@@ -170,6 +201,7 @@ fn device(arguments: &AddArguments) -> Result<Device, Failure> {
         platform: arguments.platform,
         site: arguments.site.as_deref().map(Arc::from),
         tags: arguments.tags.iter().map(|tag| Arc::from(tag.as_str())).collect(),
+        enrolled: false,
     };
     inventory::validate(&device).map_err(|e| Failure::new(Exit::Usage, e))?;
     Ok(device)
@@ -255,15 +287,69 @@ fn check(paths: &Paths, names: &[String], json: bool) -> Done {
         eprintln!("no devices in {}; add one with `opmas device add root@192.168.1.1`", paths.devices.display());
         return Ok(Exit::Done);
     }
-    let replies = match check_by_running(paths, &chosen)? {
-        Some(replies) => replies,
-        None => {
-            data_folder(paths)?;
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|e| Failure::new(Exit::Invalid, e))?;
-            runtime.block_on(check_alone(paths, &chosen))?
-        }
-    };
-    print_checks(&replies, json)
+    print_checks(&checked(paths, &chosen)?, json)
+}
+
+/// By the running opmas, or an executor of our own.
+fn checked(paths: &Paths, names: &[Arc<str>]) -> Result<Checked, Failure> {
+    if let Some(replies) = check_by_running(paths, names)? {
+        return Ok(replies);
+    }
+    data_folder(paths)?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|e| Failure::new(Exit::Invalid, e))?;
+    runtime.block_on(check_alone(paths, names))
+}
+
+/// The device of this name.
+fn named<'a>(paths: &Paths, inventory: &'a Inventory, name: &str) -> Result<&'a Device, Failure> {
+    let unknown = || Failure::new(Exit::Usage, format!("there is no device `{name}` in {}; see `opmas device list`", paths.devices.display()));
+    inventory.by_name(name).ok_or_else(unknown)
+}
+
+/// What holds on a device, as far as the ledger knows.
+fn leases(config: Option<&Path>, device: &Device) -> Result<Vec<LeaseRow>, Failure> {
+    match rows::ask(config, &Query::Leases)?.rows {
+        Rows::Leases(found) => Ok(found.into_iter().filter(|row| row.device == device.name).collect()),
+        other => Err(rows::not_one(&other)),
+    }
+}
+
+fn facts(config: Option<&Path>, paths: &Paths, name: &str, json: bool) -> Done {
+    let inventory = load(paths)?;
+    let device = named(paths, &inventory, name)?;
+    let keys = enroll::pinned(paths, device).map_err(|e| enroll_failure(&e))?;
+    let keys: Vec<String> = keys.iter().map(|key| format!("{} {}", key.algorithm, key.fingerprint())).collect();
+    let replies = checked(paths, std::slice::from_ref(&device.name))?;
+    let held = leases(config, device)?;
+    if json {
+        let check = replies.first().map(|(_, reply)| serde_json::json!({"outcome": reply.outcome, "report": reply.report}));
+        println!("{}", serde_json::json!({"device": device, "host_keys": keys, "check": check, "leases": held}));
+        return Ok(exit(&replies));
+    }
+    let way = if device.enrolled { "the helper alone" } else { "a shell" };
+    println!("{}: {}@{}:{}, {}; the key of opmas opens {way} there", device.name, device.user, device.host, device.port, device.platform.word());
+    println!("  host key {}", if keys.is_empty() { "not pinned".to_owned() } else { keys.join(", ") });
+    let exit = print_checks(&replies, false)?;
+    for row in &held {
+        println!("  holds {} {} until {} ({})", row.action, super::lease::params(&row.params), row.until, row.lease);
+    }
+    if held.is_empty() {
+        println!("  nothing holds there");
+    }
+    Ok(exit)
+}
+
+/// Has an executor process of our own carry one request out.
+fn perform(paths: &Paths, request: Request) -> Result<Reply, Failure> {
+    data_folder(paths)?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|e| Failure::new(Exit::Invalid, e))?;
+    runtime.block_on(async {
+        let client = Client::start(Launch::own(paths));
+        client.ready().await.map_err(|e| Failure::new(Exit::Invalid, e))?;
+        let reply = client.perform(request).await;
+        client.shutdown().await;
+        Ok(reply)
+    })
 }
 
 /// Devices and what came of checking them, in the order asked for.
@@ -309,23 +395,26 @@ async fn check_devices(client: &Client, names: &[Arc<str>]) -> Checked {
     replies
 }
 
-/// Prints the answers; exit 0 when actions can run on all, 1 when something is wrong on one, 4 when one cannot be reached.
+/// 0 when actions can run on all, 1 when something is wrong on one, 4 when one cannot be reached.
+fn exit(replies: &[(Arc<str>, Reply)]) -> Exit {
+    replies.iter().fold(Exit::Done, |exit, (_, reply)| match reply.outcome.state {
+        OutcomeState::Enforced => exit,
+        OutcomeState::Partial if exit == Exit::Done => Exit::Wrong,
+        OutcomeState::Partial => exit,
+        _ => Exit::Unreachable,
+    })
+}
+
+/// Prints the answers.
 fn print_checks(replies: &[(Arc<str>, Reply)], json: bool) -> Done {
-    let mut exit = Exit::Done;
     for (name, reply) in replies {
         if json {
             println!("{}", serde_json::json!({"device": name, "outcome": reply.outcome, "report": reply.report}));
         } else {
             print_check(name, reply);
         }
-        exit = match reply.outcome.state {
-            OutcomeState::Enforced => exit,
-            OutcomeState::Partial if exit == Exit::Done => Exit::Wrong,
-            OutcomeState::Partial => exit,
-            _ => Exit::Unreachable,
-        };
     }
-    Ok(exit)
+    Ok(exit(replies))
 }
 
 fn print_check(name: &str, reply: &Reply) {
@@ -340,6 +429,7 @@ fn print_check(name: &str, reply: &Reply) {
         let system = report.system.as_deref().unwrap_or("unknown system");
         let clock = report.clock_offset_s.map_or_else(|| "unknown".to_owned(), |s| format!("{s} s off"));
         println!("  {system}; nft {}, fw4 {}; clock {clock}; login {} ms", yes(report.nft), yes(report.fw4), report.connect_ms);
+        println!("  {}", report.versions.join("; "));
         println!("  seen from {}; addresses {}", report.manager.as_deref().unwrap_or("?"), report.addresses.join(" "));
         println!("  gateways {}", if report.gateways.is_empty() { "none".to_owned() } else { report.gateways.join(" ") });
     }

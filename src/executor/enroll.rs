@@ -10,8 +10,13 @@ use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD};
 use sha2::{Digest, Sha256};
 
+use super::master::quoted;
 use super::paths::{Paths, private_folder};
-use crate::model::Device;
+use super::report;
+use super::setup::{self, SetupError};
+use crate::action::HELPER;
+use crate::diag::SourceFile;
+use crate::model::{Device, Inventory, Platform};
 
 /// How long a device may take to show its host key, in seconds.
 const SCAN_S: &str = "5";
@@ -134,6 +139,28 @@ pub fn pinned(paths: &Paths, device: &Device) -> Result<Vec<HostKey>, EnrollErro
     Ok(known_hosts(paths)?.lines().filter(|line| is_for(line, &name)).filter_map(parse).collect())
 }
 
+/// Takes the keys that are pinned for the device's host and port away.
+///
+/// # Errors
+/// The file cannot be read or written.
+pub fn unpin(paths: &Paths, device: &Device) -> Result<(), EnrollError> {
+    let name = known_hosts_name(device);
+    let text: String = known_hosts(paths)?.lines().filter(|line| !is_for(line, &name)).map(|line| format!("{line}\n")).collect();
+    let path = paths.known_hosts();
+    replace(&path, &text, 0o600).map_err(|cause| file(&path, cause))
+}
+
+/// The devices at other addresses that have shown this key: they are the same one, or copies of it.
+///
+/// # Errors
+/// The file cannot be read.
+pub fn shown_by<'a>(paths: &Paths, inventory: &'a Inventory, device: &Device, key: &HostKey) -> Result<Vec<&'a Device>, EnrollError> {
+    let (all, own) = (known_hosts(paths)?, known_hosts_name(device));
+    let names: Vec<&str> = all.lines().filter(|line| parse(line).as_ref() == Some(key)).filter_map(|line| line.split_whitespace().next()).collect();
+    let other = |one: &&Device| known_hosts_name(one) != own && names.iter().any(|listed| listed.split(',').any(|name| name == known_hosts_name(one)));
+    Ok(inventory.devices.iter().filter(other).collect())
+}
+
 /// That another key is pinned for the device's host than the one that it shows.
 #[must_use]
 pub fn other_pinned(paths: &Paths, device: &Device) -> EnrollError {
@@ -217,6 +244,46 @@ fn keygen(key: &Path, args: &[&str]) -> Result<String, EnrollError> {
     Err(EnrollError::Key { path: key.display().to_string(), why: format!("the key cannot be made: {said}") })
 }
 
+/// What the script of [`script`] prints when all of it is done.
+pub const INSTALLED: &str = "opmas: the helper is installed";
+
+/// What a device's own shell runs to be enrolled: the helper is put in place, then our key may run nothing else. It can be run again.
+///
+/// # Errors
+/// Our key cannot be made, or the actions cannot be read.
+pub fn script(paths: &Paths, shipped: &[SourceFile], platform: Platform) -> Result<String, EnrollError> {
+    let public = own_key(paths)?;
+    let read = |error: SetupError| EnrollError::Key { path: paths.base.join("playbooks").display().to_string(), why: error.to_string() };
+    let (helper, revision) = report::helper(&setup::catalogue(paths, shipped).map_err(read)?, paths, platform);
+    let line = format!("command=\"exec {HELPER}\",{OPTIONS} {public}");
+    let blob = public.split_whitespace().nth(1).unwrap_or_default();
+    Ok(format!(
+        "set -e; umask 077\nmkdir -p /etc/opmas\ncat >{HELPER}.new <<'{revision}'\n{helper}{revision}\nsh -n {HELPER}.new\nchmod 700 {HELPER}.new\nmv {HELPER}.new {HELPER}\n\
+         keys=/etc/dropbear/authorized_keys; [ -d /etc/dropbear ] || {{ keys=$HOME/.ssh/authorized_keys; mkdir -p \"$HOME/.ssh\"; }}\n\
+         touch \"$keys\"\n{{ grep -vF '{blob}' \"$keys\" || true; echo '{line}'; }} >\"$keys.new\"\nmv \"$keys.new\" \"$keys\"\n\
+         [ ! -e /etc/sysupgrade.conf ] || grep -qx /etc/opmas/ /etc/sysupgrade.conf || echo /etc/opmas/ >>/etc/sysupgrade.conf\necho '{INSTALLED}'\n"
+    ))
+}
+
+/// An ssh that runs a shell on a device whose host key is pinned: with this key alone when it is ours, else also with what ssh finds by itself.
+#[must_use]
+pub fn session(paths: &Paths, device: &Device, identity: Option<&Path>, batch: bool) -> Command {
+    let mut ssh = Command::new("ssh");
+    let ours = identity.is_some_and(|identity| *identity == paths.key());
+    let known = format!("UserKnownHostsFile={}", quoted(&paths.known_hosts()));
+    let alone = if ours { "IdentitiesOnly=yes" } else { "IdentitiesOnly=no" };
+    let agent = if ours { "IdentityAgent=none" } else { "IdentityAgent=SSH_AUTH_SOCK" };
+    let batch = if batch { "BatchMode=yes" } else { "BatchMode=no" };
+    for option in ["StrictHostKeyChecking=yes", &known, "GlobalKnownHostsFile=/dev/null", "ConnectTimeout=10", alone, agent, batch] {
+        ssh.args(["-o", option]);
+    }
+    if let Some(identity) = identity {
+        ssh.args(["-o", &format!("IdentityFile={}", quoted(identity))]);
+    }
+    ssh.args(["-T", "-F", "none", "-p", &device.port.to_string(), "-l", &device.user, "--", &device.host, "sh -s"]);
+    ssh
+}
+
 /// The command that pins the device's key anew and prints the line for it.
 #[must_use]
 pub fn command(device: &Device) -> String {
@@ -257,7 +324,16 @@ mod tests {
     const KEY: &str = "AAAAC3NzaC1lZDI1NTE5AAAAIGPKSUTyz1HwHReVVvLwmlKr4DjPTW2JuGKy9lLmxBmB";
 
     fn device(port: u16) -> Device {
-        Device { name: "ap1".into(), host: "Router.lan".into(), port, user: "root".into(), platform: Default::default(), site: None, tags: Vec::new() }
+        Device {
+            name: "ap1".into(),
+            host: "Router.lan".into(),
+            port,
+            user: "root".into(),
+            platform: Default::default(),
+            site: None,
+            tags: Vec::new(),
+            enrolled: false,
+        }
     }
 
     #[test]

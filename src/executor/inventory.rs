@@ -124,6 +124,35 @@ pub fn with_device(name: &str, text: &str, device: &Device) -> Result<String, Di
     Ok(document.to_string())
 }
 
+/// The text of an inventory that says of a device that it is enrolled; the same when it says so.
+///
+/// # Errors
+/// The text is not valid.
+pub fn enrolled(name: &str, text: &str, device: &str) -> Result<String, Diagnostic> {
+    edit(name, text, |list| list.iter_mut().filter(|table| is(table, device)).for_each(|table| drop(table.insert("enrolled", value(true)))))
+}
+
+/// The text of an inventory without a device.
+///
+/// # Errors
+/// The text is not valid.
+pub fn without_device(name: &str, text: &str, device: &str) -> Result<String, Diagnostic> {
+    edit(name, text, |list| list.retain(|table| !is(table, device)))
+}
+
+fn is(table: &Table, device: &str) -> bool {
+    table.get("name").and_then(Item::as_str) == Some(device)
+}
+
+fn edit(name: &str, text: &str, change: impl FnOnce(&mut ArrayOfTables)) -> Result<String, Diagnostic> {
+    parse(name, text)?;
+    let wrong = |message: String| Diagnostic::new(name, Place::default(), message);
+    let mut document: DocumentMut = text.parse().map_err(|e: toml_edit::TomlError| wrong(e.message().to_owned()))?;
+    let list = document.get_mut("device").and_then(Item::as_array_of_tables_mut);
+    change(list.ok_or_else(|| wrong("`device` is written inline".to_owned()).help("write each device as a [[device]] table"))?);
+    Ok(document.to_string())
+}
+
 fn table(device: &Device) -> Table {
     let mut table = Table::new();
     table.insert("name", value(&*device.name));
@@ -146,7 +175,16 @@ mod tests {
     use crate::model::Platform;
 
     fn device(name: &str, host: &str) -> Device {
-        Device { name: name.into(), host: host.into(), port: 22, user: "root".into(), platform: Platform::default(), site: None, tags: Vec::new() }
+        Device {
+            name: name.into(),
+            host: host.into(),
+            port: 22,
+            user: "root".into(),
+            platform: Platform::default(),
+            site: None,
+            tags: Vec::new(),
+            enrolled: false,
+        }
     }
 
     #[test]

@@ -167,7 +167,7 @@ impl Lane {
         let most = match request {
             Request::Apply(_) => FACTS_AGE,
             Request::Check { .. } => Duration::ZERO,
-            Request::Verify(_) | Request::Undo(_) => return Ok(()),
+            Request::Verify(_) | Request::Undo(_) | Request::Leave { .. } => return Ok(()),
         };
         if connection.read.elapsed() >= most {
             let read = Instant::now();
@@ -180,7 +180,7 @@ impl Lane {
     /// What the guard must know of the device, which learns it.
     async fn facts(&self, master: &Master) -> Result<GuardFacts, OpenError> {
         let wrong = |why: &dyn std::error::Error| OpenError::Facts(self.device.name.clone(), why.to_string());
-        let answers = remote::run_all(master, &GuardFacts::commands(), report::BOUNDS).await;
+        let answers = remote::run_all(master, &report::facts(), report::BOUNDS).await;
         let results = answers.into_iter().map(|(result, _)| result).collect::<Result<Vec<_>, _>>().map_err(|e| wrong(&e))?;
         let facts = GuardFacts::parse(&results).map_err(|e: FactsError| wrong(&e))?;
         if let Ok(mut guard) = self.shared.setup.guard.lock() {

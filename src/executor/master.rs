@@ -72,6 +72,8 @@ pub(super) struct Master {
     pub session: Session,
     /// How long connecting took.
     pub took: Duration,
+    /// It runs the helper and nothing else.
+    pub enrolled: bool,
     socket: PathBuf,
     gone: watch::Receiver<Option<String>>,
     task: JoinHandle<()>,
@@ -88,7 +90,14 @@ impl Master {
         let child = crate::process::spawn(command).map_err(|e| ConnectError::Ssh(e.to_string()))?;
         let (tell, gone) = watch::channel(None);
         let task = tokio::spawn(attend(child, tell));
-        let mut master = Master { session: Session::resume_mux(socket.into(), None), took: Duration::ZERO, socket: socket.to_owned(), gone, task };
+        let mut master = Master {
+            session: Session::resume_mux(socket.into(), None),
+            took: Duration::ZERO,
+            enrolled: device.enrolled,
+            socket: socket.to_owned(),
+            gone,
+            task,
+        };
         master.ready(device, paths).await?;
         master.took = started.elapsed();
         Ok(master)
@@ -154,7 +163,7 @@ async fn listen(mut stderr: ChildStderr) -> String {
 }
 
 /// A path as ssh's options take it: in quotes, with what is special inside them made plain.
-fn quoted(path: &Path) -> String {
+pub(super) fn quoted(path: &Path) -> String {
     format!("\"{}\"", path.display().to_string().replace('\\', r"\\").replace('"', r#"\""#).replace('%', "%%"))
 }
 
@@ -291,6 +300,7 @@ mod tests {
             platform: Platform::default(),
             site: None,
             tags: Vec::new(),
+            enrolled: false,
         };
         let data = tempfile::tempdir().unwrap();
         let paths = Paths::new(Path::new("/c/opmas.toml"), data.path()).unwrap();

@@ -7,7 +7,7 @@ use super::protocol::{Ran, Reply, Request, Task};
 use super::remote::{self, Bounds, RunError, Timed};
 use super::report;
 use super::setup::Setup;
-use crate::action::{Action, CommandResult, GuardFacts, Op, Params, Readback, ReadbackState, command_line};
+use crate::action::{Action, Batch, CommandResult, GuardFacts, Op, Params, REFUSES, Readback, ReadbackState, command_line};
 use crate::clock;
 use crate::model::{Command, Device, Outcome, OutcomeState, Time, Verdict};
 
@@ -43,9 +43,9 @@ struct Plan<'a> {
     op: Op,
     action: &'a Action,
     params: Params,
-    change: Vec<Command>,
-    verify: Vec<Command>,
-    confirm: Vec<Command>,
+    change: Batch,
+    verify: Batch,
+    confirm: Batch,
     /// What is read is what the action is for.
     only_reads: bool,
     /// It must read otherwise than before.
@@ -71,6 +71,7 @@ pub(super) async fn perform(lane: &mut Lane, request: &Request) -> Reply {
         Request::Verify(task) => step(lane, request, Op::Verify, task, &mut sent).await,
         Request::Undo(task) => step(lane, request, Op::Undo, task, &mut sent).await,
         Request::Check { .. } => check(lane, request, &mut sent.commands, &mut report).await,
+        Request::Leave { .. } => leave(lane, request, &mut sent.commands).await,
     };
     Reply { outcome: outcome(end, started.elapsed()), commands: sent.commands, report, evidence: sent.evidence }
 }
@@ -117,9 +118,9 @@ fn plan<'a>(setup: &'a Setup, device: &Device, op: Op, task: &Task) -> Result<Pl
         End::refused(format!("the catalogue has no action `{}`{help}", task.action.escape_default()))
     })?;
     let params = action.params(&task.params).map_err(End::refused)?;
-    let verify = action.commands(Op::Verify, device.platform, &params).map_err(End::refused)?;
-    let change = if op == Op::Verify { Vec::new() } else { action.commands(op, device.platform, &params).map_err(End::refused)? };
-    let confirm = action.commands(Op::Confirm, device.platform, &params).map_err(End::refused)?;
+    let verify = action.batch(Op::Verify, device.platform, &params).map_err(End::refused)?;
+    let change = if op == Op::Verify { Batch::fixed("", Vec::new()) } else { action.batch(op, device.platform, &params).map_err(End::refused)? };
+    let confirm = action.batch(Op::Confirm, device.platform, &params).map_err(End::refused)?;
     let only_reads = action.only_reads(device.platform).map_err(End::refused)?;
     let must_change = op == Op::Apply && action.must_change(device.platform).map_err(End::refused)?;
     let bounds = Bounds { time: action.limits.time.to_std(), output: action.limits.output_bytes };
@@ -145,6 +146,7 @@ fn guarded(setup: &Setup, plan: &Plan<'_>, here: &GuardFacts) -> Result<(), Stri
 /// Changes, reads back and confirms; `None` when the connection was lost, and did not come back where it may.
 async fn carry_out(lane: &mut Lane, request: &Request, plan: &Plan<'_>, sent: &mut Sent) -> Option<End> {
     let before = if plan.must_change { Some(read(lane.connection.as_ref()?, plan, sent).await?) } else { None };
+    let asked = sent.commands.len();
     let wrong = match change(lane.connection.as_ref()?, &plan.change, plan.bounds, sent).await {
         None if plan.settle.is_zero() => return None,
         // A device that restarts may take the connection with it: what came of it is read back all the same.
@@ -152,6 +154,7 @@ async fn carry_out(lane: &mut Lane, request: &Request, plan: &Plan<'_>, sent: &m
             lane.connection = None;
             None
         }
+        Some(Some(wrong)) if lane.device.enrolled && sent.commands.get(asked..).is_some_and(by_helper) => return Some(End::new(OutcomeState::Failed, wrong)),
         Some(wrong) => wrong,
     };
     // What the device has refused does not come about by waiting.
@@ -172,7 +175,7 @@ async fn carry_out(lane: &mut Lane, request: &Request, plan: &Plan<'_>, sent: &m
     let well = wrong.is_none() && readback.state == ReadbackState::Enforced;
     let end = judged(plan, &readback, wrong);
     Some(match plan.op {
-        _ if plan.confirm.is_empty() => end,
+        _ if plan.confirm.commands.is_empty() => end,
         Op::Apply => confirmed(lane, plan, end, well, sent).await,
         // The device may be about to take it back.
         _ if well => End::new(OutcomeState::Unknown, format!("{}; whether it was confirmed is not known", end.detail)),
@@ -180,10 +183,15 @@ async fn carry_out(lane: &mut Lane, request: &Request, plan: &Plan<'_>, sent: &m
     })
 }
 
+/// Whether it was the helper that said no, before anything of it was run.
+fn by_helper(ran: &[Ran]) -> bool {
+    matches!(ran, [only] if only.exit == Some(REFUSES.0) && only.said.starts_with(REFUSES.1))
+}
+
 /// Runs commands up to the first that does not end well, and says what that was; `None` when the connection was lost.
-async fn change(connection: &Connection, commands: &[Command], bounds: Bounds, sent: &mut Sent) -> Option<Option<String>> {
-    for command in commands {
-        let result = send(connection, command, bounds, &mut sent.commands).await?;
+async fn change(connection: &Connection, batch: &Batch, bounds: Bounds, sent: &mut Sent) -> Option<Option<String>> {
+    for (number, command) in batch.commands.iter().enumerate() {
+        let result = note(command, remote::timed(&connection.master, batch, number, bounds).await, &mut sent.commands)?;
         if result.status != Some(0) {
             return Some(sent.commands.last().map(describe));
         }
@@ -199,7 +207,7 @@ async fn read_back(lane: &mut Lane, request: &Request, plan: &Plan<'_>, before: 
     }
     let results = read(lane.connection.as_ref()?, plan, sent).await?;
     if plan.only_reads {
-        sent.evidence = Some(evidence(&plan.verify, &results));
+        sent.evidence = Some(evidence(&plan.verify.commands, &results));
     }
     // The platform has commands, so that it has a check.
     plan.action.check(platform, &plan.params, before, &results).ok()
@@ -207,7 +215,7 @@ async fn read_back(lane: &mut Lane, request: &Request, plan: &Plan<'_>, before: 
 
 async fn read(connection: &Connection, plan: &Plan<'_>, sent: &mut Sent) -> Option<Vec<CommandResult>> {
     let answers = remote::run_all(&connection.master, &plan.verify, plan.bounds).await;
-    let results: Vec<_> = plan.verify.iter().zip(answers).map(|(command, answer)| note(command, answer, &mut sent.commands)).collect();
+    let results: Vec<_> = plan.verify.commands.iter().zip(answers).map(|(command, answer)| note(command, answer, &mut sent.commands)).collect();
     results.into_iter().collect()
 }
 
@@ -252,11 +260,6 @@ fn judged(plan: &Plan<'_>, readback: &Readback, wrong: Option<String>) -> End {
     End { until, ..End::new(readback.outcome(plan.op), detail) }
 }
 
-/// Sends one command and notes it; `None` when the connection was lost.
-async fn send(connection: &Connection, command: &Command, bounds: Bounds, ran: &mut Vec<Ran>) -> Option<CommandResult> {
-    note(command, remote::timed(&connection.master, command, bounds).await, ran)
-}
-
 /// Notes a command that was sent; `None` when the connection was lost. One that the device ended at its limit has no status.
 fn note(command: &Command, (result, took): Timed, ran: &mut Vec<Ran>) -> Option<CommandResult> {
     let (exit, said) = match &result {
@@ -299,6 +302,22 @@ fn lost(ran: &[Ran], op: Op) -> End {
     }
 }
 
+/// Takes what is ours away; the connection is of no more use then.
+async fn leave(lane: &mut Lane, request: &Request, ran: &mut Vec<Ran>) -> End {
+    let batch = report::leave(&lane.shared.setup.paths);
+    let answer = match lane.open(request).await {
+        Ok(connection) => remote::timed(&connection.master, &batch, 0, report::BOUNDS).await,
+        Err(error) => return End::new(OutcomeState::Failed, error),
+    };
+    lane.connection = None;
+    let results: Vec<_> = batch.commands.iter().zip([answer]).map(|(command, answer)| note(command, answer, ran)).collect();
+    match results.as_slice() {
+        [Some(CommandResult { status: Some(0), .. })] => End::new(OutcomeState::Undone, "its table, its key and its helper are gone"),
+        [Some(_)] => End::new(OutcomeState::Failed, ran.last().map(describe).unwrap_or_default()),
+        _ => lost(ran, Op::Undo),
+    }
+}
+
 /// Reachability, login, platform, clock.
 async fn check(lane: &mut Lane, request: &Request, ran: &mut Vec<Ran>, report: &mut Option<super::Report>) -> End {
     let warm = lane.connection.is_some();
@@ -308,11 +327,22 @@ async fn check(lane: &mut Lane, request: &Request, ran: &mut Vec<Ran>, report: &
         Err(error) => return End::new(OutcomeState::Failed, error),
     };
     let connect = if warm { Duration::ZERO } else { connection.master.took };
-    let Some(result) = send(connection, &report::command(), report::BOUNDS, ran).await else {
-        lane.connection = None;
-        return lost(ran, Op::Verify);
-    };
-    let found = report::report(platform, &connection.facts, &String::from_utf8_lossy(&result.stdout), connect);
+    let mut read = Vec::new();
+    let revision = connection.master.enrolled.then(report::revision);
+    for batch in [Some(report::check()), revision].into_iter().flatten() {
+        for (command, answer) in batch.commands.iter().zip(remote::run_all(&connection.master, &batch, report::BOUNDS).await) {
+            let Some(result) = note(command, answer, ran) else {
+                lane.connection = None;
+                return lost(ran, Op::Verify);
+            };
+            read.push(String::from_utf8_lossy(&result.stdout).into_owned());
+        }
+    }
+    let (printed, held) = (read.first().map_or("", String::as_str), read.get(1).map(|text| text.trim()));
+    let mut found = report::report(platform, &connection.facts, printed, connect);
+    if held.is_some_and(|held| held != report::helper(&lane.shared.setup.catalogue, &lane.shared.setup.paths, platform).1) {
+        found.problems.push(format!("its helper holds another catalogue than this one; run `opmas device enroll {}`", lane.device.name));
+    }
     let end = match found.problems.as_slice() {
         [] => End::new(OutcomeState::Enforced, format!("{} answers and actions can run on it", lane.device.name)),
         problems => End::new(OutcomeState::Partial, format!("{} answers, but {}", lane.device.name, problems.join("; "))),

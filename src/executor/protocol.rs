@@ -22,6 +22,11 @@ pub enum Request {
         /// The device's inventory name.
         device: Arc<str>,
     },
+    /// Take our table, our key and the helper away.
+    Leave {
+        /// The device's inventory name.
+        device: Arc<str>,
+    },
 }
 
 impl Request {
@@ -30,7 +35,7 @@ impl Request {
     pub fn device(&self) -> &Arc<str> {
         match self {
             Request::Apply(task) | Request::Verify(task) | Request::Undo(task) => &task.device,
-            Request::Check { device } => device,
+            Request::Check { device } | Request::Leave { device } => device,
         }
     }
 
@@ -39,7 +44,7 @@ impl Request {
     pub fn task(&self) -> Option<&Task> {
         match self {
             Request::Apply(task) | Request::Verify(task) | Request::Undo(task) => Some(task),
-            Request::Check { .. } => None,
+            Request::Check { .. } | Request::Leave { .. } => None,
         }
     }
 
@@ -49,6 +54,7 @@ impl Request {
         match self {
             Request::Apply(task) | Request::Verify(task) | Request::Undo(task) => &task.action,
             Request::Check { .. } => "check",
+            Request::Leave { .. } => "leave",
         }
     }
 }
@@ -102,6 +108,9 @@ pub struct Ran {
 pub struct Report {
     /// What `openwrt_release` or `os-release` calls the system; `None` when it has neither.
     pub system: Option<String>,
+    /// Kernel, nft, busybox and ssh, as they call themselves.
+    #[serde(default)]
+    pub versions: Vec<String>,
     /// Whether `nft` is there and may list tables.
     pub nft: bool,
     /// Whether the table `inet fw4` is there.

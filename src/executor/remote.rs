@@ -10,7 +10,7 @@ use openssh::{Session, Stdio};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 
 use super::master::Master;
-use crate::action::{CommandResult, command_line};
+use crate::action::{Batch, CommandResult, command_line};
 use crate::model::Command;
 
 /// How often what only reads is tried, when the device does not say how it ended.
@@ -62,12 +62,38 @@ pub(super) fn watched(argv: &[String], limit: Duration) -> String {
     )
 }
 
+/// What goes over a session: the line for the far shell, or for the helper, and standard input.
+struct Line {
+    text: String,
+    input: Option<String>,
+}
+
+impl Line {
+    fn plain(command: &Command, bounds: Bounds) -> Line {
+        Line { text: watched(&command.argv, bounds.time), input: command.stdin.clone() }
+    }
+
+    /// For the helper: what is to be run by its name; with a mark after each, when it is more than one.
+    fn asked(batch: &Batch, mark: &str, numbers: &[usize], bounds: Bounds) -> Line {
+        let numbers: String = numbers.iter().map(|number| format!(" {number}")).collect();
+        let input = Some(batch.values.clone()).filter(|values| !values.is_empty());
+        Line { text: format!("{} {mark} {}{numbers}", bounds.time.as_secs().max(1), batch.name), input }
+    }
+
+    fn one(master: &Master, batch: &Batch, number: usize, bounds: Bounds) -> Line {
+        match batch.commands.get(number) {
+            Some(command) if !master.enrolled => Line::plain(command, bounds),
+            _ => Line::asked(batch, "-", &[number], bounds),
+        }
+    }
+}
+
 /// Runs one command and waits for its end. After [`RunError::Lost`] the connection is of no more use.
-pub(super) async fn run(master: &Master, command: &Command, bounds: Bounds) -> Result<CommandResult, RunError> {
+async fn run(master: &Master, line: &Line, bounds: Bounds) -> Result<CommandResult, RunError> {
     let deadline = bounds.time + GRACE;
     let result = tokio::select! {
         biased;
-        result = exchange(&master.session, command, bounds) => result,
+        result = exchange(&master.session, line, bounds) => result,
         said = master.gone() => Err(RunError::Lost(last_line(&said))),
         () = tokio::time::sleep(deadline) => Err(RunError::Lost(format!("no answer within {} s", deadline.as_secs()))),
     };
@@ -84,44 +110,47 @@ pub(super) async fn run(master: &Master, command: &Command, bounds: Bounds) -> R
 /// Runs commands that only read, one after the other in one session, so that together they take one way there and back. The results
 /// stand in their order. Sessions beside each other would be as fast, but dropbear 2022.82 to 2024.85, which OpenWrt 22.03 and 23.05
 /// have, closes one that opens while another ends (<https://github.com/mkj/dropbear/issues/321>), and may end the connection.
-pub(super) async fn run_all(master: &Master, commands: &[Command], bounds: Bounds) -> Vec<Timed> {
+pub(super) async fn run_all(master: &Master, batch: &Batch, bounds: Bounds) -> Vec<Timed> {
+    let commands = &batch.commands;
     if commands.len() <= 1 {
-        return each(master, commands, bounds).await;
+        return each(master, batch, bounds).await;
     }
     // The device alone hears the mark, and answers for what it prints.
-    let Ok(mark) = crate::clock::random_hex::<16>() else { return each(master, commands, bounds).await };
-    let (script, started) = (script(commands, &mark), Instant::now());
+    let Ok(mark) = crate::clock::random_hex::<16>() else { return each(master, batch, bounds).await };
+    let numbers: Vec<usize> = (0..commands.len()).collect();
+    let line = if master.enrolled { Line::asked(batch, &mark, &numbers, bounds) } else { Line::plain(&script(commands, &mark), bounds) };
+    let started = Instant::now();
     let whole = Bounds { output: bounds.output.saturating_mul(commands.len()), ..bounds };
-    let result = read(master, &script, whole).await;
+    let result = read(master, &line, whole).await;
     let took = started.elapsed();
     match result {
         // One of them keeps the others from being read: it prints too much, or takes too long.
-        Ok(answer) if answer.stdout.len().max(answer.stderr.len()) >= whole.output => each(master, commands, bounds).await,
-        Err(RunError::Limit(_)) => each(master, commands, bounds).await,
+        Ok(answer) if answer.stdout.len().max(answer.stderr.len()) >= whole.output => each(master, batch, bounds).await,
+        Err(RunError::Limit(_)) => each(master, batch, bounds).await,
         Ok(answer) => parts(&answer, commands.len(), &mark, bounds.output).into_iter().map(|result| (Ok(result), took)).collect(),
         Err(error) => commands.iter().map(|_| (Err(error.clone()), took)).collect(),
     }
 }
 
 /// Each in a session of its own.
-async fn each(master: &Master, commands: &[Command], bounds: Bounds) -> Vec<Timed> {
+async fn each(master: &Master, batch: &Batch, bounds: Bounds) -> Vec<Timed> {
     let mut results = Vec::new();
-    for command in commands {
+    for number in 0..batch.commands.len() {
         let started = Instant::now();
-        results.push((read(master, command, bounds).await, started.elapsed()));
+        results.push((read(master, &Line::one(master, batch, number, bounds), bounds).await, started.elapsed()));
     }
     results
 }
 
 /// As [`run`], for what only reads: dropbear on a busy device sometimes ends a session without its exit status; then it is read again,
 /// which changes nothing.
-async fn read(master: &Master, command: &Command, bounds: Bounds) -> Result<CommandResult, RunError> {
-    let mut result = run(master, command, bounds).await;
+async fn read(master: &Master, line: &Line, bounds: Bounds) -> Result<CommandResult, RunError> {
+    let mut result = run(master, line, bounds).await;
     for _ in 1..MAX_READS {
         if !matches!(result, Err(RunError::Killed)) {
             break;
         }
-        result = run(master, command, bounds).await;
+        result = run(master, line, bounds).await;
     }
     result
 }
@@ -164,10 +193,10 @@ fn part<'a>(rest: &mut &'a [u8], mark: &str) -> (&'a [u8], Option<&'a [u8]>) {
 /// A result and how long it took.
 pub(super) type Timed = (Result<CommandResult, RunError>, Duration);
 
-/// [`run`], with the time that it took.
-pub(super) async fn timed(master: &Master, command: &Command, bounds: Bounds) -> Timed {
+/// One command of a batch, with the time that it took.
+pub(super) async fn timed(master: &Master, batch: &Batch, number: usize, bounds: Bounds) -> Timed {
     let started = Instant::now();
-    let result = run(master, command, bounds).await;
+    let result = run(master, &Line::one(master, batch, number, bounds), bounds).await;
     (result, started.elapsed())
 }
 
@@ -176,18 +205,18 @@ fn last_line(said: &str) -> String {
     line.chars().filter(|c| !c.is_control()).take(200).collect()
 }
 
-async fn exchange(session: &Session, command: &Command, bounds: Bounds) -> Result<CommandResult, RunError> {
+async fn exchange(session: &Session, line: &Line, bounds: Bounds) -> Result<CommandResult, RunError> {
     let started = Instant::now();
     let lost = |error: openssh::Error| {
         let cause = std::error::Error::source(&error).map_or_else(String::new, |cause| format!(": {cause}"));
         RunError::Lost(format!("{error}{cause}"))
     };
-    let mut remote = session.raw_command(watched(&command.argv, bounds.time));
-    remote.stdin(if command.stdin.is_some() { Stdio::piped() } else { Stdio::null() }).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut remote = session.raw_command(&line.text);
+    remote.stdin(if line.input.is_some() { Stdio::piped() } else { Stdio::null() }).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = remote.spawn().await.map_err(lost)?;
     let (stdin, stdout, stderr) = (child.stdin().take(), child.stdout().take(), child.stderr().take());
     let feed = async {
-        if let (Some(mut pipe), Some(data)) = (stdin, command.stdin.as_deref()) {
+        if let (Some(mut pipe), Some(data)) = (stdin, line.input.as_deref()) {
             // A command that ends without reading all of it says so by its exit code.
             let _ = pipe.write_all(data.as_bytes()).await;
         }

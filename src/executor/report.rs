@@ -1,12 +1,18 @@
 //! What a check finds out about a device.
 
+use std::fs;
 use std::net::IpAddr;
 use std::time::Duration;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+
+use super::paths::Paths;
 use super::protocol::Report;
 use super::remote::Bounds;
-use crate::action::GuardFacts;
+use crate::action::{Batch, Catalogue, GuardFacts, HELPER};
 use crate::clock;
+use crate::http::visible;
 use crate::model::{Command, Platform, Time};
 
 /// Reading takes milliseconds; a router under load may need longer.
@@ -15,11 +21,40 @@ pub(super) const BOUNDS: Bounds = Bounds { time: Duration::from_secs(8), output:
 const CLOCK_OFF_S: i64 = 60;
 
 /// What a check wants to know beyond what the guard does. The release files have other names on other systems, so none needs to be there.
-const PLATFORM: &str =
-    r#"date -u '+clock %s'; nft list tables 2>&1 | sed 's/^/nft /'; cat /etc/openwrt_release /etc/os-release 2>/dev/null | sed 's/^/release /'"#;
+const PLATFORM: &str = r#"date -u '+clock %s'; { uname -sr; nft --version; busybox | head -n 1; dropbear -V; } 2>&1 | sed 's/^/version /'; nft list tables 2>&1 | sed 's/^/nft /'; cat /etc/openwrt_release /etc/os-release 2>/dev/null | sed 's/^/release /'"#;
 
-pub(super) fn command() -> Command {
-    Command { argv: ["sh", "-c", PLATFORM].map(str::to_owned).to_vec(), stdin: None }
+pub(super) fn check() -> Batch {
+    Batch::fixed("check", vec![Command { argv: ["sh", "-c", PLATFORM].map(str::to_owned).to_vec(), stdin: None }])
+}
+
+/// What the guard must know.
+pub(super) fn facts() -> Batch {
+    Batch::fixed("facts", GuardFacts::commands())
+}
+
+/// Which catalogue an enrolled device's helper holds.
+pub(super) fn revision() -> Batch {
+    Batch { name: "opmas - revision".to_owned(), values: String::new(), commands: vec![Command { argv: vec![HELPER.to_owned()], stdin: None }] }
+}
+
+/// Takes everything of ours away: the table, the lines with our key, the helper. Ends well when the table is gone.
+pub(super) fn leave(paths: &Paths) -> Batch {
+    let public = fs::read_to_string(paths.key().with_extension("pub")).unwrap_or_default();
+    let ours = public.split_whitespace().nth(1).filter(|blob| STANDARD.decode(blob).is_ok_and(|key| key.len() >= 32)).unwrap_or("no key of opmas");
+    let script = format!(
+        r#"nft delete table inet opmas 2>/dev/null
+for keys in /etc/dropbear/authorized_keys "$HOME/.ssh/authorized_keys"; do
+  [ ! -f "$keys" ] || {{ grep -vF '{ours}' "$keys" >"$keys.new"; cat "$keys.new" >"$keys"; rm "$keys.new"; }}
+done
+rm -rf /etc/opmas; [ ! -e /etc/sysupgrade.conf ] || sed -i '\#^/etc/opmas/$#d' /etc/sysupgrade.conf
+! nft list table inet opmas >/dev/null 2>&1"#
+    );
+    Batch::fixed("leave", vec![Command { argv: vec!["sh".to_owned(), "-c".to_owned(), script], stdin: None }])
+}
+
+/// The helper of a catalogue, and its revision.
+pub(super) fn helper(catalogue: &Catalogue, paths: &Paths, platform: Platform) -> (String, String) {
+    catalogue.helper(platform, &[facts(), check(), leave(paths)])
 }
 
 /// The report of a check, from the facts and what [`command`] printed.
@@ -29,6 +64,7 @@ pub(super) fn report(platform: Platform, facts: &GuardFacts, printed: &str, conn
     let seconds: Option<i64> = of("clock").first().and_then(|text| text.trim().parse().ok());
     let mut report = Report {
         system: system(&of("release")),
+        versions: of("version").iter().take(8).map(|line| visible(line, 80)).collect(),
         nft: tables.iter().all(|line| line.starts_with("table ")),
         fw4: tables.contains(&"table inet fw4"),
         clock: seconds.map(|s| Time(s.saturating_mul(1_000_000_000))),

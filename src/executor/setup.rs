@@ -67,7 +67,7 @@ const MAX_DEPTH: usize = 8;
 
 /// The actions in `playbooks/`, or the shipped ones when there is no such folder. What does not load is not there: the engine tells
 /// the user about it, who reads the same files.
-fn catalogue(paths: &Paths, shipped: &[SourceFile]) -> Result<Catalogue, SetupError> {
+pub(super) fn catalogue(paths: &Paths, shipped: &[SourceFile]) -> Result<Catalogue, SetupError> {
     let folder = paths.base.join("playbooks");
     if !folder.exists() {
         return Ok(Catalogue::load(shipped).0);

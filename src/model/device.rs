@@ -50,6 +50,9 @@ pub struct Device {
     /// Free words to choose devices by.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub tags: Vec<Arc<str>>,
+    /// The key of opmas runs the helper there and nothing else (`opmas device enroll`).
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub enrolled: bool,
 }
 
 fn ssh_port() -> u16 {

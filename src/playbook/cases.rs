@@ -125,6 +125,7 @@ impl Case {
             platform: Platform::default(),
             site: self.finding.site.clone(),
             tags: Vec::new(),
+            enrolled: false,
         };
         Inventory { devices: self.finding.device.iter().map(device).collect() }
     }

@@ -6,6 +6,7 @@ mod certificates;
 mod device;
 mod durability;
 mod endpoints;
+mod enroll;
 mod executor;
 #[expect(dead_code, reason = "benches/fleet.rs uses the rest")]
 mod fleet;

@@ -5,6 +5,7 @@ mod budget;
 mod catalogue;
 mod command;
 mod guard;
+mod helper;
 mod leases;
 mod params;
 mod quote;

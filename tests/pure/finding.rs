@@ -24,6 +24,7 @@ fn inventory() -> Inventory {
         platform: Platform::OpenwrtFw4,
         site: Some("hall".into()),
         tags: Vec::new(),
+        enrolled: false,
     };
     Inventory { devices: vec![device] }
 }

@@ -5,10 +5,10 @@ use std::path::Path;
 
 use serde_json::{Map, Value, json};
 
-use super::{Done, Exit, Failure, data_folder, load};
+use super::{Done, Exit, Failure, load, named, perform};
 use crate::action::{Op, command_line};
 use crate::config::Setup;
-use crate::executor::{Client, Launch, Paths, Request, Task};
+use crate::executor::{Paths, Request, Task};
 use crate::model::{Command, Device, OutcomeState, Verdict};
 use crate::source::{SourceConfig, SyslogConfig};
 
@@ -36,8 +36,7 @@ pub(in crate::cli) struct Arguments {
 
 pub(super) fn run(config: Option<&Path>, paths: &Paths, arguments: &Arguments) -> Done {
     let inventory = load(paths)?;
-    let unknown = || Failure::new(Exit::Usage, format!("there is no device `{}` in {}; see `opmas device list`", arguments.name, paths.devices.display()));
-    let device = inventory.by_name(&arguments.name).ok_or_else(unknown)?;
+    let device = named(paths, &inventory, &arguments.name)?;
     let setup = Setup::load(config).map_err(|error| Failure::new(Exit::Invalid, error))?;
     let (name, source) = source(&setup, arguments)?;
     let params = params(device, name, source, arguments)?;
@@ -108,16 +107,8 @@ fn line(command: &Command) -> String {
 
 /// Has an executor process of our own run the commands and read back.
 fn apply(paths: &Paths, device: &Device, params: Map<String, Value>) -> Done {
-    data_folder(paths)?;
     let task = Task { id: "setup-log".into(), device: device.name.clone(), action: ACTION.into(), params, verdict: Verdict::Auto };
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|e| Failure::new(Exit::Invalid, e))?;
-    let reply = runtime.block_on(async {
-        let client = Client::start(Launch::own(paths));
-        client.ready().await.map_err(|e| Failure::new(Exit::Invalid, e))?;
-        let reply = client.perform(Request::Apply(task)).await;
-        client.shutdown().await;
-        Ok::<_, Failure>(reply)
-    })?;
+    let reply = perform(paths, Request::Apply(task))?;
     println!("{}: {}", device.name, reply.outcome.detail);
     Ok(match reply.outcome.state {
         OutcomeState::Enforced => Exit::Done,

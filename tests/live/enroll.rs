@@ -1,0 +1,184 @@
+//! An enrolled router: real dropbear and ash run the helper, and with the key of opmas nothing else.
+
+use std::fs;
+use std::io::Write;
+use std::process::{Output, Stdio};
+use std::time::Duration;
+
+use opmas::executor::{Request, Task};
+use opmas::model::{OutcomeState, Verdict};
+use serde_json::{Value, json};
+
+use crate::executor::{Lab, is};
+use crate::router::{ATTACKER, MANAGER, OTHER, ROUTER};
+
+fn opmas(lab: &Lab, args: &[&str]) -> (i32, String) {
+    let output = lab.router.opmas(&lab.base, args);
+    (output.status.code().unwrap(), String::from_utf8([output.stdout, output.stderr].concat()).unwrap())
+}
+
+fn task(action: &str, params: Value) -> Task {
+    Task { id: "test:1".into(), device: "ap1".into(), action: action.into(), params: params.as_object().unwrap().clone(), verdict: Verdict::Auto }
+}
+
+fn block(ip: &str) -> Task {
+    task("block_ip", json!({"ip": ip, "duration": "1h"}))
+}
+
+/// ssh with the key of opmas, as somebody who has stolen it.
+fn thief(lab: &Lab, options: &[&str], words: &[&str], input: &str) -> Output {
+    let mut ssh = lab.router.command("mg", "ssh");
+    ssh.args(["-F", "none", "-o", "BatchMode=yes", "-o", "IdentitiesOnly=yes", "-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null"]);
+    // ssh would take the `%` in its path for more than that.
+    let key = lab.router.dir.path().join("stolen");
+    fs::copy(lab.paths.key(), &key).unwrap();
+    ssh.args(["-o", "LogLevel=ERROR", "-o", "ConnectTimeout=5", "-i"]).arg(key).args(options).arg("--").arg(format!("root@{ROUTER}")).args(words);
+    let mut child = ssh.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let _ = child.stdin.take().unwrap().write_all(input.as_bytes());
+    child.wait_with_output().unwrap()
+}
+
+#[tokio::test]
+async fn the_key_runs_the_catalogue_and_nothing_else() {
+    let lab = Lab::new();
+    let (code, said) = opmas(&lab, &["device", "enroll", "ap1"]);
+    assert!(code == 0 && said.contains("ap1: ok"), "{said}");
+    assert!(fs::read_to_string(&lab.paths.devices).unwrap().contains("enrolled = true"));
+    let keys = fs::read_to_string(lab.router.root().join("etc/dropbear/authorized_keys")).unwrap();
+    assert!(keys.lines().count() == 2 && keys.contains("command=\"exec /etc/opmas/helper\",no-port-forwarding"), "{keys}");
+
+    // Everything as on another device.
+    let client = lab.start().await;
+    let applied = client.perform(Request::Apply(block(ATTACKER))).await;
+    is(&applied, OutcomeState::Enforced, "");
+    assert_eq!(applied.commands[0].command.argv, ["nft", "-f", "-"]);
+    assert!(!lab.router.reaches("at", ROUTER) && lab.router.reaches("ot", ROUTER));
+    is(&client.perform(Request::Apply(block(MANAGER))).await, OutcomeState::Refused, "must not be blocked");
+    is(&client.perform(Request::Verify(block(ATTACKER))).await, OutcomeState::Enforced, "");
+    is(&client.perform(Request::Undo(block(ATTACKER))).await, OutcomeState::Undone, "");
+    assert!(lab.router.reaches("at", ROUTER));
+    is(&client.perform(Request::Apply(task("set_channel", json!({"radio": "radio0", "channel": "11"})))).await, OutcomeState::Enforced, "");
+    is(&client.perform(Request::Apply(task("collect_diagnostics", json!({})))).await, OutcomeState::Enforced, "");
+    let read = client.perform(Request::Apply(task("ping", json!({"ip": OTHER})))).await;
+    assert!(read.evidence.as_deref().is_some_and(|read| read.contains(OTHER)), "{read:?}");
+    client.shutdown().await;
+
+    // No shell, no file, no way through; the mark would be there if anything of it had run.
+    let mark = lab.router.root().join("tmp/pwned");
+    let name = fs::read_to_string(lab.router.root().join("etc/opmas/helper")).unwrap();
+    let name = name.lines().find_map(|line| line.strip_prefix("'block_ip ")?.split(' ').next()).unwrap().to_owned();
+    let apply = format!("10 - block_ip {name} apply 0");
+    let values = |ip: &str| format!("duration.seconds=60\nip={ip}\nip.version=4\n");
+    let commands = [
+        "touch /tmp/pwned",
+        "sh",
+        "10 - sh - x 0",
+        "run",
+        "$(touch /tmp/pwned)",
+        "`touch /tmp/pwned`",
+        "10; touch /tmp/pwned",
+        "10 - block_ip;touch 0 apply 0",
+        "10 - * * * 0",
+        "99999 - block_ip x apply 0",
+        "10 - block_ip x apply 0 && touch /tmp/pwned",
+        "10 -\ntouch /tmp/pwned",
+        "-c touch /tmp/pwned",
+        "/usr/libexec/sftp-server",
+        "scp -t /tmp",
+        "10 - ../../bin/touch x /tmp/pwned 0",
+        "10 - opmas x revision 0",
+    ];
+    for words in commands {
+        let output = thief(&lab, &[], &[words], "touch /tmp/pwned\n");
+        assert!(output.status.code() == Some(126) && output.stdout.is_empty(), "{words}: {output:?}");
+    }
+    let ips = [
+        "203.0.113.9 }; add table inet pwned",
+        "$(touch /tmp/pwned)",
+        "203.0.113.9\nip.version=4\n;touch /tmp/pwned",
+        "`touch /tmp/pwned`",
+        "'; touch /tmp/pwned; '",
+        "-f",
+        "203.0.113.9\";touch /tmp/pwned;\"",
+        "*",
+        "\\",
+    ];
+    for ip in ips {
+        let output = thief(&lab, &[], &[&apply], &values(ip));
+        // What stands behind the last value is not read.
+        assert!(output.status.code() == Some(126) || ip.starts_with("203.0.113.9\nip.version"), "{ip}: {output:?}");
+    }
+    let shell = thief(&lab, &["-tt"], &[], "touch /tmp/pwned\nexit\n");
+    assert!(!shell.status.success(), "{shell:?}");
+    assert!(!mark.exists() && !lab.router.nft().contains("pwned"));
+    // Forwarding is refused too: nothing answers through it.
+    let through = thief(&lab, &["-W", &format!("{ROUTER}:22")], &[], "");
+    assert!(!through.status.success() && through.stdout.is_empty(), "{through:?}");
+    // And what is allowed works by hand as well.
+    assert!(thief(&lab, &[], &[&apply], &values("203.0.113.77")).status.success() && lab.router.nft().contains("203.0.113.77"));
+}
+
+#[tokio::test]
+async fn facts_are_told_one_router_is_one_device_and_forgetting_leaves_nothing_behind() {
+    let lab = Lab::new();
+    let (code, said) = opmas(&lab, &["device", "add", "ap2", "root@[fd00:6f70::1]", "--yes"]);
+    assert!(code == 3 && said.contains("this is the host key of ap1 (192.168.1.1): the same router at another address"), "{said}");
+    let keys = lab.router.root().join("etc/dropbear/authorized_keys");
+    let (before, public) = (fs::read_to_string(&keys).unwrap(), fs::read_to_string(lab.paths.key().with_extension("pub")).unwrap());
+    for enrolled in [false, true] {
+        if enrolled {
+            lab.devices(&[("ap1", ROUTER)]);
+            fs::write(lab.paths.known_hosts(), lab.router.host_key() + "\n").unwrap();
+            fs::write(&keys, &before).unwrap();
+            assert_eq!(opmas(&lab, &["device", "enroll", "ap1"]).0, 0);
+        }
+        let client = lab.start().await;
+        is(&client.perform(Request::Apply(block(ATTACKER))).await, OutcomeState::Enforced, "");
+        client.shutdown().await;
+        let (code, said) = opmas(&lab, &["device", "facts", "ap1", "--json"]);
+        let facts: Value = serde_json::from_str(said.lines().find(|line| line.starts_with('{')).unwrap()).unwrap();
+        assert_eq!((code, &facts["device"]["enrolled"]), (0, &if enrolled { json!(true) } else { Value::Null }), "{said}");
+        assert!(facts["host_keys"][0].as_str().unwrap().starts_with("ssh-ed25519 SHA256:") && facts["check"]["report"]["clock_offset_s"].is_i64(), "{facts}");
+        let versions = facts["check"]["report"]["versions"].to_string();
+        assert!(["Linux", "nftables", "BusyBox", "Dropbear"].iter().all(|word| versions.contains(word)), "{versions}");
+
+        lab.router.device("cut");
+        let (code, said) = opmas(&lab, &["device", "forget", "ap1"]);
+        assert!(code == 4 && said.contains("its table and key may be there still") && said.contains("ap1 is not forgotten"), "{said}");
+        lab.router.device("join");
+        let (code, said) = opmas(&lab, &["device", "forget", "ap1"]);
+        assert!(code == 0 && said.contains("its table, its key and its helper are gone"), "{said}");
+        let left = fs::read_to_string(&keys).unwrap();
+        assert!(!left.contains(public.split(' ').nth(1).unwrap()) && left.lines().count() == 1, "{left}");
+        assert!(!lab.router.root().join("etc/opmas").exists() && !lab.router.nft().contains("table inet opmas"));
+        assert!(!fs::read_to_string(&lab.paths.devices).unwrap().contains("ap1") && fs::read_to_string(lab.paths.known_hosts()).unwrap().is_empty());
+    }
+}
+
+#[tokio::test]
+async fn a_helper_of_another_catalogue_is_told_refused_and_mended_with_a_key_that_opens_a_shell() {
+    let lab = Lab::new();
+    assert_eq!(opmas(&lab, &["device", "enroll", "ap1"]).0, 0);
+    let action = lab.base.join("playbooks/actions/block_ip.toml");
+    let text = fs::read_to_string(&action).unwrap();
+    fs::write(&action, text.replace("timeout 1s }", "timeout 2s }")).unwrap();
+    let (code, said) = opmas(&lab, &["device", "check", "ap1"]);
+    assert!(code == 1 && said.contains("its helper holds another catalogue than this one; run `opmas device enroll ap1`"), "{said}");
+    let client = lab.start().await;
+    let reply = client.perform(Request::Apply(block(ATTACKER))).await;
+    is(&reply, OutcomeState::Failed, "opmas device enroll");
+    assert!(!lab.router.nft().contains(ATTACKER));
+    // What has not changed works on.
+    is(&client.perform(Request::Apply(task("ping", json!({"ip": OTHER})))).await, OutcomeState::Enforced, "");
+    client.shutdown().await;
+
+    let (code, said) = opmas(&lab, &["device", "enroll", "ap1"]);
+    assert!(code == 4 && said.contains("opens no shell there") && said.contains("--identity FILE"), "{said}");
+    let identity = lab.router.folder().join("id");
+    let (code, said) = opmas(&lab, &["device", "enroll", "ap1", "--identity", identity.to_str().unwrap()]);
+    assert!(code == 0 && said.contains("ap1: ok"), "{said}");
+    let client = lab.start().await;
+    is(&client.perform(Request::Apply(block(ATTACKER))).await, OutcomeState::Enforced, "");
+    client.shutdown().await;
+    lab.router.gone("rt", "/etc/opmas/helper", Duration::from_secs(5));
+}
