@@ -82,14 +82,18 @@ impl Groups {
         self.by_text.insert(text, Arc::new(group));
     }
 
-    /// Frees what the watermark has passed (T4).
-    pub(super) fn free(&mut self, rule: &Compiled, time: &Timekeeper) {
+    /// Frees what the watermark has passed (T4); the events that its entries held.
+    pub(super) fn free(&mut self, rule: &Compiled, time: &Timekeeper) -> Vec<u64> {
+        let mut gone = Vec::new();
         let reach = rule.reach();
         let past = self.shares.values().flat_map(|share| share.iter().take_while(|(timer, clock, _)| !timer && time.passed(clock.plus(reach), None)));
         let over = past.filter(|(_, _, text)| self.by_text.get(text).is_none_or(|group| group.is_over(rule, time)));
         for rank in over.cloned().collect::<Vec<_>>() {
-            self.remove(rank);
+            if let Some((_, group)) = self.remove(rank) {
+                gone.extend(group.entries.iter().map(|entry| entry.place.seq));
+            }
         }
+        gone
     }
 
     fn remove(&mut self, rank: Rank) -> Option<(Arc<str>, Arc<Group>)> {

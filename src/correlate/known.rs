@@ -124,7 +124,7 @@ impl Group {
         if fires {
             self.fired = self.fired.max(Some(time));
         }
-        let fire = Fire { value: None, count: u64::from(entry.weight), from: time, evidence: vec![Arc::clone(&entry.event)], trust };
+        let fire = Fire { value: None, count: u64::from(entry.weight), from: time, evidence: vec![entry.place.seq], trust };
         Held { entry, new: true, trust, fire: fires.then_some(fire) }
     }
 }

@@ -8,6 +8,7 @@
 //!                                                               └─ Fired ─ finding()
 //! ```
 
+mod archive;
 mod compiled;
 mod correlator;
 mod finding;

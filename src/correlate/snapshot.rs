@@ -1,10 +1,11 @@
 //! The state of all groups as a value that serde can write, and back: checkpoints, and rules that are replaced (C13).
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use super::archive::{Archive, Kept};
 use super::compiled::Compiled;
 use super::correlator::{Correlator, Counters};
 use super::group::Group;
@@ -15,14 +16,14 @@ use super::place::Place;
 use super::test::Timing;
 use super::timer::Timers;
 use super::window::{Entries, Entry, Tally};
-use super::wire::{WireEvent, WireValue};
-use crate::entity::{Overlay, View};
-use crate::model::{Event, Time, Trust};
+use super::wire::Layer;
+use crate::entity::View;
+use crate::model::{Time, Trust};
 
-/// Everything that a [`Correlator`] remembers. Each event is written once, however many groups hold it.
+/// Everything that a [`Correlator`] remembers. Each event is there once, however many groups hold it.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct State {
-    events: Vec<WireEvent>,
+    archive: Kept,
     rules: Vec<RuleState>,
     counters: Counters,
     freed: Time,
@@ -55,9 +56,7 @@ struct GroupState {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 struct EntryState {
     place: Place,
-    /// Index in [`State::events`].
-    event: usize,
-    overlay: Option<Vec<(Arc<str>, WireValue)>>,
+    overlay: Option<Layer>,
     refs: u64,
     weight: u32,
     value: Option<Datum>,
@@ -70,26 +69,11 @@ struct EntryState {
     told: bool,
 }
 
-/// Events, each once.
-#[derive(Default)]
-struct Table {
-    events: Vec<WireEvent>,
-    by_seq: HashMap<u64, usize>,
-}
-
-impl Table {
-    fn index(&mut self, event: &Event) -> usize {
-        *self.by_seq.entry(event.seq).or_insert_with(|| {
-            self.events.push(event.into());
-            self.events.len() - 1
-        })
-    }
-}
-
 /// Everything that a [`Correlator`] remembers, as it was at one moment: groups are shared with it, so that taking it costs little, and
 /// are copied when they change while it is kept.
 #[derive(Debug)]
 pub struct Frozen {
+    archive: Kept,
     rules: Vec<FrozenRule>,
     counters: Counters,
     freed: Time,
@@ -105,13 +89,12 @@ struct FrozenRule {
 
 impl From<Frozen> for State {
     fn from(frozen: Frozen) -> State {
-        let mut table = Table::default();
         let rules = frozen.rules.into_iter().map(|FrozenRule { key, shape, mut groups }| {
             groups.sort_unstable_by(|(a, _), (b, _)| a.cmp(b));
-            RuleState { key, shape, groups: groups.iter().map(|(text, group)| write_group(text, group, &mut table)).collect() }
+            RuleState { key, shape, groups: groups.iter().map(|(text, group)| write_group(text, group)).collect() }
         });
         let rules = rules.collect();
-        State { events: table.events, rules, counters: frozen.counters, freed: frozen.freed, view: Arc::unwrap_or_clone(frozen.view) }
+        State { archive: frozen.archive, rules, counters: frozen.counters, freed: frozen.freed, view: Arc::unwrap_or_clone(frozen.view) }
     }
 }
 
@@ -121,13 +104,13 @@ impl Correlator {
     pub fn freeze(&self) -> Frozen {
         let frozen = |(rule, groups): (&Compiled, &Groups)| FrozenRule { key: self.key(rule.rule), shape: Arc::clone(&rule.shape), groups: groups.shared() };
         let rules = self.rules.iter().zip(&self.groups).map(frozen).collect();
-        Frozen { rules, counters: self.counters, freed: self.freed, view: Arc::clone(&self.view) }
+        Frozen { archive: self.archive.kept(), rules, counters: self.counters, freed: self.freed, view: Arc::clone(&self.view) }
     }
 
     /// Goes on from what another one remembered. The windows of rules that are equal as far as windows go are kept, others are empty (C13).
     pub fn restore(&mut self, state: State) {
         self.timers = Timers::default();
-        let events: Vec<Arc<Event>> = state.events.into_iter().map(|event| Arc::new(event.into())).collect();
+        self.archive = Archive::restore(state.archive);
         let mut known: BTreeMap<(Arc<str>, Arc<str>), Vec<GroupState>> = state.rules.into_iter().map(|rule| ((rule.key, rule.shape), rule.groups)).collect();
         for at in 0..self.rules.len() {
             let Some(rule) = self.rules.get(at) else { continue };
@@ -136,7 +119,8 @@ impl Correlator {
             *groups = Groups::default();
             for state in kept {
                 let text = Arc::clone(&state.text);
-                let mut group = read_group(state, &events);
+                let mut group = read_group(state);
+                group.entries.iter().for_each(|entry| _ = self.archive.hold_known(entry.place.seq));
                 if rule.timing != Timing::AtOnce {
                     group.open_first(rule);
                 }
@@ -144,6 +128,7 @@ impl Correlator {
                 groups.restore(text, group);
             }
         }
+        self.archive.settle();
         self.total = self.groups.iter().map(Groups::len).sum();
         self.counters = state.counters;
         self.freed = state.freed;
@@ -151,12 +136,12 @@ impl Correlator {
     }
 }
 
-fn write_group(text: &Arc<str>, group: &Group, table: &mut Table) -> GroupState {
+fn write_group(text: &Arc<str>, group: &Group) -> GroupState {
     // A timer follows from the rest.
     let Group { entries, armed, announced, fired, pruned, clock, waits_for, tally, settled, timer: _, known, stream } = group;
     GroupState {
         text: Arc::clone(text),
-        entries: entries.iter().map(|entry| write_entry(entry, table)).collect(),
+        entries: entries.iter().map(write_entry).collect(),
         armed: *armed,
         announced: *announced,
         fired: *fired,
@@ -170,12 +155,10 @@ fn write_group(text: &Arc<str>, group: &Group, table: &mut Table) -> GroupState 
     }
 }
 
-fn write_entry(entry: &Entry, table: &mut Table) -> EntryState {
-    let overlay = |overlay: &Arc<Overlay>| overlay.iter().map(|(name, value)| (Arc::clone(name), value.into())).collect();
+fn write_entry(entry: &Entry) -> EntryState {
     EntryState {
         place: entry.place,
-        event: table.index(&entry.event),
-        overlay: entry.overlay.as_ref().map(overlay),
+        overlay: entry.overlay.clone().map(Layer),
         refs: entry.refs,
         weight: entry.weight,
         value: entry.value.clone(),
@@ -189,15 +172,15 @@ fn write_entry(entry: &Entry, table: &mut Table) -> EntryState {
     }
 }
 
-fn read_group(state: GroupState, events: &[Arc<Event>]) -> Group {
+fn read_group(state: GroupState) -> Group {
     let GroupState { entries: list, armed, announced, fired, pruned, clock, waits_for, tally, settled, known, stream, .. } = state;
     let mut entries = Entries::default();
-    list.into_iter().filter_map(|entry| read_entry(entry, events)).for_each(|entry| entries.restore(entry));
+    list.into_iter().map(read_entry).for_each(|entry| entries.restore(entry));
     Group { entries, armed, announced, fired, pruned, clock, waits_for, tally, settled, timer: None, known, stream }
 }
 
-fn read_entry(state: EntryState, events: &[Arc<Event>]) -> Option<Entry> {
-    let EntryState { place, event, overlay, refs, weight, value, more, behind, trust, counted, held, fired, told } = state;
-    let overlay = overlay.map(|list| Arc::new(list.into_iter().map(|(name, value)| (name, value.into())).collect::<Overlay>()));
-    Some(Entry { place, event: Arc::clone(events.get(event)?), overlay, refs, weight, value, more, behind, trust, counted, held, fired, told })
+fn read_entry(state: EntryState) -> Entry {
+    let EntryState { place, overlay, refs, weight, value, more, behind, trust, counted, held, fired, told } = state;
+    let overlay = overlay.map(|Layer(overlay)| overlay);
+    Entry { place, overlay, refs, weight, value, more, behind, trust, counted, held, fired, told }
 }

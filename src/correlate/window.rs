@@ -40,11 +40,10 @@ pub(super) struct Input {
     pub told: bool,
 }
 
-/// What stands at one place of a group: one entry, whatever it matched (C1).
+/// What stands at one place of a group: one entry, whatever it matched (C1). Its event is the one of its place's `seq`, in the archive.
 #[derive(Clone, Debug)]
 pub(super) struct Entry {
     pub place: Place,
-    pub event: Arc<Event>,
     pub overlay: Option<Arc<Overlay>>,
     /// Bits of the slots by which it came.
     pub refs: u64,
@@ -69,9 +68,9 @@ pub(super) struct Entry {
 
 impl Entry {
     pub(super) fn new(input: Input) -> Entry {
-        let Input { place, event, trust, told, behind, .. } = input.clone();
+        let Input { place, trust, told, behind, .. } = input.clone();
         let (overlay, value, more) = (None, None, Vec::new());
-        let mut entry = Entry { place, event, overlay, refs: 0, weight: 0, counted: false, value, more, behind, trust, held: false, fired: false, told };
+        let mut entry = Entry { place, overlay, refs: 0, weight: 0, counted: false, value, more, behind, trust, held: false, fired: false, told };
         entry.merge(input);
         entry
     }
@@ -240,8 +239,9 @@ impl Entries {
         self.list.front().map(|entry| entry.place)
     }
 
-    pub(super) fn clear(&mut self) {
-        *self = Entries::default();
+    /// Takes all away; the events that they held.
+    pub(super) fn clear(&mut self) -> impl Iterator<Item = u64> + use<> {
+        std::mem::take(self).list.into_iter().map(|entry| entry.place.seq)
     }
 
     /// What the entries from `first` to before `end` come to: the window slides there.
@@ -272,12 +272,12 @@ impl Entries {
     }
 
     /// The first and the last events of a window.
-    pub(super) fn evidence(&self, window: Window) -> Vec<Arc<Event>> {
+    pub(super) fn evidence(&self, window: Window) -> Vec<u64> {
         let len = window.last - window.first + 1;
         let shown = |at: &usize| *at < EVIDENCE_FIRST || at + EVIDENCE_LAST >= len;
         let head = 0..len.min(EVIDENCE_FIRST);
         let tail = len.saturating_sub(EVIDENCE_LAST).max(EVIDENCE_FIRST)..len;
-        head.chain(tail).filter(shown).filter_map(|at| self.list.get(window.first + at)).map(|entry| Arc::clone(&entry.event)).collect()
+        head.chain(tail).filter(shown).filter_map(|at| self.list.get(window.first + at)).map(|entry| entry.place.seq).collect()
     }
 }
 
