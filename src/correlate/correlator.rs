@@ -9,7 +9,7 @@ use super::archive::Archive;
 use super::compiled::{Compiled, NotANumber, correlation};
 use super::fired::Fired;
 use super::group::{Entered, Fire, Group, Held};
-use super::groups::Groups;
+use super::groups::{Changed, Groups};
 use super::place::Place;
 use super::timekeeper::{LATENESS, Timekeeper};
 use super::timer::Timers;
@@ -228,9 +228,9 @@ impl Correlator {
 
     fn decide(&mut self, at: usize, text: &Arc<str>) -> Option<Held> {
         let (rule, groups) = (self.rules.get(at)?, self.groups.get_mut(at)?);
-        let (held, before) = groups.change(text, &Arc::from(""), |group| group.decide(rule));
-        self.timers.replace(at, text, before, groups.get(text).and_then(|group| group.timer.as_ref()));
-        held
+        let Changed { result, timer } = groups.change(text, &Arc::from(""), |group| group.decide(rule));
+        self.timers.replace(at, text, timer);
+        result
     }
 
     fn run(&mut self, time: &Timekeeper, event: &Arc<Event>, matched: &[usize], told: &[Told], attempt: bool) -> (Vec<Fired>, Vec<Told>) {
@@ -307,12 +307,12 @@ impl Correlator {
             entered
         };
         if only.is_some() {
-            let held = enter(&mut groups.get(text).cloned().unwrap_or_else(|| Group::new(stream))).held;
+            let held = enter(&mut groups.copy(text).unwrap_or_else(|| Group::new(stream))).held;
             return Entered { held, events, ..Entered::default() };
         }
         let before = groups.len();
-        let (entered, timer) = groups.change(text, &stream, enter);
-        self.timers.replace(at, text, timer, groups.get(text).and_then(|group| group.timer.as_ref()));
+        let Changed { result: entered, timer } = groups.change(text, &stream, enter);
+        self.timers.replace(at, text, timer);
         self.total = self.total + groups.len() - before;
         self.counters.late_matches += entered.late;
         self.counters.entries_dropped += entered.dropped;
@@ -368,7 +368,7 @@ impl Correlator {
 
     fn evict_one(&mut self, at: usize) -> bool {
         let Some((text, group)) = self.groups.get_mut(at).and_then(Groups::evict) else { return false };
-        self.timers.replace(at, &text, group.timer.clone(), None);
+        self.timers.replace(at, &text, (group.timer.clone(), None));
         group.entries.iter().for_each(|entry| self.archive.release(entry.place.seq));
         self.total -= 1;
         self.counters.groups_evicted += 1;

@@ -9,6 +9,7 @@
 //! ```
 
 mod archive;
+mod arena;
 mod compiled;
 mod correlator;
 mod finding;
@@ -19,7 +20,9 @@ mod hosts;
 mod known;
 mod load;
 mod measure;
+mod packed;
 mod place;
+mod queue;
 mod shape;
 mod slide;
 mod snapshot;
@@ -36,7 +39,7 @@ pub use fired::Fired;
 pub use hosts::MAX_HOSTS;
 pub use load::load;
 pub use place::Place;
-pub use snapshot::{Frozen, State};
+pub use snapshot::{Frozen, State, Unreadable};
 pub use timekeeper::{Judgement, LATENESS, MAX_PENDING, MAX_SKEW, MAX_STREAMS, Timekeeper};
 pub use window::{EVIDENCE_FIRST, EVIDENCE_LAST};
 pub use wire::WireEvent;

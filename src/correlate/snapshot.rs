@@ -3,25 +3,22 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use serde::{Deserialize, Serialize};
+use serde::ser::SerializeSeq;
+use serde::{Deserialize, Serialize, Serializer};
 
 use super::archive::{Archive, Kept};
 use super::compiled::Compiled;
 use super::correlator::{Correlator, Counters};
 use super::group::Group;
-use super::groups::Groups;
-use super::known::Known;
-use super::measure::Datum;
-use super::place::Place;
+use super::groups::{self, Groups};
+use super::packed;
 use super::test::Timing;
-use super::timer::Timers;
-use super::window::{Entries, Entry, Tally};
-use super::wire::Layer;
+use super::wire::{Bytes, Reader};
 use crate::entity::View;
-use crate::model::{Time, Trust};
+use crate::model::Time;
 
 /// Everything that a [`Correlator`] remembers. Each event is there once, however many groups hold it.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, Deserialize)]
 pub struct State {
     archive: Kept,
     rules: Vec<RuleState>,
@@ -30,48 +27,19 @@ pub struct State {
     view: View,
 }
 
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Deserialize)]
 struct RuleState {
     key: Arc<str>,
     shape: Arc<str>,
-    groups: Vec<GroupState>,
+    /// The streams that groups name by number.
+    streams: Vec<Arc<str>>,
+    /// Groups, each behind its length.
+    groups: Vec<Bytes>,
 }
 
-#[derive(Clone, Debug, Serialize, Deserialize)]
-struct GroupState {
-    text: Arc<str>,
-    entries: Vec<EntryState>,
-    armed: bool,
-    announced: Option<Place>,
-    fired: Option<Time>,
-    pruned: Option<Time>,
-    clock: Time,
-    waits_for: Option<Arc<str>>,
-    tally: Tally,
-    settled: Option<Place>,
-    known: Option<Box<Known>>,
-    stream: Arc<str>,
-}
-
-#[derive(Clone, Debug, Serialize, Deserialize)]
-struct EntryState {
-    place: Place,
-    overlay: Option<Layer>,
-    refs: u64,
-    weight: u32,
-    value: Option<Datum>,
-    more: Vec<Datum>,
-    behind: Option<Arc<str>>,
-    trust: Trust,
-    counted: bool,
-    held: bool,
-    fired: bool,
-    told: bool,
-}
-
-/// Everything that a [`Correlator`] remembers, as it was at one moment: groups are shared with it, so that taking it costs little, and
-/// are copied when they change while it is kept.
-#[derive(Debug)]
+/// Everything that a [`Correlator`] remembers, as it was at one moment: what it holds is shared with it, so that taking it costs little, and
+/// is copied when it changes while this is kept. It is written as [`State`] reads it.
+#[derive(Debug, Serialize)]
 pub struct Frozen {
     archive: Kept,
     rules: Vec<FrozenRule>,
@@ -84,17 +52,37 @@ pub struct Frozen {
 struct FrozenRule {
     key: Arc<str>,
     shape: Arc<str>,
-    groups: Vec<(Arc<str>, Arc<Group>)>,
+    groups: groups::Frozen,
+}
+
+/// What a snapshot holds is not what was written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("groups that cannot be read")]
+pub struct Unreadable;
+
+impl Serialize for FrozenRule {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        (&self.key, &self.shape, &self.groups.streams, &self.groups).serialize(serializer)
+    }
+}
+
+impl Serialize for groups::Frozen {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut parts = serializer.serialize_seq(Some(self.len()))?;
+        // One after the other, so that there is no second copy of all.
+        self.parts().try_for_each(|part| parts.serialize_element(&Bytes(part.into())))?;
+        parts.end()
+    }
 }
 
 impl From<Frozen> for State {
     fn from(frozen: Frozen) -> State {
-        let rules = frozen.rules.into_iter().map(|FrozenRule { key, shape, mut groups }| {
-            groups.sort_unstable_by(|(a, _), (b, _)| a.cmp(b));
-            RuleState { key, shape, groups: groups.iter().map(|(text, group)| write_group(text, group)).collect() }
+        let Frozen { archive, rules, counters, freed, view } = frozen;
+        let rules = rules.into_iter().map(|FrozenRule { key, shape, groups }| {
+            let parts = groups.parts().map(|part| Bytes(part.into())).collect();
+            RuleState { key, shape, streams: groups.streams, groups: parts }
         });
-        let rules = rules.collect();
-        State { archive: frozen.archive, rules, counters: frozen.counters, freed: frozen.freed, view: Arc::unwrap_or_clone(frozen.view) }
+        State { archive, rules: rules.collect(), counters, freed, view: Arc::unwrap_or_clone(view) }
     }
 }
 
@@ -102,85 +90,61 @@ impl Correlator {
     /// Everything that it remembers.
     #[must_use]
     pub fn freeze(&self) -> Frozen {
-        let frozen = |(rule, groups): (&Compiled, &Groups)| FrozenRule { key: self.key(rule.rule), shape: Arc::clone(&rule.shape), groups: groups.shared() };
+        let frozen = |(rule, groups): (&Compiled, &Groups)| FrozenRule { key: self.key(rule.rule), shape: Arc::clone(&rule.shape), groups: groups.freeze() };
         let rules = self.rules.iter().zip(&self.groups).map(frozen).collect();
         Frozen { archive: self.archive.kept(), rules, counters: self.counters, freed: self.freed, view: Arc::clone(&self.view) }
     }
 
     /// Goes on from what another one remembered. The windows of rules that are equal as far as windows go are kept, others are empty (C13).
-    pub fn restore(&mut self, state: State) {
-        self.timers = Timers::default();
-        self.archive = Archive::restore(state.archive);
-        let mut known: BTreeMap<(Arc<str>, Arc<str>), Vec<GroupState>> = state.rules.into_iter().map(|rule| ((rule.key, rule.shape), rule.groups)).collect();
-        for at in 0..self.rules.len() {
-            let Some(rule) = self.rules.get(at) else { continue };
-            let kept = known.remove(&(self.key(rule.rule), Arc::clone(&rule.shape))).unwrap_or_default();
-            let Some(groups) = self.groups.get_mut(at) else { continue };
-            *groups = Groups::default();
-            for state in kept {
-                let text = Arc::clone(&state.text);
-                let mut group = read_group(state);
-                group.entries.iter().for_each(|entry| _ = self.archive.hold_known(entry.place.seq));
-                if rule.timing != Timing::AtOnce {
-                    group.open_first(rule);
-                }
-                self.timers.replace(at, &text, None, group.timer.as_ref());
-                groups.restore(text, group);
-            }
+    ///
+    /// # Errors
+    /// The state is damaged; the one before stays.
+    pub fn restore(&mut self, state: State) -> Result<(), Unreadable> {
+        let empty = vec![Groups::default(); self.rules.len()];
+        let before = (std::mem::replace(&mut self.groups, empty), std::mem::take(&mut self.archive), std::mem::take(&mut self.timers));
+        let State { archive, rules, counters, freed, view } = state;
+        self.archive = Archive::restore(archive);
+        if self.restore_rules(rules).is_none() {
+            (self.groups, self.archive, self.timers) = before;
+            return Err(Unreadable);
         }
         self.archive.settle();
         self.total = self.groups.iter().map(Groups::len).sum();
-        self.counters = state.counters;
-        self.freed = state.freed;
-        self.view = Arc::new(state.view);
+        (self.counters, self.freed, self.view) = (counters, freed, Arc::new(view));
+        Ok(())
     }
-}
 
-fn write_group(text: &Arc<str>, group: &Group) -> GroupState {
-    // A timer follows from the rest.
-    let Group { entries, armed, announced, fired, pruned, clock, waits_for, tally, settled, timer: _, known, stream } = group;
-    GroupState {
-        text: Arc::clone(text),
-        entries: entries.iter().map(write_entry).collect(),
-        armed: *armed,
-        announced: *announced,
-        fired: *fired,
-        pruned: *pruned,
-        clock: *clock,
-        waits_for: waits_for.clone(),
-        tally: tally.clone(),
-        settled: *settled,
-        known: known.clone(),
-        stream: Arc::clone(stream),
+    fn restore_rules(&mut self, rules: Vec<RuleState>) -> Option<()> {
+        let mut known: BTreeMap<(Arc<str>, Arc<str>), RuleState> =
+            rules.into_iter().map(|rule| ((Arc::clone(&rule.key), Arc::clone(&rule.shape)), rule)).collect();
+        for at in 0..self.rules.len() {
+            let rule = self.rules.get(at)?;
+            if let Some(kept) = known.remove(&(self.key(rule.rule), Arc::clone(&rule.shape))) {
+                self.restore_rule(at, &kept)?;
+            }
+        }
+        Some(())
     }
-}
 
-fn write_entry(entry: &Entry) -> EntryState {
-    EntryState {
-        place: entry.place,
-        overlay: entry.overlay.clone().map(Layer),
-        refs: entry.refs,
-        weight: entry.weight,
-        value: entry.value.clone(),
-        more: entry.more.clone(),
-        behind: entry.behind.clone(),
-        trust: entry.trust,
-        counted: entry.counted,
-        held: entry.held,
-        fired: entry.fired,
-        told: entry.told,
+    fn restore_rule(&mut self, at: usize, kept: &RuleState) -> Option<()> {
+        let (rule, groups) = (self.rules.get(at)?, self.groups.get_mut(at)?);
+        for part in &kept.groups {
+            let mut part = Reader(&part.0);
+            while !part.0.is_empty() {
+                let mut reader = Reader(part.bytes()?);
+                let (text, _, clock, stream) = packed::read_head(&mut reader)?;
+                let mut group = Group::new(Arc::clone(kept.streams.get(stream as usize)?));
+                packed::read(&mut reader, clock, &mut group)?;
+                // A timer follows from the rest.
+                group.timer = None;
+                if rule.timing != Timing::AtOnce {
+                    group.open_first(rule);
+                }
+                group.entries.iter().all(|entry| self.archive.hold_known(entry.place.seq)).then_some(())?;
+                self.timers.replace(at, text, (None, group.timer.clone()));
+                groups.restore(text, group);
+            }
+        }
+        Some(())
     }
-}
-
-fn read_group(state: GroupState) -> Group {
-    let GroupState { entries: list, armed, announced, fired, pruned, clock, waits_for, tally, settled, known, stream, .. } = state;
-    let mut entries = Entries::default();
-    list.into_iter().map(read_entry).for_each(|entry| entries.restore(entry));
-    Group { entries, armed, announced, fired, pruned, clock, waits_for, tally, settled, timer: None, known, stream }
-}
-
-fn read_entry(state: EntryState) -> Entry {
-    let EntryState { place, overlay, refs, weight, value, more, behind, trust, counted, held, fired, told } = state;
-    let overlay = overlay.map(|Layer(overlay)| overlay);
-    Entry { place, overlay, refs, weight, value, more, behind, trust, counted, held, fired, told }
 }

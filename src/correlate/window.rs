@@ -3,13 +3,12 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use serde::{Deserialize, Serialize};
-
 use super::compiled::{Compiled, bit, has};
 use super::measure::Datum;
 use super::place::Place;
 use super::slide::Totals;
 use super::test::{Test, Verdict, met};
+use super::wire::{Reader, put, put_signed};
 use crate::entity::Overlay;
 use crate::model::{Event, Time, Trust};
 
@@ -108,13 +107,39 @@ impl Entry {
 }
 
 /// What is known of the entries up to one place, so that the next needs no second look at them.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Tally {
     /// Per place of an ordered rule: the latest start of a sequence that fills the places up to it.
     starts: Vec<Option<Time>>,
 }
 
 impl Tally {
+    /// Whether nothing was taken in.
+    pub(super) fn is_empty(&self) -> bool {
+        self.starts.is_empty()
+    }
+
+    pub(super) fn clear(&mut self) {
+        self.starts.clear();
+    }
+
+    /// Writes it.
+    pub(super) fn write(&self, out: &mut Vec<u8>) {
+        put(out, self.starts.len() as u64);
+        for start in &self.starts {
+            out.push(u8::from(start.is_some()));
+            start.iter().for_each(|start| put_signed(out, start.0));
+        }
+    }
+
+    /// Reads into an empty one what was written.
+    pub(super) fn read(&mut self, reader: &mut Reader<'_>) -> Option<()> {
+        for _ in 0..reader.len()? {
+            self.starts.push(if reader.byte()? == 0 { None } else { Some(Time(reader.signed()?)) });
+        }
+        Some(())
+    }
+
     fn start(&self, place: usize) -> Option<Time> {
         self.starts.get(place).copied().flatten()
     }
@@ -237,6 +262,12 @@ impl Entries {
 
     pub(super) fn oldest(&self) -> Option<Place> {
         self.list.front().map(|entry| entry.place)
+    }
+
+    /// Empty, with the room that it had.
+    pub(super) fn wipe(&mut self) {
+        self.list.clear();
+        (self.totals, self.first, self.end) = (None, 0, 0);
     }
 
     /// Takes all away; the events that they held.

@@ -65,25 +65,6 @@ impl<'de> Deserialize<'de> for WireEvent {
     }
 }
 
-/// An overlay in a checkpoint.
-#[derive(Clone, Debug)]
-pub(super) struct Layer(pub Arc<Overlay>);
-
-impl Serialize for Layer {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut out = Vec::new();
-        put_overlay(&mut out, &self.0);
-        serializer.serialize_bytes(&out)
-    }
-}
-
-impl<'de> Deserialize<'de> for Layer {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Layer, D::Error> {
-        let bytes = ByteBuf::deserialize(deserializer)?;
-        Reader(&bytes).overlay().map(|overlay| Layer(Arc::new(overlay))).ok_or_else(|| D::Error::custom("no overlay"))
-    }
-}
-
 pub(super) fn put(out: &mut Vec<u8>, mut number: u64) {
     while number >= 0x80 {
         out.push(number as u8 | 0x80);
@@ -222,10 +203,14 @@ impl<'a> Reader<'a> {
         std::str::from_utf8(self.bytes()?).ok()
     }
 
-    pub(super) fn float(&mut self) -> Option<f64> {
+    pub(super) fn chunk<const N: usize>(&mut self) -> Option<&'a [u8; N]> {
         let (bytes, rest) = self.0.split_first_chunk()?;
         self.0 = rest;
-        Some(f64::from_le_bytes(*bytes))
+        Some(bytes)
+    }
+
+    pub(super) fn float(&mut self) -> Option<f64> {
+        self.chunk().map(|bytes| f64::from_le_bytes(*bytes))
     }
 
     pub(super) fn value(&mut self) -> Option<Value> {
