@@ -33,6 +33,8 @@ pub(super) struct Archive {
     late: BTreeMap<u64, (u32, Bytes)>,
     /// Blocks by their first `seq` as they were before they were compressed; the latest asked for last.
     plain: VecDeque<(u64, Arc<[u8]>)>,
+    /// Where an event is written before it is known how long it is.
+    room: Vec<u8>,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -123,19 +125,18 @@ impl Archive {
         if !is_newest && self.hold_known(seq) {
             return;
         }
-        let mut bytes = Vec::new();
+        self.room.clear();
+        put_event(&mut self.room, event);
         if !is_newest {
-            put_event(&mut bytes, event);
-            self.late.insert(seq, (1, Bytes(bytes.into())));
+            self.late.insert(seq, (1, Bytes(self.room.as_slice().into())));
             return;
         }
         // In a block a `seq` is told by 32 bits.
         if self.open.seqs.first().is_some_and(|first| u32::try_from(seq - first).is_err()) {
             self.seal();
         }
-        put_event(&mut bytes, event);
         self.newest = Some(seq);
-        self.open.push(seq, &bytes);
+        self.open.push(seq, &self.room);
         if self.open.bytes.len() >= BLOCK {
             self.seal();
         }
@@ -297,6 +298,24 @@ mod tests {
 
     use super::super::wire::tests::event;
     use super::*;
+
+    #[test]
+    fn what_was_late_and_is_the_newest_left_is_not_there_twice() {
+        let mut runner = proptest::test_runner::TestRunner::deterministic();
+        let mut one = |seq| Event { seq, ..proptest::strategy::ValueTree::current(&event().new_tree(&mut runner).unwrap()) };
+        let (newest, late) = (one(9), one(7));
+        let mut archive = Archive::default();
+        archive.hold(&newest);
+        archive.hold(&late);
+        archive.release(9);
+        let mut archive = Archive::restore(archive.kept());
+        assert!(archive.hold_known(7) && !archive.hold_known(8));
+        archive.settle();
+        archive.hold(&late);
+        assert_eq!(archive.get(7).as_deref(), Some(&late));
+        (0..2).for_each(|_| archive.release(7));
+        assert!(archive.get(7).is_none() && archive.late.is_empty() && archive.blocks.is_empty());
+    }
 
     proptest! {
         #[test]

@@ -1,6 +1,5 @@
 //! All correlations together: matches in, firings out, findings fed to later rules (C8).
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use serde_json::Number;
@@ -81,8 +80,14 @@ pub struct Correlator {
     pub(super) view: Arc<View>,
 }
 
-/// Inputs of one spool entry by correlation, in the order of [`Correlator::rules`].
-type Inbox = BTreeMap<usize, Vec<Input>>;
+/// Inputs of one spool entry, each with its correlation in [`Correlator::rules`].
+type Inbox = Vec<(usize, Input)>;
+
+/// The first correlation that has inputs, and those.
+fn pop_first(inbox: &mut Inbox) -> Option<(usize, Vec<Input>)> {
+    let first = inbox.iter().map(|(at, _)| *at).min()?;
+    Some((first, inbox.extract_if(.., |(at, _)| *at == first).map(|(_, input)| input).collect()))
+}
 
 impl Correlator {
     /// The empty state for these rules.
@@ -240,7 +245,7 @@ impl Correlator {
             for (consumer, slot) in self.consumers.get(*rule).into_iter().flatten() {
                 let event = Arc::clone(event);
                 let input = Input { place, event, overlay: None, slot: *slot, finding: false, value: None, trust, behind: None, told: false };
-                inbox.entry(*consumer).or_default().push(input);
+                inbox.push((*consumer, input));
             }
         }
         let told: Vec<(Place, Told)> = told.iter().map(|told| (place, told.clone())).collect();
@@ -250,7 +255,7 @@ impl Correlator {
     /// Inputs go through the rules in their order. With a place, nothing but that is evaluated, and no trace is left.
     fn spread(&mut self, mut inbox: Inbox, time: &Timekeeper, (only, told): (Option<Place>, &[(Place, Told)])) -> (Vec<Fired>, Vec<Told>) {
         let (mut fired, mut says) = (Vec::new(), Vec::new());
-        while let Some((at, inputs)) = inbox.pop_first() {
+        while let Some((at, inputs)) = pop_first(&mut inbox) {
             for (text, inputs) in self.by_group(at, inputs) {
                 let inputs = inputs.into_iter().map(|input| self.marked(at, &text, input, time, told)).collect();
                 let Entered { held, gone, events, .. } = self.enter(at, &text, inputs, time, only);
@@ -269,7 +274,7 @@ impl Correlator {
     /// Inputs by the group that they belong to, in the order of their first places and of the groups' texts.
     fn by_group(&mut self, at: usize, mut inputs: Vec<Input>) -> Vec<(Arc<str>, Vec<Input>)> {
         let Some(rule) = self.rules.get(at) else { return Vec::new() };
-        let mut by_text: BTreeMap<Arc<str>, Vec<Input>> = BTreeMap::new();
+        let mut by_text: Vec<(Arc<str>, Input)> = Vec::with_capacity(inputs.len());
         // Of an event that came by several references, the value is that of the first one.
         inputs.sort_by_key(|input| input.slot);
         for mut input in inputs {
@@ -281,9 +286,16 @@ impl Correlator {
                 Ok(value) => input.value = value,
                 Err(NotANumber) => self.counters.not_a_number += 1,
             }
-            by_text.entry(text).or_default().push(input);
+            by_text.push((text, input));
         }
-        let mut groups: Vec<_> = by_text.into_iter().collect();
+        by_text.sort_by(|(a, _), (b, _)| a.cmp(b));
+        let mut groups: Vec<(Arc<str>, Vec<Input>)> = Vec::with_capacity(by_text.len());
+        for (text, input) in by_text {
+            match groups.last_mut().filter(|(known, _)| *known == text) {
+                Some((_, inputs)) => inputs.push(input),
+                None => groups.push((text, vec![input])),
+            }
+        }
         groups.sort_by_key(|(_, inputs)| inputs.iter().map(|input| input.place).min());
         groups
     }
@@ -342,7 +354,7 @@ impl Correlator {
             if (presence && new) || (!presence && fire.is_some()) {
                 let (place, event, overlay) = (entry.place, Arc::clone(&event), Some(Arc::clone(&overlay)));
                 let input = Input { place, event, overlay, slot: *slot, finding: !presence, value: None, trust, behind: None, told: false };
-                inbox.entry(*consumer).or_default().push(input);
+                inbox.push((*consumer, input));
             }
         }
         let said = speaks.then(|| (rule.rule, Arc::clone(text)));

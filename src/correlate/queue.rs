@@ -77,3 +77,41 @@ impl<T: Queued, B: Fn(&[T], u32, u32) -> bool> Queue<'_, T, B> {
         self.set(at, one);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    impl Queued for (u16, u32) {
+        fn at(&mut self) -> &mut u32 {
+            &mut self.1
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn the_least_stands_first_and_each_knows_its_place(steps in prop::collection::vec((0..40u32, any::<u16>(), 0..3u8), 1..300)) {
+            let mut list: Vec<(u16, u32)> = vec![(0, 0); 40];
+            let mut held = Vec::new();
+            for (one, rank, what) in steps {
+                let known = held.contains(&one);
+                let at = list[one as usize].1 as usize;
+                if what < 2 {
+                    list[one as usize].0 = rank;
+                }
+                let before = |list: &[(u16, u32)], a: u32, b: u32| list[a as usize].0 < list[b as usize].0;
+                let mut queue = Queue { queue: &mut held, list: &mut list, before };
+                match (known, what) {
+                    (false, 0 | 1) => queue.push(one),
+                    (true, 0 | 1) => queue.moved(at),
+                    (true, _) => queue.remove(at),
+                    (false, _) => {}
+                }
+                prop_assert!(held.iter().enumerate().all(|(at, one)| list[*one as usize].1 as usize == at));
+                prop_assert_eq!(held.first().map(|one| list[*one as usize].0), held.iter().map(|one| list[*one as usize].0).min());
+            }
+        }
+    }
+}
