@@ -2,7 +2,8 @@
 //!
 //! ```text
 //! Event ─ Timekeeper (believed? how far is time?) ─ Correlator ─┬─ Compiled: one correlation, ready to run
-//!                                                               ├─ Groups ─ Group: armed, announced, cooldown
+//!                                                               ├─ Archive: the events that entries name, packed
+//!                                                               ├─ Groups ─ Group: armed, announced, cooldown; small ones rest in an Arena
 //!                                                               │              ├─ Entries, Totals, Tally: windows; Known: values
 //!                                                               │              └─ Timer: what is decided later
 //!                                                               └─ Fired ─ finding()
