@@ -208,6 +208,7 @@ impl Entries {
     pub(super) fn index(&self, place: Place) -> usize {
         match self.list.back() {
             Some(last) if last.place < place => self.list.len(),
+            Some(last) if last.place == place => self.list.len() - 1,
             _ => self.list.partition_point(|entry| entry.place < place),
         }
     }
@@ -298,7 +299,13 @@ impl Entries {
 
     /// The window that ends at the entry with this index and begins after `after`.
     pub(super) fn window(&self, last: usize, after: Time) -> Window {
-        let first = self.list.partition_point(|entry| entry.place.time <= after).min(last);
+        let before = |at: usize| self.list.get(at).is_some_and(|entry| entry.place.time <= after);
+        // Mostly it begins a little behind the last one: what is between is taken out of the totals one by one anyway.
+        let first = if self.first.checked_sub(1).is_none_or(before) {
+            (self.first..last).find(|at| !before(*at)).unwrap_or(last)
+        } else {
+            self.list.partition_point(|entry| entry.place.time <= after).min(last)
+        };
         Window { first, last }
     }
 
