@@ -172,8 +172,15 @@ impl Compiled {
     /// The group's text for an entry that came by `slot`; `None` when a group field is missing (C9).
     pub(super) fn group_text(&self, slot: usize, event: &Event, overlay: Option<&Overlay>, view: &View) -> Option<Arc<str>> {
         let fields = self.fields.get(slot)?;
-        let values: Option<Vec<String>> = fields.iter().enumerate().map(|(at, name)| self.group_value(at, name, (event, overlay), view)).collect();
-        serde_json::to_string(&values?).ok().map(Arc::from)
+        let mut text = vec![b'['];
+        for (at, name) in fields.iter().enumerate() {
+            if at > 0 {
+                text.push(b',');
+            }
+            serde_json::to_writer(&mut text, &self.group_value(at, name, (event, overlay), view)?).ok()?;
+        }
+        text.push(b']');
+        std::str::from_utf8(&text).ok().map(Arc::from)
     }
 
     fn group_value(&self, at: usize, field: &str, (event, overlay): (&Event, Option<&Overlay>), view: &View) -> Option<String> {

@@ -1,14 +1,14 @@
 //! All correlations together: matches in, firings out, findings fed to later rules (C8).
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use serde_json::Number;
 
+use super::archive::Archive;
 use super::compiled::{Compiled, NotANumber, correlation};
 use super::fired::Fired;
-use super::group::{Fire, Group, Held};
-use super::groups::Groups;
+use super::group::{Entered, Fire, Group, Held};
+use super::groups::{Changed, Groups};
 use super::place::Place;
 use super::timekeeper::{LATENESS, Timekeeper};
 use super::timer::Timers;
@@ -64,6 +64,8 @@ pub struct Correlator {
     /// In an order in which every rule stands after those that it refers to.
     pub(super) rules: Vec<Compiled>,
     pub(super) groups: Vec<Groups>,
+    /// The events of the groups' entries.
+    pub(super) archive: Archive,
     /// Per rule of the set: the correlations that refer to it and the slot that it has there.
     consumers: Vec<Vec<(usize, usize)>>,
     /// Per rule of the set: what O6 hashes.
@@ -78,8 +80,14 @@ pub struct Correlator {
     pub(super) view: Arc<View>,
 }
 
-/// Inputs of one spool entry by correlation, in the order of [`Correlator::rules`].
-type Inbox = BTreeMap<usize, Vec<Input>>;
+/// Inputs of one spool entry, each with its correlation in [`Correlator::rules`].
+type Inbox = Vec<(usize, Input)>;
+
+/// The first correlation that has inputs, and those.
+fn pop_first(inbox: &mut Inbox) -> Option<(usize, Vec<Input>)> {
+    let first = inbox.iter().map(|(at, _)| *at).min()?;
+    Some((first, inbox.extract_if(.., |(at, _)| *at == first).map(|(_, input)| input).collect()))
+}
 
 impl Correlator {
     /// The empty state for these rules.
@@ -106,6 +114,7 @@ impl Correlator {
         Ok(Correlator {
             rules,
             groups,
+            archive: Archive::default(),
             consumers,
             keys,
             silent,
@@ -191,7 +200,7 @@ impl Correlator {
             self.freed = time.watermark();
             for (rule, groups) in self.rules.iter().zip(&mut self.groups) {
                 let before = groups.len();
-                groups.free(rule, time);
+                groups.free(rule, time).into_iter().for_each(|seq| self.archive.release(seq));
                 self.total -= before - groups.len();
             }
         }
@@ -214,7 +223,7 @@ impl Correlator {
             let watermark = time.stand(due.max(from));
             let mut inbox = Inbox::new();
             if let Some(held) = self.decide(at, &text) {
-                fired.extend(self.pass_on(at, &text, held, &mut inbox).0);
+                fired.extend(self.pass_on(at, &text, held, &[], &mut inbox).0);
             }
             fired.extend(self.spread(inbox, time, (None, &[])).0);
             time.stand(watermark);
@@ -224,9 +233,9 @@ impl Correlator {
 
     fn decide(&mut self, at: usize, text: &Arc<str>) -> Option<Held> {
         let (rule, groups) = (self.rules.get(at)?, self.groups.get_mut(at)?);
-        let (held, before) = groups.change(text, &Arc::from(""), |group| group.decide(rule));
-        self.timers.replace(at, text, before, groups.get(text).and_then(|group| group.timer.as_ref()));
-        held
+        let Changed { result, timer } = groups.change(text, &Arc::from(""), |group| group.decide(rule));
+        self.timers.replace(at, text, timer);
+        result
     }
 
     fn run(&mut self, time: &Timekeeper, event: &Arc<Event>, matched: &[usize], told: &[Told], attempt: bool) -> (Vec<Fired>, Vec<Told>) {
@@ -236,7 +245,7 @@ impl Correlator {
             for (consumer, slot) in self.consumers.get(*rule).into_iter().flatten() {
                 let event = Arc::clone(event);
                 let input = Input { place, event, overlay: None, slot: *slot, finding: false, value: None, trust, behind: None, told: false };
-                inbox.entry(*consumer).or_default().push(input);
+                inbox.push((*consumer, input));
             }
         }
         let told: Vec<(Place, Told)> = told.iter().map(|told| (place, told.clone())).collect();
@@ -246,14 +255,17 @@ impl Correlator {
     /// Inputs go through the rules in their order. With a place, nothing but that is evaluated, and no trace is left.
     fn spread(&mut self, mut inbox: Inbox, time: &Timekeeper, (only, told): (Option<Place>, &[(Place, Told)])) -> (Vec<Fired>, Vec<Told>) {
         let (mut fired, mut says) = (Vec::new(), Vec::new());
-        while let Some((at, inputs)) = inbox.pop_first() {
+        while let Some((at, inputs)) = pop_first(&mut inbox) {
             for (text, inputs) in self.by_group(at, inputs) {
                 let inputs = inputs.into_iter().map(|input| self.marked(at, &text, input, time, told)).collect();
-                for held in self.enter(at, &text, inputs, time, only) {
-                    let (found, said) = self.pass_on(at, &text, held, &mut inbox);
+                let Entered { held, gone, events, .. } = self.enter(at, &text, inputs, time, only);
+                for held in held {
+                    let (found, said) = self.pass_on(at, &text, held, &events, &mut inbox);
                     fired.extend(found);
                     says.extend(said);
                 }
+                gone.into_iter().for_each(|seq| self.archive.release(seq));
+                self.evict(at);
             }
         }
         (fired, says)
@@ -262,7 +274,7 @@ impl Correlator {
     /// Inputs by the group that they belong to, in the order of their first places and of the groups' texts.
     fn by_group(&mut self, at: usize, mut inputs: Vec<Input>) -> Vec<(Arc<str>, Vec<Input>)> {
         let Some(rule) = self.rules.get(at) else { return Vec::new() };
-        let mut by_text: BTreeMap<Arc<str>, Vec<Input>> = BTreeMap::new();
+        let mut by_text: Vec<(Arc<str>, Input)> = Vec::with_capacity(inputs.len());
         // Of an event that came by several references, the value is that of the first one.
         inputs.sort_by_key(|input| input.slot);
         for mut input in inputs {
@@ -274,9 +286,16 @@ impl Correlator {
                 Ok(value) => input.value = value,
                 Err(NotANumber) => self.counters.not_a_number += 1,
             }
-            by_text.entry(text).or_default().push(input);
+            by_text.push((text, input));
         }
-        let mut groups: Vec<_> = by_text.into_iter().collect();
+        by_text.sort_by(|(a, _), (b, _)| a.cmp(b));
+        let mut groups: Vec<(Arc<str>, Vec<Input>)> = Vec::with_capacity(by_text.len());
+        for (text, input) in by_text {
+            match groups.last_mut().filter(|(known, _)| *known == text) {
+                Some((_, inputs)) => inputs.push(input),
+                None => groups.push((text, vec![input])),
+            }
+        }
         groups.sort_by_key(|(_, inputs)| inputs.iter().map(|input| input.place).min());
         groups
     }
@@ -288,29 +307,38 @@ impl Correlator {
         Input { told, behind, ..input }
     }
 
-    fn enter(&mut self, at: usize, text: &Arc<str>, inputs: Vec<Input>, time: &Timekeeper, only: Option<Place>) -> Vec<Held> {
-        let (Some(rule), Some(groups)) = (self.rules.get(at), self.groups.get_mut(at)) else { return Vec::new() };
-        let Some(stream) = inputs.first().map(|input| Arc::clone(&input.event.stream)) else { return Vec::new() };
+    fn enter(&mut self, at: usize, text: &Arc<str>, inputs: Vec<Input>, time: &Timekeeper, only: Option<Place>) -> Entered {
+        let (Some(rule), Some(groups)) = (self.rules.get(at), self.groups.get_mut(at)) else { return Entered::default() };
+        let events: Vec<Arc<Event>> = inputs.iter().map(|input| Arc::clone(&input.event)).collect();
+        let Some(stream) = events.first().map(|event| Arc::clone(&event.stream)) else { return Entered::default() };
         let limit = self.limits.entries_per_group;
         let enter = |group: &mut Group| {
-            group.see(rule, time);
-            group.enter(rule, inputs, limit, only)
+            let gone = group.see(rule, time);
+            let mut entered = group.enter(rule, inputs, limit, only);
+            entered.gone.extend(gone);
+            entered
         };
         if only.is_some() {
-            return enter(&mut groups.get(text).cloned().unwrap_or_else(|| Group::new(stream))).held;
+            let held = enter(&mut groups.copy(text).unwrap_or_else(|| Group::new(stream))).held;
+            return Entered { held, events, ..Entered::default() };
         }
         let before = groups.len();
-        let (entered, timer) = groups.change(text, &stream, enter);
-        self.timers.replace(at, text, timer, groups.get(text).and_then(|group| group.timer.as_ref()));
+        let Changed { result: entered, timer } = groups.change(text, &stream, enter);
+        self.timers.replace(at, text, timer);
         self.total = self.total + groups.len() - before;
         self.counters.late_matches += entered.late;
         self.counters.entries_dropped += entered.dropped;
-        self.evict(at);
-        entered.held
+        for place in &entered.fresh {
+            if let Some(event) = events.iter().find(|event| event.seq == place.seq) {
+                self.archive.hold(event);
+            }
+        }
+        Entered { events, ..entered }
     }
 
-    /// Hands what held to the rules that refer to this one, and what fired to the caller unless it is silent or was told.
-    fn pass_on(&self, at: usize, text: &Arc<str>, held: Held, inbox: &mut Inbox) -> (Option<Fired>, Option<Told>) {
+    /// Hands what held to the rules that refer to this one, and what fired to the caller unless it is silent or was told. `events` are those
+    /// that just came.
+    fn pass_on(&mut self, at: usize, text: &Arc<str>, held: Held, events: &[Arc<Event>], inbox: &mut Inbox) -> (Option<Fired>, Option<Told>) {
         let Some(rule) = self.rules.get(at) else { return (None, None) };
         let consumers = self.consumers.get(rule.rule).map_or(&[][..], Vec::as_slice);
         let speaks = held.fire.is_some() && !rule.silent;
@@ -318,18 +346,25 @@ impl Correlator {
             return (None, None);
         }
         let Held { entry, new, trust, fire } = held;
-        let overlay = Arc::new(rule.overlay(text, entry.refs, &entry.event, entry.overlay.as_deref()));
+        let mut known = |seq: u64| events.iter().find(|event| event.seq == seq).cloned().or_else(|| self.archive.get(seq));
+        let Some(event) = known(entry.place.seq) else { return (None, None) };
+        let overlay = Arc::new(rule.overlay(text, entry.refs, &event, entry.overlay.as_deref()));
         for (consumer, slot) in consumers {
             let presence = self.rules.get(*consumer).is_some_and(Compiled::asks_presence);
             if (presence && new) || (!presence && fire.is_some()) {
-                let (place, event, overlay) = (entry.place, Arc::clone(&entry.event), Some(Arc::clone(&overlay)));
+                let (place, event, overlay) = (entry.place, Arc::clone(&event), Some(Arc::clone(&overlay)));
                 let input = Input { place, event, overlay, slot: *slot, finding: !presence, value: None, trust, behind: None, told: false };
-                inbox.entry(*consumer).or_default().push(input);
+                inbox.push((*consumer, input));
             }
         }
         let said = speaks.then(|| (rule.rule, Arc::clone(text)));
         let fire = fire.filter(|_| speaks && !entry.told);
-        (fire.map(|fire| fired(rule, self.key(rule.rule), Arc::clone(text), &entry, fire, overlay)), said)
+        let fired = fire.map(|fire| {
+            let evidence = fire.evidence.iter().filter_map(|seq| known(*seq)).collect();
+            let key = self.keys.get(rule.rule).cloned().unwrap_or_default();
+            fired(rule, key, Arc::clone(text), (&entry, event), fire, (overlay, evidence))
+        });
+        (fired, said)
     }
 
     /// Keeps the number of a rule's groups, and of all, within its bounds (C12).
@@ -345,7 +380,8 @@ impl Correlator {
 
     fn evict_one(&mut self, at: usize) -> bool {
         let Some((text, group)) = self.groups.get_mut(at).and_then(Groups::evict) else { return false };
-        self.timers.replace(at, &text, group.timer.clone(), None);
+        self.timers.replace(at, &text, (group.timer.clone(), None));
+        group.entries.iter().for_each(|entry| self.archive.release(entry.place.seq));
         self.total -= 1;
         self.counters.groups_evicted += 1;
         true
@@ -368,19 +404,26 @@ fn consumers(rules: &mut [Compiled], len: usize) -> Vec<Vec<(usize, usize)>> {
     consumers
 }
 
-fn fired(rule: &Compiled, key: Arc<str>, group_text: Arc<str>, entry: &Entry, fire: Fire, overlay: Arc<Overlay>) -> Fired {
+fn fired(
+    rule: &Compiled,
+    key: Arc<str>,
+    group_text: Arc<str>,
+    (entry, event): (&Entry, Arc<Event>),
+    fire: Fire,
+    (overlay, evidence): (Arc<Overlay>, Vec<Arc<Event>>),
+) -> Fired {
     Fired {
         rule: rule.rule,
         key,
         place: entry.place,
-        event: Arc::clone(&entry.event),
-        group: Some(rule.group(&group_text, entry.refs, &entry.event, entry.overlay.as_deref())),
+        group: Some(rule.group(&group_text, entry.refs, &event, entry.overlay.as_deref())),
+        event,
         overlay,
         group_text,
         value: fire.value.filter(|_| rule.shows_value).and_then(shown),
         count: fire.count,
         from: fire.from,
-        evidence: fire.evidence,
+        evidence,
         trust: fire.trust,
         end: false,
     }

@@ -68,7 +68,8 @@ pub(super) struct Fire {
     pub value: Option<f64>,
     pub count: u64,
     pub from: Time,
-    pub evidence: Vec<Arc<Event>>,
+    /// The first and the last events of the window, by `seq`.
+    pub evidence: Vec<u64>,
     /// The least trust of the window.
     pub trust: Trust,
 }
@@ -77,6 +78,12 @@ pub(super) struct Fire {
 #[derive(Clone, Debug, Default)]
 pub(super) struct Entered {
     pub held: Vec<Held>,
+    /// The events that came.
+    pub events: Vec<Arc<Event>>,
+    /// The places that are new entries.
+    pub fresh: Vec<Place>,
+    /// The events that entries held which are gone.
+    pub gone: Vec<u64>,
     /// Inputs that were too old (C1).
     pub late: u64,
     /// Entries dropped because the group was full (C12).
@@ -93,7 +100,7 @@ impl Group {
         let mut entered = Entered::default();
         let newest = inputs.iter().map(|input| input.place).max().max(self.entries.newest());
         let Some(horizon) = newest.map(|newest| newest.time.minus(rule.reach())) else { return entered };
-        let (mut fresh, mut touched) = (Vec::new(), Vec::new());
+        let mut touched = Vec::new();
         for input in inputs {
             let (place, behind) = (input.place, input.behind.clone());
             if place.time <= horizon {
@@ -101,7 +108,7 @@ impl Group {
                 continue;
             }
             if self.entries.put(input) {
-                fresh.push(place);
+                entered.fresh.push(place);
                 self.clock = self.clock.max(place.time);
                 if self.entries.newest() == Some(place) {
                     self.waits_for = behind;
@@ -111,45 +118,52 @@ impl Group {
         }
         if rule.timing != Timing::AtOnce {
             self.reopen(rule, &touched);
-            entered.dropped = self.prune(rule, horizon, limit);
+            self.prune(rule, horizon, limit, &mut entered);
             return entered;
         }
-        entered.dropped = self.prune(rule, horizon, limit);
+        self.prune(rule, horizon, limit, &mut entered);
         if let Some(changed) = touched.into_iter().min() {
-            self.evaluate(rule, changed, &fresh, only, &mut entered.held);
+            self.evaluate(rule, changed, only, &mut entered);
         }
         entered
     }
 
-    fn prune(&mut self, rule: &Compiled, horizon: Time, limit: usize) -> u64 {
+    fn prune(&mut self, rule: &Compiled, horizon: Time, limit: usize, entered: &mut Entered) {
         // What a window that waits for its end holds is needed until then.
         let waiting = self.timer.as_ref().map(|timer| timer.opened);
         while self.entries.oldest().is_some_and(|oldest| oldest.time <= horizon && waiting.is_none_or(|opened| oldest < opened)) {
-            self.pruned = self.pruned.max(self.entries.pop().map(|place| place.time));
+            self.pop(entered);
         }
-        let mut dropped = 0;
         while self.entries.len() > rule.entries(limit) {
-            self.pruned = self.pruned.max(self.entries.pop().map(|place| place.time));
-            dropped += 1;
+            self.pop(entered);
+            entered.dropped += 1;
         }
         if self.timer.as_ref().is_some_and(|timer| self.entries.oldest() > Some(timer.opened)) {
             self.open_first(rule);
         }
-        dropped
     }
 
-    fn evaluate(&mut self, rule: &Compiled, from: Place, fresh: &[Place], only: Option<Place>, held: &mut Vec<Held>) {
+    /// Forgets the oldest entry.
+    fn pop(&mut self, entered: &mut Entered) {
+        if let Some(place) = self.entries.pop() {
+            self.pruned = self.pruned.max(Some(place.time));
+            entered.gone.push(place.seq);
+        }
+    }
+
+    fn evaluate(&mut self, rule: &Compiled, from: Place, only: Option<Place>, entered: &mut Entered) {
         let from = self.entries.index(from);
-        let mut tally = self.tally_before(rule, from, fresh);
+        let mut tally = self.tally_before(rule, from, &entered.fresh);
         let mut at = from;
         while at < self.entries.len() {
             let Some(entry) = self.entries.get(at) else { break };
             let place = entry.place;
-            if fresh.contains(&place) {
+            if entered.fresh.contains(&place) {
                 self.arm_after_gap(rule, at, place);
             }
             if only.is_none_or(|only| only == place) {
-                held.extend(self.at(rule, &tally, at));
+                let held = self.at(rule, &tally, at, &mut entered.gone);
+                entered.held.extend(held);
             }
             if let Some(entry) = self.entries.get(at) {
                 tally.take(&rule.test, entry);
@@ -184,7 +198,7 @@ impl Group {
     }
 
     /// The evaluation at one entry.
-    fn at(&mut self, rule: &Compiled, tally: &Tally, at: usize) -> Option<Held> {
+    fn at(&mut self, rule: &Compiled, tally: &Tally, at: usize, gone: &mut Vec<u64>) -> Option<Held> {
         let window = self.entries.window(at, self.entries.get(at)?.place.time.minus(rule.span));
         self.entries.slide(&rule.test, window.first, at + 1);
         let (entry, totals) = (self.entries.get(at)?, self.entries.totals()?);
@@ -203,7 +217,8 @@ impl Group {
         }
         entry.fired |= fires;
         let entry = entry.clone();
-        let fire = fires.then(|| self.fire(rule, window, entry.place, Fire { value, count, from: entry.place.time, evidence: Vec::new(), trust }));
+        let fire = Fire { value, count, from: entry.place.time, evidence: Vec::new(), trust };
+        let fire = fires.then(|| self.fire(rule, window, entry.place, fire, gone));
         Some(Held { entry, new, trust, fire })
     }
 
@@ -228,14 +243,14 @@ impl Group {
         Fire { from, evidence: self.entries.evidence(window), ..fire }
     }
 
-    fn fire(&mut self, rule: &Compiled, window: Window, place: Place, fire: Fire) -> Fire {
+    fn fire(&mut self, rule: &Compiled, window: Window, place: Place, fire: Fire, gone: &mut Vec<u64>) -> Fire {
         let fire = self.shown(window, fire);
         self.announced = self.announced.max(Some(place));
         self.fired = self.fired.max(Some(place.time));
         match rule.refire {
             Refire::Edge => self.armed = false,
             Refire::Every => {}
-            Refire::Reset => self.entries.clear(),
+            Refire::Reset => gone.extend(self.entries.clear()),
         }
         fire
     }
@@ -256,10 +271,14 @@ impl Group {
     }
 
     /// Makes it what it is to be seen as now: empty and armed when the watermark has passed it (C1); a cooldown goes on.
-    pub(super) fn see(&mut self, rule: &Compiled, time: &Timekeeper) {
+    /// The events that its entries held.
+    pub(super) fn see(&mut self, rule: &Compiled, time: &Timekeeper) -> Vec<u64> {
+        let mut gone = Vec::new();
         if self.is_past(rule, time) {
             let fired = if self.is_cool(rule, time) { None } else { self.fired };
+            gone.extend(self.entries.clear());
             *self = Group { fired, ..Group::new(Arc::clone(&self.stream)) };
         }
+        gone
     }
 }

@@ -3,18 +3,16 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use serde::{Deserialize, Serialize};
-
 use super::compiled::Compiled;
 use super::group::{Entered, Fire, Group, Held};
 use super::measure::Datum;
 use super::place::Place;
 use super::window::{Entry, Input};
+use super::wire::{Reader, put, put_signed, put_text};
 use crate::model::Time;
 
 /// The values of a group, each with its newest time: of the rest of a window nothing is asked.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
-#[serde(from = "Learned", into = "Learned")]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Known {
     /// The time of the group's first entry.
     pub since: Option<Time>,
@@ -24,24 +22,39 @@ pub(super) struct Known {
     by_time: BTreeSet<(Time, Arc<str>)>,
 }
 
-/// [`Known`] in a snapshot.
-#[derive(Clone, Serialize, Deserialize)]
-struct Learned(Option<Time>, Option<Place>, Vec<(Arc<str>, Time)>);
-
-impl From<Learned> for Known {
-    fn from(Learned(since, last, values): Learned) -> Known {
-        let by_time = values.iter().map(|(value, time)| (*time, Arc::clone(value))).collect();
-        Known { since, last, newest: values.into_iter().collect(), by_time }
-    }
-}
-
-impl From<Known> for Learned {
-    fn from(known: Known) -> Learned {
-        Learned(known.since, known.last, known.newest.into_iter().collect())
-    }
-}
-
 impl Known {
+    /// Writes it.
+    pub(super) fn write(&self, out: &mut Vec<u8>) {
+        out.push(u8::from(self.since.is_some()) | u8::from(self.last.is_some()) << 1);
+        self.since.iter().for_each(|since| put_signed(out, since.0));
+        if let Some(Place { time, seq }) = self.last {
+            put_signed(out, time.0);
+            put(out, seq);
+        }
+        put(out, self.newest.len() as u64);
+        for (value, time) in &self.newest {
+            put_text(out, value);
+            put_signed(out, time.0);
+        }
+    }
+
+    /// Reads what was written.
+    pub(super) fn read(reader: &mut Reader<'_>) -> Option<Known> {
+        let (flags, mut known) = (reader.byte()?, Known::default());
+        if flags & 1 != 0 {
+            known.since = Some(Time(reader.signed()?));
+        }
+        if flags & 2 != 0 {
+            known.last = Some(Place { time: Time(reader.signed()?), seq: reader.number()? });
+        }
+        for _ in 0..reader.len()? {
+            let (value, time): (Arc<str>, Time) = (reader.text()?.into(), Time(reader.signed()?));
+            known.by_time.insert((time, Arc::clone(&value)));
+            known.newest.insert(value, time);
+        }
+        Some(known)
+    }
+
     /// Takes a value in; whether nothing brought it later than `after`.
     fn learn(&mut self, value: &Arc<str>, time: Time, after: Time) -> bool {
         let before = self.newest.get(value).copied();
@@ -124,7 +137,7 @@ impl Group {
         if fires {
             self.fired = self.fired.max(Some(time));
         }
-        let fire = Fire { value: None, count: u64::from(entry.weight), from: time, evidence: vec![Arc::clone(&entry.event)], trust };
+        let fire = Fire { value: None, count: u64::from(entry.weight), from: time, evidence: vec![entry.place.seq], trust };
         Held { entry, new: true, trust, fire: fires.then_some(fire) }
     }
 }

@@ -2,12 +2,15 @@
 //!
 //! ```text
 //! Event ─ Timekeeper (believed? how far is time?) ─ Correlator ─┬─ Compiled: one correlation, ready to run
-//!                                                               ├─ Groups ─ Group: armed, announced, cooldown
+//!                                                               ├─ Archive: the events that entries name, packed
+//!                                                               ├─ Groups ─ Group: armed, announced, cooldown; small ones rest in an Arena
 //!                                                               │              ├─ Entries, Totals, Tally: windows; Known: values
 //!                                                               │              └─ Timer: what is decided later
 //!                                                               └─ Fired ─ finding()
 //! ```
 
+mod archive;
+mod arena;
 mod compiled;
 mod correlator;
 mod finding;
@@ -18,7 +21,9 @@ mod hosts;
 mod known;
 mod load;
 mod measure;
+mod packed;
 mod place;
+mod queue;
 mod shape;
 mod slide;
 mod snapshot;
@@ -35,7 +40,7 @@ pub use fired::Fired;
 pub use hosts::MAX_HOSTS;
 pub use load::load;
 pub use place::Place;
-pub use snapshot::{Frozen, State};
+pub use snapshot::{Frozen, State, Unreadable};
 pub use timekeeper::{Judgement, LATENESS, MAX_PENDING, MAX_SKEW, MAX_STREAMS, Timekeeper};
 pub use window::{EVIDENCE_FIRST, EVIDENCE_LAST};
 pub use wire::WireEvent;

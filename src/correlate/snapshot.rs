@@ -1,95 +1,47 @@
 //! The state of all groups as a value that serde can write, and back: checkpoints, and rules that are replaced (C13).
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use serde::{Deserialize, Serialize};
+use serde::ser::SerializeSeq;
+use serde::{Deserialize, Serialize, Serializer};
 
+use super::archive::{Archive, Kept};
 use super::compiled::Compiled;
 use super::correlator::{Correlator, Counters};
 use super::group::Group;
-use super::groups::Groups;
-use super::known::Known;
-use super::measure::Datum;
-use super::place::Place;
+use super::groups::{self, Groups};
+use super::packed;
 use super::test::Timing;
-use super::timer::Timers;
-use super::window::{Entries, Entry, Tally};
-use super::wire::{WireEvent, WireValue};
-use crate::entity::{Overlay, View};
-use crate::model::{Event, Time, Trust};
+use super::wire::{Bytes, Reader};
+use crate::entity::View;
+use crate::model::Time;
 
-/// Everything that a [`Correlator`] remembers. Each event is written once, however many groups hold it.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+/// Everything that a [`Correlator`] remembers. Each event is there once, however many groups hold it.
+#[derive(Clone, Debug, Default, Deserialize)]
 pub struct State {
-    events: Vec<WireEvent>,
+    archive: Kept,
     rules: Vec<RuleState>,
     counters: Counters,
     freed: Time,
     view: View,
 }
 
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Deserialize)]
 struct RuleState {
     key: Arc<str>,
     shape: Arc<str>,
-    groups: Vec<GroupState>,
+    /// The streams that groups name by number.
+    streams: Vec<Arc<str>>,
+    /// Groups, each behind its length.
+    groups: Vec<Bytes>,
 }
 
-#[derive(Clone, Debug, Serialize, Deserialize)]
-struct GroupState {
-    text: Arc<str>,
-    entries: Vec<EntryState>,
-    armed: bool,
-    announced: Option<Place>,
-    fired: Option<Time>,
-    pruned: Option<Time>,
-    clock: Time,
-    waits_for: Option<Arc<str>>,
-    tally: Tally,
-    settled: Option<Place>,
-    known: Option<Box<Known>>,
-    stream: Arc<str>,
-}
-
-#[derive(Clone, Debug, Serialize, Deserialize)]
-struct EntryState {
-    place: Place,
-    /// Index in [`State::events`].
-    event: usize,
-    overlay: Option<Vec<(Arc<str>, WireValue)>>,
-    refs: u64,
-    weight: u32,
-    value: Option<Datum>,
-    more: Vec<Datum>,
-    behind: Option<Arc<str>>,
-    trust: Trust,
-    counted: bool,
-    held: bool,
-    fired: bool,
-    told: bool,
-}
-
-/// Events, each once.
-#[derive(Default)]
-struct Table {
-    events: Vec<WireEvent>,
-    by_seq: HashMap<u64, usize>,
-}
-
-impl Table {
-    fn index(&mut self, event: &Event) -> usize {
-        *self.by_seq.entry(event.seq).or_insert_with(|| {
-            self.events.push(event.into());
-            self.events.len() - 1
-        })
-    }
-}
-
-/// Everything that a [`Correlator`] remembers, as it was at one moment: groups are shared with it, so that taking it costs little, and
-/// are copied when they change while it is kept.
-#[derive(Debug)]
+/// Everything that a [`Correlator`] remembers, as it was at one moment: what it holds is shared with it, so that taking it costs little, and
+/// is copied when it changes while this is kept. It is written as [`State`] reads it.
+#[derive(Debug, Serialize)]
 pub struct Frozen {
+    archive: Kept,
     rules: Vec<FrozenRule>,
     counters: Counters,
     freed: Time,
@@ -100,18 +52,37 @@ pub struct Frozen {
 struct FrozenRule {
     key: Arc<str>,
     shape: Arc<str>,
-    groups: Vec<(Arc<str>, Arc<Group>)>,
+    groups: groups::Frozen,
+}
+
+/// What a snapshot holds is not what was written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("groups that cannot be read")]
+pub struct Unreadable;
+
+impl Serialize for FrozenRule {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        (&self.key, &self.shape, &self.groups.streams, &self.groups).serialize(serializer)
+    }
+}
+
+impl Serialize for groups::Frozen {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut parts = serializer.serialize_seq(Some(self.len()))?;
+        // One after the other, so that there is no second copy of all.
+        self.parts().try_for_each(|part| parts.serialize_element(&Bytes(part.into())))?;
+        parts.end()
+    }
 }
 
 impl From<Frozen> for State {
     fn from(frozen: Frozen) -> State {
-        let mut table = Table::default();
-        let rules = frozen.rules.into_iter().map(|FrozenRule { key, shape, mut groups }| {
-            groups.sort_unstable_by(|(a, _), (b, _)| a.cmp(b));
-            RuleState { key, shape, groups: groups.iter().map(|(text, group)| write_group(text, group, &mut table)).collect() }
+        let Frozen { archive, rules, counters, freed, view } = frozen;
+        let rules = rules.into_iter().map(|FrozenRule { key, shape, groups }| {
+            let parts = groups.parts().map(|part| Bytes(part.into())).collect();
+            RuleState { key, shape, streams: groups.streams, groups: parts }
         });
-        let rules = rules.collect();
-        State { events: table.events, rules, counters: frozen.counters, freed: frozen.freed, view: Arc::unwrap_or_clone(frozen.view) }
+        State { archive, rules: rules.collect(), counters, freed, view: Arc::unwrap_or_clone(view) }
     }
 }
 
@@ -119,85 +90,61 @@ impl Correlator {
     /// Everything that it remembers.
     #[must_use]
     pub fn freeze(&self) -> Frozen {
-        let frozen = |(rule, groups): (&Compiled, &Groups)| FrozenRule { key: self.key(rule.rule), shape: Arc::clone(&rule.shape), groups: groups.shared() };
+        let frozen = |(rule, groups): (&Compiled, &Groups)| FrozenRule { key: self.key(rule.rule), shape: Arc::clone(&rule.shape), groups: groups.freeze() };
         let rules = self.rules.iter().zip(&self.groups).map(frozen).collect();
-        Frozen { rules, counters: self.counters, freed: self.freed, view: Arc::clone(&self.view) }
+        Frozen { archive: self.archive.kept(), rules, counters: self.counters, freed: self.freed, view: Arc::clone(&self.view) }
     }
 
     /// Goes on from what another one remembered. The windows of rules that are equal as far as windows go are kept, others are empty (C13).
-    pub fn restore(&mut self, state: State) {
-        self.timers = Timers::default();
-        let events: Vec<Arc<Event>> = state.events.into_iter().map(|event| Arc::new(event.into())).collect();
-        let mut known: BTreeMap<(Arc<str>, Arc<str>), Vec<GroupState>> = state.rules.into_iter().map(|rule| ((rule.key, rule.shape), rule.groups)).collect();
+    ///
+    /// # Errors
+    /// The state is damaged; the one before stays.
+    pub fn restore(&mut self, state: State) -> Result<(), Unreadable> {
+        let empty = vec![Groups::default(); self.rules.len()];
+        let before = (std::mem::replace(&mut self.groups, empty), std::mem::take(&mut self.archive), std::mem::take(&mut self.timers));
+        let State { archive, rules, counters, freed, view } = state;
+        self.archive = Archive::restore(archive);
+        if self.restore_rules(rules).is_none() {
+            (self.groups, self.archive, self.timers) = before;
+            return Err(Unreadable);
+        }
+        self.archive.settle();
+        self.total = self.groups.iter().map(Groups::len).sum();
+        (self.counters, self.freed, self.view) = (counters, freed, Arc::new(view));
+        Ok(())
+    }
+
+    fn restore_rules(&mut self, rules: Vec<RuleState>) -> Option<()> {
+        let mut known: BTreeMap<(Arc<str>, Arc<str>), RuleState> =
+            rules.into_iter().map(|rule| ((Arc::clone(&rule.key), Arc::clone(&rule.shape)), rule)).collect();
         for at in 0..self.rules.len() {
-            let Some(rule) = self.rules.get(at) else { continue };
-            let kept = known.remove(&(self.key(rule.rule), Arc::clone(&rule.shape))).unwrap_or_default();
-            let Some(groups) = self.groups.get_mut(at) else { continue };
-            *groups = Groups::default();
-            for state in kept {
-                let text = Arc::clone(&state.text);
-                let mut group = read_group(state, &events);
+            let rule = self.rules.get(at)?;
+            if let Some(kept) = known.remove(&(self.key(rule.rule), Arc::clone(&rule.shape))) {
+                self.restore_rule(at, &kept)?;
+            }
+        }
+        Some(())
+    }
+
+    fn restore_rule(&mut self, at: usize, kept: &RuleState) -> Option<()> {
+        let (rule, groups) = (self.rules.get(at)?, self.groups.get_mut(at)?);
+        for part in &kept.groups {
+            let mut part = Reader(&part.0);
+            while !part.0.is_empty() {
+                let mut reader = Reader(part.bytes()?);
+                let (text, _, clock, stream) = packed::read_head(&mut reader)?;
+                let mut group = Group::new(Arc::clone(kept.streams.get(stream as usize)?));
+                packed::read(&mut reader, clock, &mut group)?;
+                // A timer follows from the rest.
+                group.timer = None;
                 if rule.timing != Timing::AtOnce {
                     group.open_first(rule);
                 }
-                self.timers.replace(at, &text, None, group.timer.as_ref());
+                group.entries.iter().all(|entry| self.archive.hold_known(entry.place.seq)).then_some(())?;
+                self.timers.replace(at, text, (None, group.timer.clone()));
                 groups.restore(text, group);
             }
         }
-        self.total = self.groups.iter().map(Groups::len).sum();
-        self.counters = state.counters;
-        self.freed = state.freed;
-        self.view = Arc::new(state.view);
+        Some(())
     }
-}
-
-fn write_group(text: &Arc<str>, group: &Group, table: &mut Table) -> GroupState {
-    // A timer follows from the rest.
-    let Group { entries, armed, announced, fired, pruned, clock, waits_for, tally, settled, timer: _, known, stream } = group;
-    GroupState {
-        text: Arc::clone(text),
-        entries: entries.iter().map(|entry| write_entry(entry, table)).collect(),
-        armed: *armed,
-        announced: *announced,
-        fired: *fired,
-        pruned: *pruned,
-        clock: *clock,
-        waits_for: waits_for.clone(),
-        tally: tally.clone(),
-        settled: *settled,
-        known: known.clone(),
-        stream: Arc::clone(stream),
-    }
-}
-
-fn write_entry(entry: &Entry, table: &mut Table) -> EntryState {
-    let overlay = |overlay: &Arc<Overlay>| overlay.iter().map(|(name, value)| (Arc::clone(name), value.into())).collect();
-    EntryState {
-        place: entry.place,
-        event: table.index(&entry.event),
-        overlay: entry.overlay.as_ref().map(overlay),
-        refs: entry.refs,
-        weight: entry.weight,
-        value: entry.value.clone(),
-        more: entry.more.clone(),
-        behind: entry.behind.clone(),
-        trust: entry.trust,
-        counted: entry.counted,
-        held: entry.held,
-        fired: entry.fired,
-        told: entry.told,
-    }
-}
-
-fn read_group(state: GroupState, events: &[Arc<Event>]) -> Group {
-    let GroupState { entries: list, armed, announced, fired, pruned, clock, waits_for, tally, settled, known, stream, .. } = state;
-    let mut entries = Entries::default();
-    list.into_iter().filter_map(|entry| read_entry(entry, events)).for_each(|entry| entries.restore(entry));
-    Group { entries, armed, announced, fired, pruned, clock, waits_for, tally, settled, timer: None, known, stream }
-}
-
-fn read_entry(state: EntryState, events: &[Arc<Event>]) -> Option<Entry> {
-    let EntryState { place, event, overlay, refs, weight, value, more, behind, trust, counted, held, fired, told } = state;
-    let overlay = overlay.map(|list| Arc::new(list.into_iter().map(|(name, value)| (name, value.into())).collect::<Overlay>()));
-    Some(Entry { place, event: Arc::clone(events.get(event)?), overlay, refs, weight, value, more, behind, trust, counted, held, fired, told })
 }

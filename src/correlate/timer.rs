@@ -140,20 +140,21 @@ pub(super) struct Timers {
 
 impl Timers {
     /// A group's timer was one and is now another.
-    pub(super) fn replace(&mut self, at: usize, text: &Arc<str>, before: Option<Timer>, now: Option<&Timer>) {
-        if before.as_ref() == now {
+    pub(super) fn replace(&mut self, at: usize, text: &str, (before, now): (Option<Timer>, Option<Timer>)) {
+        if before == now {
             return;
         }
+        let text: Arc<str> = text.into();
         if let Some(Timer { due, host, .. }) = before
             && let Some(waiting) = self.by_host.get_mut(&host)
         {
-            waiting.remove(&(due, at, Arc::clone(text)));
+            waiting.remove(&(due, at, Arc::clone(&text)));
             if waiting.is_empty() {
                 self.by_host.remove(&host);
             }
         }
         if let Some(Timer { due, host, .. }) = now {
-            self.by_host.entry(host.clone()).or_default().insert((*due, at, Arc::clone(text)));
+            self.by_host.entry(host).or_default().insert((due, at, text));
         }
     }
 

@@ -3,13 +3,12 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use serde::{Deserialize, Serialize};
-
 use super::compiled::{Compiled, bit, has};
 use super::measure::Datum;
 use super::place::Place;
 use super::slide::Totals;
 use super::test::{Test, Verdict, met};
+use super::wire::{Reader, put, put_signed};
 use crate::entity::Overlay;
 use crate::model::{Event, Time, Trust};
 
@@ -40,11 +39,10 @@ pub(super) struct Input {
     pub told: bool,
 }
 
-/// What stands at one place of a group: one entry, whatever it matched (C1).
+/// What stands at one place of a group: one entry, whatever it matched (C1). Its event is the one of its place's `seq`, in the archive.
 #[derive(Clone, Debug)]
 pub(super) struct Entry {
     pub place: Place,
-    pub event: Arc<Event>,
     pub overlay: Option<Arc<Overlay>>,
     /// Bits of the slots by which it came.
     pub refs: u64,
@@ -69,9 +67,9 @@ pub(super) struct Entry {
 
 impl Entry {
     pub(super) fn new(input: Input) -> Entry {
-        let Input { place, event, trust, told, behind, .. } = input.clone();
+        let Input { place, trust, told, behind, .. } = input.clone();
         let (overlay, value, more) = (None, None, Vec::new());
-        let mut entry = Entry { place, event, overlay, refs: 0, weight: 0, counted: false, value, more, behind, trust, held: false, fired: false, told };
+        let mut entry = Entry { place, overlay, refs: 0, weight: 0, counted: false, value, more, behind, trust, held: false, fired: false, told };
         entry.merge(input);
         entry
     }
@@ -109,13 +107,39 @@ impl Entry {
 }
 
 /// What is known of the entries up to one place, so that the next needs no second look at them.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Tally {
     /// Per place of an ordered rule: the latest start of a sequence that fills the places up to it.
     starts: Vec<Option<Time>>,
 }
 
 impl Tally {
+    /// Whether nothing was taken in.
+    pub(super) fn is_empty(&self) -> bool {
+        self.starts.is_empty()
+    }
+
+    pub(super) fn clear(&mut self) {
+        self.starts.clear();
+    }
+
+    /// Writes it.
+    pub(super) fn write(&self, out: &mut Vec<u8>) {
+        put(out, self.starts.len() as u64);
+        for start in &self.starts {
+            out.push(u8::from(start.is_some()));
+            start.iter().for_each(|start| put_signed(out, start.0));
+        }
+    }
+
+    /// Reads into an empty one what was written.
+    pub(super) fn read(&mut self, reader: &mut Reader<'_>) -> Option<()> {
+        for _ in 0..reader.len()? {
+            self.starts.push(if reader.byte()? == 0 { None } else { Some(Time(reader.signed()?)) });
+        }
+        Some(())
+    }
+
     fn start(&self, place: usize) -> Option<Time> {
         self.starts.get(place).copied().flatten()
     }
@@ -184,6 +208,7 @@ impl Entries {
     pub(super) fn index(&self, place: Place) -> usize {
         match self.list.back() {
             Some(last) if last.place < place => self.list.len(),
+            Some(last) if last.place == place => self.list.len() - 1,
             _ => self.list.partition_point(|entry| entry.place < place),
         }
     }
@@ -240,8 +265,15 @@ impl Entries {
         self.list.front().map(|entry| entry.place)
     }
 
-    pub(super) fn clear(&mut self) {
-        *self = Entries::default();
+    /// Empty, with the room that it had.
+    pub(super) fn wipe(&mut self) {
+        self.list.clear();
+        (self.totals, self.first, self.end) = (None, 0, 0);
+    }
+
+    /// Takes all away; the events that they held.
+    pub(super) fn clear(&mut self) -> impl Iterator<Item = u64> + use<> {
+        std::mem::take(self).list.into_iter().map(|entry| entry.place.seq)
     }
 
     /// What the entries from `first` to before `end` come to: the window slides there.
@@ -267,17 +299,23 @@ impl Entries {
 
     /// The window that ends at the entry with this index and begins after `after`.
     pub(super) fn window(&self, last: usize, after: Time) -> Window {
-        let first = self.list.partition_point(|entry| entry.place.time <= after).min(last);
+        let before = |at: usize| self.list.get(at).is_some_and(|entry| entry.place.time <= after);
+        // Mostly it begins a little behind the last one: what is between is taken out of the totals one by one anyway.
+        let first = if self.first.checked_sub(1).is_none_or(before) {
+            (self.first..last).find(|at| !before(*at)).unwrap_or(last)
+        } else {
+            self.list.partition_point(|entry| entry.place.time <= after).min(last)
+        };
         Window { first, last }
     }
 
     /// The first and the last events of a window.
-    pub(super) fn evidence(&self, window: Window) -> Vec<Arc<Event>> {
+    pub(super) fn evidence(&self, window: Window) -> Vec<u64> {
         let len = window.last - window.first + 1;
         let shown = |at: &usize| *at < EVIDENCE_FIRST || at + EVIDENCE_LAST >= len;
         let head = 0..len.min(EVIDENCE_FIRST);
         let tail = len.saturating_sub(EVIDENCE_LAST).max(EVIDENCE_FIRST)..len;
-        head.chain(tail).filter(shown).filter_map(|at| self.list.get(window.first + at)).map(|entry| Arc::clone(&entry.event)).collect()
+        head.chain(tail).filter(shown).filter_map(|at| self.list.get(window.first + at)).map(|entry| entry.place.seq).collect()
     }
 }
 

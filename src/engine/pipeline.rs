@@ -20,7 +20,7 @@ use crate::sigma::RuleSet;
 /// What begins every snapshot (stable).
 const MAGIC: &[u8] = b"opmas-state";
 /// The version of what follows the magic; raised with every change of a serialised type.
-const VERSION: u16 = 3;
+const VERSION: u16 = 4;
 
 /// A finding in the order of firing; silent rules (C11) give none.
 pub type Found = Fired;
@@ -56,6 +56,9 @@ pub enum RestoreError {
     /// It is torn or changed.
     #[error("the snapshot is damaged: {0}")]
     Damaged(#[from] postcard::Error),
+    /// What is in it is not what was written.
+    #[error("the snapshot is damaged: {0}")]
+    Unreadable(#[from] correlate::Unreadable),
 }
 
 /// An event that is not believed yet (T3).
@@ -74,7 +77,7 @@ struct PendingState {
 }
 
 /// Everything that later findings depend on, beside rules, extractors and inventory, as it was at one moment; the pipeline goes on meanwhile.
-#[derive(Debug)]
+#[derive(Debug, Serialize)]
 pub struct Snapshot {
     normaliser: normalise::State,
     timekeeper: Timekeeper,
@@ -82,8 +85,8 @@ pub struct Snapshot {
     pending: Vec<PendingState>,
 }
 
-/// A [`Snapshot`] as it is written.
-#[derive(Debug, Serialize, Deserialize)]
+/// A [`Snapshot`] as it is read.
+#[derive(Debug, Deserialize)]
 struct Written {
     normaliser: normalise::State,
     timekeeper: Timekeeper,
@@ -97,10 +100,9 @@ impl Snapshot {
     /// # Errors
     /// [`RestoreError::Damaged`] when a value cannot be written, which no input brings about.
     pub fn encode(self) -> Result<Vec<u8>, RestoreError> {
-        let Snapshot { normaliser, timekeeper, correlator, pending } = self;
         let mut bytes = MAGIC.to_vec();
         bytes.extend_from_slice(&VERSION.to_be_bytes());
-        Ok(postcard::to_extend(&Written { normaliser, timekeeper, correlator: correlator.into(), pending }, bytes)?)
+        Ok(postcard::to_extend(&self, bytes)?)
     }
 }
 
@@ -344,7 +346,11 @@ impl Pipeline {
     pub fn set_rules(&mut self, rules: impl Into<Compiled>) -> Result<Compiled, Vec<Diagnostic>> {
         let Compiled { rules, detector } = rules.into();
         let mut correlator = Correlator::new(&rules, self.settings.limits)?;
-        correlator.restore(self.correlator.freeze().into());
+        if correlator.restore(self.correlator.freeze().into()).is_err() {
+            // What was never written to a disk is not damaged; if it were, windows would begin anew.
+            tracing::error!("windows could not be kept for other rules");
+            correlator = Correlator::new(&rules, self.settings.limits)?;
+        }
         let pending = self.pending_state();
         let before = Compiled { rules: std::mem::replace(&mut self.rules, rules), detector: std::mem::replace(&mut self.detector, detector) };
         self.correlator = correlator;
@@ -385,9 +391,9 @@ impl Pipeline {
             other => return Err(RestoreError::Version(other)),
         }
         let Written { normaliser, timekeeper, correlator, pending } = postcard::from_bytes(rest)?;
+        self.correlator.restore(correlator)?;
         self.normaliser.restore(normaliser);
         self.timekeeper = timekeeper.with_lateness(self.settings.lateness);
-        self.correlator.restore(correlator);
         self.restore_pending(pending);
         Ok(())
     }

@@ -1,0 +1,225 @@
+//! A group as bytes: small ones rest like that, and all stand like that in checkpoints. Stable within a snapshot version.
+
+use std::sync::Arc;
+
+use super::arena::MAX_LEN;
+use super::group::Group;
+use super::known::Known;
+use super::measure::Datum;
+use super::place::Place;
+use super::timer::Timer;
+use super::window::Entry;
+use super::wire::{Reader, put, put_overlay, put_signed, put_text};
+use crate::model::{Time, Trust};
+
+/// Entries up to which a group rests as bytes, and those that bring more than their places.
+const FEW: usize = 8;
+const FEW_LONG: usize = 3;
+/// Times are mostly apart by whole microseconds.
+const UNIT: i64 = 1_000;
+
+// What a group has.
+const ARMED: u64 = 1;
+const ANNOUNCED: u64 = 1 << 1;
+const FIRED: u64 = 1 << 2;
+const PRUNED: u64 = 1 << 3;
+const WAITS: u64 = 1 << 4;
+const SETTLED: u64 = 1 << 5;
+const TIMER: u64 = 1 << 6;
+const TALLY: u64 = 1 << 7;
+const KNOWN: u64 = 1 << 8;
+
+// What an entry has: none of it, mostly, but the first.
+const WHOLE: u64 = 1;
+const REFS: u64 = 1 << 1;
+const WEIGHT: u64 = 1 << 2;
+const HELD: u64 = 1 << 3;
+const RULE_FIRED: u64 = 1 << 4;
+const OPEN: u64 = 1 << 5;
+const VALUE: u64 = 1 << 6;
+const OVERLAY: u64 = 1 << 7;
+const MORE: u64 = 1 << 8;
+const BEHIND: u64 = 1 << 9;
+const UNCOUNTED: u64 = 1 << 10;
+const TOLD: u64 = 1 << 11;
+
+/// Whether a group is to rest as bytes.
+pub(super) fn is_small(group: &Group) -> bool {
+    let len = group.entries.len();
+    let plain = |entry: &Entry| entry.overlay.is_none() && entry.value.is_none() && entry.more.is_empty();
+    group.known.is_none() && (len <= FEW_LONG || len <= FEW && group.entries.iter().all(plain))
+}
+
+/// Writes a group; its stream by number. Whether that is short enough to rest so.
+pub(super) fn write(out: &mut Vec<u8>, text: &str, stream: u32, group: &Group) -> bool {
+    let Group { entries, armed, announced, fired, pruned, clock, waits_for, tally, settled, timer, known, stream: _ } = group;
+    put_text(out, text);
+    out.push(u8::from(timer.is_some()));
+    out.extend_from_slice(&clock.0.to_le_bytes());
+    put(out, u64::from(stream));
+    let has = |yes: bool, flag: u64| if yes { flag } else { 0 };
+    let flags = has(*armed, ARMED)
+        | has(announced.is_some(), ANNOUNCED)
+        | has(fired.is_some(), FIRED)
+        | has(pruned.is_some(), PRUNED)
+        | has(waits_for.is_some(), WAITS)
+        | has(settled.is_some(), SETTLED)
+        | has(timer.is_some(), TIMER)
+        | has(!tally.is_empty(), TALLY)
+        | has(known.is_some(), KNOWN);
+    put(out, flags);
+    announced.iter().chain(settled).for_each(|place| put_place(out, *clock, *place));
+    fired.iter().chain(pruned).for_each(|time| put_time(out, *clock, *time));
+    waits_for.iter().for_each(|host| put_text(out, host));
+    if let Some(Timer { opened, due, host }) = timer {
+        put_place(out, *clock, *opened);
+        put_time(out, *clock, *due);
+        put_text(out, host.as_deref().unwrap_or_default());
+        out.push(u8::from(host.is_some()));
+    }
+    if flags & TALLY != 0 {
+        tally.write(out);
+    }
+    known.iter().for_each(|known| known.write(out));
+    put(out, entries.len() as u64);
+    let mut before = Place { time: *clock, seq: 0 };
+    for entry in entries.iter() {
+        write_entry(out, before, entry);
+        before = entry.place;
+    }
+    out.len() <= MAX_LEN
+}
+
+fn write_entry(out: &mut Vec<u8>, before: Place, entry: &Entry) {
+    let Entry { place, overlay, refs, weight, counted, value, more, behind, trust, held, fired, told } = entry;
+    let has = |yes: bool, flag: u64| if yes { flag } else { 0 };
+    let apart = before.time.0.wrapping_sub(place.time.0);
+    let flags = has(apart % UNIT == 0, WHOLE)
+        | has(*refs != 1, REFS)
+        | has(*weight != 1, WEIGHT)
+        | has(*held, HELD)
+        | has(*fired, RULE_FIRED)
+        | has(*trust == Trust::Open, OPEN)
+        | has(value.is_some(), VALUE)
+        | has(overlay.is_some(), OVERLAY)
+        | has(!more.is_empty(), MORE)
+        | has(behind.is_some(), BEHIND)
+        | has(!counted, UNCOUNTED)
+        | has(*told, TOLD);
+    put(out, flags);
+    put_signed(out, if flags & WHOLE != 0 { apart / UNIT } else { apart });
+    put_signed(out, place.seq.wrapping_sub(before.seq) as i64);
+    if flags & REFS != 0 {
+        put(out, *refs);
+    }
+    if flags & WEIGHT != 0 {
+        put(out, u64::from(*weight));
+    }
+    value.iter().for_each(|datum| put_datum(out, datum));
+    overlay.iter().for_each(|overlay| put_overlay(out, overlay));
+    if flags & MORE != 0 {
+        put(out, more.len() as u64);
+        more.iter().for_each(|datum| put_datum(out, datum));
+    }
+    behind.iter().for_each(|host| put_text(out, host));
+}
+
+/// What stands before everything else in a group's bytes: its text, whether it has an open timer, its clock, its stream.
+pub(super) fn read_head<'a>(reader: &mut Reader<'a>) -> Option<(&'a str, bool, Time, u32)> {
+    let text = reader.text()?;
+    let timer = reader.byte()? != 0;
+    let clock = Time(i64::from_le_bytes(*reader.chunk()?));
+    Some((text, timer, clock, u32::try_from(reader.number()?).ok()?))
+}
+
+/// Reads what follows the head into a group, whose stream stays.
+pub(super) fn read(reader: &mut Reader<'_>, clock: Time, group: &mut Group) -> Option<()> {
+    let flags = reader.number()?;
+    let has = |flag: u64| flags & flag != 0;
+    group.clock = clock;
+    group.armed = has(ARMED);
+    group.announced = if has(ANNOUNCED) { Some(place(reader, clock)?) } else { None };
+    group.settled = if has(SETTLED) { Some(place(reader, clock)?) } else { None };
+    group.fired = if has(FIRED) { Some(time(reader, clock)?) } else { None };
+    group.pruned = if has(PRUNED) { Some(time(reader, clock)?) } else { None };
+    group.waits_for = if has(WAITS) { Some(reader.text()?.into()) } else { None };
+    group.timer = None;
+    if has(TIMER) {
+        let (opened, due, host) = (place(reader, clock)?, time(reader, clock)?, reader.text()?);
+        let host = (reader.byte()? != 0).then(|| Arc::from(host));
+        group.timer = Some(Timer { opened, due, host });
+    }
+    group.tally.clear();
+    if has(TALLY) {
+        group.tally.read(reader)?;
+    }
+    group.known = if has(KNOWN) { Some(Box::new(Known::read(reader)?)) } else { None };
+    group.entries.wipe();
+    let mut before = Place { time: clock, seq: 0 };
+    for _ in 0..reader.len()? {
+        let entry = read_entry(reader, before)?;
+        before = entry.place;
+        group.entries.restore(entry);
+    }
+    Some(())
+}
+
+fn read_entry(reader: &mut Reader<'_>, before: Place) -> Option<Entry> {
+    let flags = reader.number()?;
+    let has = |flag: u64| flags & flag != 0;
+    let apart = reader.signed()?;
+    let apart = if has(WHOLE) { apart.checked_mul(UNIT)? } else { apart };
+    let place = Place { time: Time(before.time.0.wrapping_sub(apart)), seq: before.seq.wrapping_add(reader.signed()? as u64) };
+    let refs = if has(REFS) { reader.number()? } else { 1 };
+    let weight = if has(WEIGHT) { u32::try_from(reader.number()?).ok()? } else { 1 };
+    let value = if has(VALUE) { Some(datum(reader)?) } else { None };
+    let overlay = if has(OVERLAY) { Some(Arc::new(reader.overlay()?)) } else { None };
+    let mut more = Vec::new();
+    if has(MORE) {
+        for _ in 0..reader.len()? {
+            more.push(datum(reader)?);
+        }
+    }
+    let behind = if has(BEHIND) { Some(reader.text()?.into()) } else { None };
+    let trust = if has(OPEN) { Trust::Open } else { Trust::Verified };
+    let (counted, held, fired, told) = (!has(UNCOUNTED), has(HELD), has(RULE_FIRED), has(TOLD));
+    Some(Entry { place, overlay, refs, weight, counted, value, more, behind, trust, held, fired, told })
+}
+
+fn put_time(out: &mut Vec<u8>, clock: Time, time: Time) {
+    put_signed(out, clock.0.wrapping_sub(time.0));
+}
+
+fn time(reader: &mut Reader<'_>, clock: Time) -> Option<Time> {
+    Some(Time(clock.0.wrapping_sub(reader.signed()?)))
+}
+
+fn put_place(out: &mut Vec<u8>, clock: Time, place: Place) {
+    put_time(out, clock, place.time);
+    put(out, place.seq);
+}
+
+fn place(reader: &mut Reader<'_>, clock: Time) -> Option<Place> {
+    Some(Place { time: time(reader, clock)?, seq: reader.number()? })
+}
+
+fn put_datum(out: &mut Vec<u8>, datum: &Datum) {
+    match datum {
+        Datum::Number(number) => {
+            out.push(0);
+            out.extend_from_slice(&number.to_le_bytes());
+        }
+        Datum::Text(text) => {
+            out.push(1);
+            put_text(out, text);
+        }
+    }
+}
+
+fn datum(reader: &mut Reader<'_>) -> Option<Datum> {
+    match reader.byte()? {
+        0 => reader.float().map(Datum::Number),
+        1 => reader.text().map(|text| Datum::Text(text.into())),
+        _ => None,
+    }
+}
