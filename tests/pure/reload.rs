@@ -364,7 +364,9 @@ fn pipelines_and_placeholders_go_live_with_the_rules_and_each_rule_is_counted() 
     assert_eq!((&row["rule"], &row["matches"], &row["file"]), (&"seen".into(), &132.into(), &"rules/shop.yml".into()), "{rules}");
     assert!(row["last_match"].is_string() && row["cost"].as_f64().unwrap() > 0.0, "{rules}");
     assert!(row["error"].as_str().unwrap().starts_with("rules/shop.yml:"), "{rules}");
-    let told = findings(&DataDir::open_read_only(&running.path("opmas-data")).unwrap());
+    let told = || findings(&DataDir::open_read_only(&running.path("opmas-data")).unwrap());
+    eventually("not all is recorded", || told().len() == 132);
+    let told = told();
     running.terminate();
     assert_eq!(replayed(&DataDir::open_read_only(&running.path("opmas-data")).unwrap()), told, "the spool alone gives the same");
 }

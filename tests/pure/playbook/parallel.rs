@@ -188,7 +188,7 @@ fn a_header_allows_notify_like_an_action_and_waiting_is_checked_before_anything_
     assert_eq!(load("'notify'", "notify(\"email\");"), "p.rhai:7:1: `notify` needs `text`");
     assert!(load("", "wait(\"5 minutes\");").starts_with("p.rhai:7:6: `for` of `wait`: \"5 minutes\" is not a time between 1s and 7d"));
     assert_eq!(load("", "wait(\"5m\", 1);"), "p.rhai:7:1: `wait` takes (for), and is given 2 arguments");
-    assert_eq!(load("'wait'", ""), "p.rhai:5:10: unknown action `wait`; known: notify, publish");
+    assert_eq!(load("'wait'", ""), "p.rhai:5:10: unknown action `wait`; known: notify, publish, http_request");
 }
 
 #[test]
