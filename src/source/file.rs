@@ -222,8 +222,7 @@ impl Follower {
 
     /// One read, or one look at what became of the file.
     fn step(&mut self) -> io::Result<Step> {
-        if self.open.as_ref().is_none_or(|open| open.lines.end() == 0 && open.is_followed && self.is_another_first()) {
-            self.open = None;
+        if self.open.is_none() {
             self.open_next()?;
         }
         let Some(open) = &mut self.open else { return Ok(Step::Idle) };
@@ -232,6 +231,7 @@ impl Follower {
             let Some(copy) = copy else { return Ok(self.finish()) };
             *open = Open::at(copy, &open.place(&self.path))?;
         }
+        let is_first_look = open.lines.end() == 0 && open.is_followed;
         let lines = match open.read(&mut self.buffer) {
             Err(error) if open.content.is_compressed() => {
                 self.give_up(&self.path.clone(), &error);
@@ -240,6 +240,12 @@ impl Follower {
             read => read?,
         };
         self.complained = false;
+        if is_first_look && self.is_another_first() {
+            // What was just read is read again when it is its turn.
+            self.open = None;
+            return self.step();
+        }
+        let Some(open) = &mut self.open else { return Ok(Step::Idle) };
         if let Some(lines) = lines {
             open.learn(&self.path, &self.done)?;
             return Ok(Step::Lines(lines));
@@ -260,10 +266,9 @@ impl Follower {
         }
     }
 
-    /// Whether there are lines now, and older ones in a file that was rotated before these came.
+    /// Whether there are older lines than those of the file that is followed, in one that was rotated since the last that was read.
     fn is_another_first(&self) -> bool {
-        let has_lines = std::fs::metadata(&self.path).is_ok_and(|data| data.len() > 0);
-        has_lines && self.since.is_some_and(|since| !position::rotated_since(&self.path, since).is_empty())
+        self.since.is_some_and(|since| !position::rotated_since(&self.path, since).is_empty())
     }
 
     /// The file has come to its end.

@@ -621,6 +621,14 @@ async fn o3_what_is_written_behind_many_empty_rotations_is_read() {
 }
 
 #[tokio::test]
+async fn o3_what_was_copied_before_the_first_look_is_read_before_what_came_after_it() {
+    use Happens::{Copied, Killed, Lines, Look, Renamed};
+    let story = [Lines(4), Lines(2), Copied, Copied, Lines(3), Copied, Look, Lines(1), Renamed, Killed(true)];
+    let (kept, written) = kept_lines("", &story).await;
+    assert_eq!(kept, (0..written).map(|n| n.to_string()).collect::<Vec<_>>());
+}
+
+#[tokio::test]
 async fn a_file_may_begin_at_its_end_and_need_not_exist() {
     let followed = Followed::new();
     let mut source = followed.start("from = 'end'");
