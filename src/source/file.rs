@@ -6,13 +6,13 @@ use std::io::{self, Read};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use tokio::sync::oneshot;
 
 use super::content::{Content, Tail, read_at};
 use super::lines::{Line, Lines};
-use super::position::{self, Place, Position};
+use super::position::{self, Place, Position, Rotated, Since};
 use super::{BindError, Closed, FileConfig, From, MAX_BATCH, Outlet};
 use crate::model::{RecordId, Trust};
 
@@ -33,8 +33,8 @@ pub(super) struct Follower {
     open: Option<Open>,
     /// The ends of files that were read before.
     done: Vec<Place>,
-    /// When what was read last was written last: rotated files that are newer are still to be read. `None` when there was none.
-    since: Option<SystemTime>,
+    /// Up to where rotated files were read. `None` when there was none.
+    since: Option<Since>,
     /// Files of which the rest could not be read, not yet counted.
     lost: u64,
     /// Whether an unreadable file was reported since it last could be read.
@@ -118,7 +118,7 @@ impl Follower {
                 None => None,
             };
             if self.open.is_none() {
-                self.since = Some(std::fs::metadata(&self.kept)?.modified()?);
+                self.since = Some(Since::new(std::fs::metadata(&self.kept)?.modified()?));
                 if !place.file.is_empty() {
                     self.lost += 1;
                     tracing::warn!(path = %self.path.display(), "the file that was read last is gone; those after it are read from their start");
@@ -128,7 +128,7 @@ impl Follower {
             return Ok(());
         }
         Position::none().write(&self.kept)?;
-        self.since = Some(std::fs::metadata(&self.kept)?.modified()?);
+        self.since = Some(Since::new(std::fs::metadata(&self.kept)?.modified()?));
         if self.from == From::End
             && let Ok(file) = File::open(&self.path)
         {
@@ -147,21 +147,22 @@ impl Follower {
 
     /// Opens what comes after the file that was read last: the oldest that was rotated since, else the one that is followed.
     fn open_next(&mut self) -> io::Result<()> {
-        let rotated = self.since.map_or_else(Vec::new, |since| position::rotated_since(&self.path, since));
+        let rotated = self.since.as_ref().map_or_else(Vec::new, |since| position::rotated_since(&self.path, since));
         let mut rotated = rotated.into_iter().peekable();
-        while let Some((at, sibling)) = rotated.next() {
-            match self.go_on(&sibling) {
+        while let Some(Rotated { at, inode, path }) = rotated.next() {
+            match self.go_on(&path) {
                 Ok(open) => {
-                    tracing::info!(path = %sibling.display(), "a file that was rotated meanwhile is read");
+                    tracing::info!(path = %path.display(), "a file that was rotated meanwhile is read");
                     let is_settled = open.is_settled || rotated.peek().is_some();
-                    (self.open, self.since) = (Some(Open { is_settled, ..open }), Some(at));
+                    self.open = Some(Open { is_settled, ..open });
+                    Since::take(&mut self.since, at, inode);
                     return Ok(());
                 }
                 // Renamed since it was listed: it is listed anew.
                 Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-                Err(error) => self.give_up(&sibling, &error),
+                Err(error) => self.give_up(&path, &error),
             }
-            self.since = Some(at);
+            Since::take(&mut self.since, at, inode);
         }
         match self.go_on(&self.path) {
             Ok(open) => self.open = Some(Open { is_followed: true, ..open }),
@@ -268,7 +269,7 @@ impl Follower {
 
     /// Whether there are older lines than those of the file that is followed, in one that was rotated since the last that was read.
     fn is_another_first(&self) -> bool {
-        self.since.is_some_and(|since| !position::rotated_since(&self.path, since).is_empty())
+        self.since.as_ref().is_some_and(|since| !position::rotated_since(&self.path, since).is_empty())
     }
 
     /// The file has come to its end.
@@ -277,8 +278,10 @@ impl Follower {
         let last = open.lines.finish();
         open.tails.0 = open.tails.1.clone();
         // Of an empty one it is not known which copies were made before it was emptied.
-        if open.lines.end() > 0 {
-            self.since = open.content.modified().ok();
+        if open.lines.end() > 0
+            && let Ok(at) = open.content.modified()
+        {
+            Since::take(&mut self.since, at, open.inode);
         }
         Step::Next(last)
     }

@@ -3,6 +3,7 @@
 //! A redelivered line is recognised by its id (O4), so that losing this file costs reading again, nothing else.
 
 use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -152,15 +153,60 @@ pub(super) fn remember(done: &mut Vec<Place>, place: Place) {
     done.drain(..done.len().saturating_sub(MAX_DONE));
 }
 
+/// Up to where rotated files were read: those that were written to later are still to be read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Since {
+    /// When the one that was read last was written last.
+    at: SystemTime,
+    /// Device and inode of those of this very time that were read: file systems count time in ticks.
+    taken: Vec<(u64, u64)>,
+}
+
+impl Since {
+    pub(super) fn new(at: SystemTime) -> Since {
+        Since { at, taken: Vec::new() }
+    }
+
+    /// A file was read that was written last at this time.
+    pub(super) fn take(since: &mut Option<Since>, at: SystemTime, inode: (u64, u64)) {
+        let since = since.get_or_insert_with(|| Since::new(at));
+        if since.at != at {
+            *since = Since::new(at);
+        }
+        since.taken.push(inode);
+    }
+
+    fn is_before(&self, rotated: &Rotated) -> bool {
+        rotated.at > self.at || rotated.at == self.at && !self.taken.contains(&rotated.inode)
+    }
+}
+
+/// A file that the followed one has become.
+#[derive(Debug)]
+pub(super) struct Rotated {
+    /// When it was written last.
+    pub(super) at: SystemTime,
+    /// Device and inode.
+    pub(super) inode: (u64, u64),
+    pub(super) path: PathBuf,
+}
+
 /// The files that the followed one became by rotation and that were written to after `since`, the oldest first: `messages.1`,
 /// `messages-20260101.gz`, `app.2.log`.
-pub(super) fn rotated_since(path: &Path, since: SystemTime) -> Vec<(SystemTime, PathBuf)> {
+pub(super) fn rotated_since(path: &Path, since: &Since) -> Vec<Rotated> {
     let is_rotated =
         |sibling: &Path| sibling.file_name().zip(path.file_name()).is_some_and(|(name, of)| is_rotated(&name.to_string_lossy(), &of.to_string_lossy()));
-    let written = |sibling: PathBuf| Some((sibling.metadata().ok()?.modified().ok()?, sibling));
-    let mut newer: Vec<_> = siblings(path).into_iter().filter(|sibling| is_rotated(sibling)).filter_map(written).filter(|(at, _)| *at > since).collect();
-    // Of two of one tick the higher number is the older; the other is one that was emptied then.
-    newer.sort_unstable_by(|a, b| (a.0, &b.1).cmp(&(b.0, &a.1)));
+    let rotated = |path: PathBuf| {
+        let about = path.metadata().ok()?;
+        Some(Rotated { at: about.modified().ok()?, inode: (about.dev(), about.ino()), path })
+    };
+    let mut newer: Vec<_> = siblings(path).into_iter().filter(|sibling| is_rotated(sibling)).filter_map(rotated).filter(|one| since.is_before(one)).collect();
+    // Of two of one tick the higher number is the older.
+    let number = |one: &Rotated| {
+        let name = one.path.to_string_lossy().trim_end_matches(".gz").to_owned();
+        std::cmp::Reverse((name.len(), name))
+    };
+    newer.sort_by_cached_key(|one| (one.at, number(one)));
     newer
 }
 

@@ -420,6 +420,30 @@ async fn o3_files_rotated_while_nobody_looked_are_read_once_also_compressed() {
 }
 
 #[tokio::test]
+async fn o3_rotated_files_of_one_tick_of_the_clock_are_all_read_in_the_order_of_their_numbers() {
+    let followed = Followed::new();
+    followed.start("").task.abort();
+    let at = SystemTime::now() + Duration::from_secs(1);
+    for n in [9, 10, 11, 2, 1] {
+        let file = followed.dir.path().join(format!("messages.{n}"));
+        std::fs::write(&file, format!("{n}\n")).unwrap();
+        std::fs::File::options().write(true).open(file).unwrap().set_modified(at).unwrap();
+    }
+    gzip(&followed.dir.path().join("messages.9"));
+    // No gzip: it is given up once.
+    std::fs::write(followed.dir.path().join("messages.5.gz"), "x").unwrap();
+    std::fs::File::options().write(true).open(followed.dir.path().join("messages.5.gz")).unwrap().set_modified(at).unwrap();
+    append(&followed.path(), "new\n");
+    let mut source = followed.start("");
+    assert_eq!(source.lines(6).await, ["11", "10", "9", "2", "1", "new"]);
+    source.stop().await;
+    let mut source = followed.start("");
+    append(&followed.path(), "newer\n");
+    assert_eq!(source.lines(1).await, ["newer"]);
+    assert_eq!(source.stop().await, []);
+}
+
+#[tokio::test]
 async fn o3_what_was_copied_before_a_truncation_is_read_from_the_copy() {
     let followed = Followed::new();
     let copied = followed.dir.path().join("messages.1");
