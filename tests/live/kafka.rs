@@ -372,8 +372,8 @@ fn a_named_member_that_was_killed_has_its_partitions_at_once() {
         // The session of the one that died lasts for ten seconds.
         assert!(begun.elapsed() < Duration::from_secs(7), "{:?}", begun.elapsed());
     }
-    // Another one of that name takes its place; the sentence names the cause.
-    let mut other = self::station(&kafka.table(), "logs = ['logs']\ninstance = 'north'");
+    // Another one of that name that does not wait takes its place; the sentence names the cause.
+    let mut other = self::station(&kafka.table(), "logs = ['logs']\ninstance = 'north'\nshare = true");
     other.start();
     says(&station, "instance");
     other.terminate();
