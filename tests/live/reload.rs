@@ -26,7 +26,7 @@ fn a_run_keeps_the_script_that_it_began_with() {
     site.start();
     site.router.device("cut");
     attack(&site, "203.0.113.7");
-    eventually(Duration::from_secs(20), "the step does not wait for its device", || site.log().contains("a step waits for its device"));
+    eventually(Duration::from_secs(20), "the step does not wait for its device", || site.log().contains("a step waits device=ap1"));
     let playbook = site.dir.join("playbooks/block_source.rhai");
     let script = fs::read_to_string(&playbook).unwrap();
     fs::write(&playbook, script.replace("\"5m\"", "\"7m\"")).unwrap();
