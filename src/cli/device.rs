@@ -194,14 +194,12 @@ fn device(arguments: &AddArguments) -> Result<Device, Failure> {
     let (host, port) = host_and_port(place).ok_or_else(|| usage("the address has the form HOST, HOST:PORT or [IPV6]:PORT"))?;
     let name = arguments.name.as_ref().or(given).cloned().unwrap_or_else(|| host.to_ascii_lowercase().replace([':', '%'], "-"));
     let device = Device {
-        name: name.into(),
-        host,
         port,
         user: user.to_owned(),
         platform: arguments.platform,
         site: arguments.site.as_deref().map(Arc::from),
         tags: arguments.tags.iter().map(|tag| Arc::from(tag.as_str())).collect(),
-        enrolled: false,
+        ..Device::new(name, host)
     };
     inventory::validate(&device).map_err(|e| Failure::new(Exit::Usage, e))?;
     Ok(device)

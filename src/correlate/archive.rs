@@ -92,10 +92,14 @@ impl Packed {
     }
 }
 
+/// How many are held.
+fn live(holds: &[u32]) -> usize {
+    holds.iter().filter(|holds| **holds > 0).count()
+}
+
 impl Block {
     fn new(packed: Packed, holds: Vec<u32>) -> Block {
-        let live = holds.iter().filter(|holds| **holds > 0).count();
-        Block { packed, holds, live }
+        Block { packed, live: live(&holds), holds }
     }
 
     fn is_sparse(&self) -> bool {
@@ -227,7 +231,7 @@ impl Archive {
         let Some(first) = seqs.first().copied() else { return };
         let seqs: Arc<[u32]> = seqs.iter().filter_map(|seq| u32::try_from(seq - first).ok()).collect();
         let plain: Arc<[u8]> = bytes.into();
-        let live = holds.iter().filter(|holds| **holds > 0).count();
+        let live = live(&holds);
         if live == holds.len() {
             self.blocks.insert(first, Block::new(Packed::new(first, seqs, &plain), holds));
             self.remember(first, plain);

@@ -323,7 +323,7 @@ impl Detection {
             rules if rules.is_empty() => self.status.clear("warm-up"),
             rules => self.status.set("warm-up", Gravity::Notice, format!("these rules only learn which values there are: {}", rules.join(", "))),
         }
-        self.status.measure_windows(self.pipeline.longest(), clock::now());
+        self.status.measure_windows(|| self.pipeline.longest());
         let counters = self.pipeline.counters();
         metrics::gauge!("opmas_correlation_groups").set(u32::try_from(self.pipeline.groups()).unwrap_or(u32::MAX));
         metrics::counter!("opmas_late_matches_total").absolute(counters.late_matches);

@@ -73,9 +73,13 @@ impl Status {
         self.taken_over.lock().unwrap_or_else(PoisonError::into_inner).insert(source.to_owned(), at);
     }
 
-    /// Says from when on windows are whole, the longest of which is so long, and that they are once they are.
-    pub fn measure_windows(&self, longest: Span, now: Time) {
+    /// Says from when on windows are whole, and that they are once they are. The longest window is asked for after a takeover alone.
+    pub fn measure_windows(&self, longest: impl FnOnce() -> Span) {
         let mut taken_over = self.taken_over.lock().unwrap_or_else(PoisonError::into_inner);
+        if taken_over.is_empty() {
+            return;
+        }
+        let (longest, now) = (longest(), clock::now());
         taken_over.retain(|source, at| {
             let (part, sure) = (format!("windows over source {source}"), at.plus(longest));
             if sure <= now {

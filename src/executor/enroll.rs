@@ -324,16 +324,7 @@ mod tests {
     const KEY: &str = "AAAAC3NzaC1lZDI1NTE5AAAAIGPKSUTyz1HwHReVVvLwmlKr4DjPTW2JuGKy9lLmxBmB";
 
     fn device(port: u16) -> Device {
-        Device {
-            name: "ap1".into(),
-            host: "Router.lan".into(),
-            port,
-            user: "root".into(),
-            platform: Default::default(),
-            site: None,
-            tags: Vec::new(),
-            enrolled: false,
-        }
+        Device { port, ..Device::new("ap1", "Router.lan") }
     }
 
     #[test]

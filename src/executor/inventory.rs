@@ -172,19 +172,9 @@ fn table(device: &Device) -> Table {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::Platform;
 
     fn device(name: &str, host: &str) -> Device {
-        Device {
-            name: name.into(),
-            host: host.into(),
-            port: 22,
-            user: "root".into(),
-            platform: Platform::default(),
-            site: None,
-            tags: Vec::new(),
-            enrolled: false,
-        }
+        Device::new(name, host)
     }
 
     #[test]

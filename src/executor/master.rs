@@ -289,19 +289,9 @@ fn is_executor(pid: Pid) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::Platform;
 
     fn explained(said: &str) -> String {
-        let device = Device {
-            name: "ap1".into(),
-            host: "192.168.1.1".into(),
-            port: 22,
-            user: "root".into(),
-            platform: Platform::default(),
-            site: None,
-            tags: Vec::new(),
-            enrolled: false,
-        };
+        let device = Device::new("ap1", "192.168.1.1");
         let data = tempfile::tempdir().unwrap();
         let paths = Paths::new(Path::new("/c/opmas.toml"), data.path()).unwrap();
         enroll::own_key(&paths).unwrap();

@@ -55,6 +55,15 @@ pub struct Device {
     pub enrolled: bool,
 }
 
+impl Device {
+    /// A device of which nothing else is said: what a table of `devices.toml` with these two keys is.
+    #[must_use]
+    pub fn new(name: impl Into<Arc<str>>, host: impl Into<String>) -> Device {
+        let (name, host) = (name.into(), host.into());
+        Device { name, host, port: ssh_port(), user: root(), platform: Platform::default(), site: None, tags: Vec::new(), enrolled: false }
+    }
+}
+
 fn ssh_port() -> u16 {
     22
 }

@@ -21,9 +21,7 @@ use super::play::{CASE_TIME, Devices, Play};
 use super::{Playbook, Run};
 use crate::action::{Assumed, Catalogue};
 use crate::diag::{Diagnostic, Place, SourceFile, from_toml};
-use crate::model::{
-    Device, Entity, EntityKind, Finding, FindingId, FindingKind, Inventory, OutcomeState, Platform, RuleRef, Severity, Step, Time, Trust, Window,
-};
+use crate::model::{Device, Entity, EntityKind, Finding, FindingId, FindingKind, Inventory, OutcomeState, RuleRef, Severity, Step, Time, Trust, Window};
 
 /// How the names of case files end.
 pub const CASES: &str = ".cases.toml";
@@ -117,16 +115,7 @@ impl Case {
         if !self.devices.is_empty() {
             return Inventory { devices: self.devices.clone() };
         }
-        let device = |name: &Arc<str>| Device {
-            name: name.clone(),
-            host: "192.0.2.1".to_owned(),
-            port: 22,
-            user: "root".to_owned(),
-            platform: Platform::default(),
-            site: self.finding.site.clone(),
-            tags: Vec::new(),
-            enrolled: false,
-        };
+        let device = |name: &Arc<str>| Device { site: self.finding.site.clone(), ..Device::new(name.clone(), "192.0.2.1") };
         Inventory { devices: self.finding.device.iter().map(device).collect() }
     }
 

@@ -51,6 +51,15 @@ fn places(records: &[Record]) -> Vec<(String, u64)> {
     records.iter().map(|record| record.id.as_ref().and_then(|id| id.place()).map(|(log, offset)| (log.to_string(), offset)).unwrap()).collect()
 }
 
+/// So many messages are in the spools, each in one of them, once.
+fn each_once(stations: &[Station], written: usize) {
+    let mut all: Vec<_> = stations.iter().flat_map(|station| places(&records(station))).collect();
+    let count = all.len();
+    all.sort_unstable();
+    all.dedup();
+    assert_eq!((all.len(), count), (written, written), "each message is in one of the spools, once");
+}
+
 /// Waits until the spool has so many.
 fn wait_for(station: &Station, count: usize) -> Vec<Record> {
     eventually(Duration::from_secs(60), &format!("not {count} records"), || records(station).len() >= count);
@@ -427,12 +436,7 @@ fn one_of_a_group_reads_and_the_others_wait_to_take_its_place() {
     wait_for(&one, 1_600);
     one.terminate();
     two.terminate();
-    let mut all = places(&records(&one));
-    all.extend(places(&records(&two)));
-    let count = all.len();
-    all.sort_unstable();
-    all.dedup();
-    assert_eq!((all.len(), count), (2_400, 2_400), "each message is in one of the spools, once");
+    each_once(&[one, two], 2_400);
 }
 
 #[test]
@@ -476,13 +480,7 @@ fn two_members_share_partitions_and_give_them_up_without_loss() {
     let end = i64::try_from(written).unwrap();
     eventually(Duration::from_secs(60), "it is not all read", || (0..4).all(|partition| kafka.committed("opmas", "logs", partition) == Some(end)));
     two.terminate();
-    let mut all = places(&records(&one));
-    all.extend(places(&records(&two)));
-    let count = all.len();
-    all.sort_unstable();
-    all.dedup();
-    let written = usize::try_from(written).unwrap() * 4;
-    assert_eq!((all.len(), count), (written, written), "each message is in one of the spools, once");
+    each_once(&[one, two], usize::try_from(written).unwrap() * 4);
 }
 
 fn broker(table: &str) -> BrokerConfig {

@@ -4,7 +4,7 @@ use std::io::Write as _;
 use std::process::{Command, Stdio};
 
 use opmas::engine::pipeline::{Pipeline, Settings};
-use opmas::model::{Device, Entry, EntryBody, Event, Inventory, Payload, Platform, Record};
+use opmas::model::{Device, Entry, EntryBody, Event, Inventory, Payload, Record};
 use opmas::normalise::{Extractors, Normaliser, Options, Refusal};
 use proptest::prelude::*;
 use serde_json::{Value, json};
@@ -16,16 +16,7 @@ const RULES: &str = "title: Any\nname: any\nlogsource: {category: null}\ndetecti
     title: Finding\nname: finding\nlogsource: {product: opmas, service: finding}\ndetection: {one: {agent|exists: true}, condition: one}\n";
 
 fn inventory() -> Inventory {
-    let device = Device {
-        name: "ap1".into(),
-        host: "192.0.2.1".to_owned(),
-        port: 22,
-        user: "root".to_owned(),
-        platform: Platform::OpenwrtFw4,
-        site: Some("hall".into()),
-        tags: Vec::new(),
-        enrolled: false,
-    };
+    let device = Device { site: Some("hall".into()), ..Device::new("ap1", "192.0.2.1") };
     Inventory { devices: vec![device] }
 }
 
