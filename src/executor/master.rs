@@ -326,6 +326,10 @@ mod tests {
         use std::os::unix::process::CommandExt;
         let dir = tempfile::tempdir().unwrap();
         let mut running = std::process::Command::new("sleep").arg0("opmas-executor").arg("60").spawn().unwrap();
+        // The kernel lets the spawner go before it shows the new command line.
+        while fs::read(format!("/proc/{}/cmdline", running.id())).unwrap().is_empty() {
+            std::thread::yield_now();
+        }
         // The first process and this test live, but are no executors; no process has the last number.
         let names = [running.id(), 1, std::process::id(), 4_194_305].map(|pid| pid.to_string());
         for name in names.iter().map(String::as_str).chain(["kept"]) {
