@@ -9,6 +9,7 @@ use super::compiled::{Compiled, NotANumber, correlation};
 use super::fired::Fired;
 use super::group::{Entered, Fire, Group, Held};
 use super::groups::{Changed, Groups};
+use super::hosts::Whose;
 use super::place::Place;
 use super::timekeeper::{LATENESS, Timekeeper};
 use super::timer::Timers;
@@ -209,6 +210,7 @@ impl Correlator {
 
     /// The input has ended and time goes to infinity: every open timer is decided (X3).
     pub fn finish(&mut self, time: &mut Timekeeper) -> Vec<Fired> {
+        time.end();
         let mut fired = self.release(time, time.watermark(), true);
         fired.iter_mut().for_each(|fired| fired.end = true);
         fired
@@ -303,7 +305,7 @@ impl Correlator {
     fn marked(&self, at: usize, text: &Arc<str>, input: Input, time: &Timekeeper, told: &[(Place, Told)]) -> Input {
         let rule = self.rules.get(at).map(|rule| rule.rule);
         let told = told.iter().any(|(place, (of, group))| *place == input.place && Some(*of) == rule && group == text);
-        let behind = if time.is_behind(input.place.time) { input.event.text("host").map(Arc::from) } else { None };
+        let behind = time.is_behind(input.place.time).then(|| Whose::of(&input.event));
         Input { told, behind, ..input }
     }
 

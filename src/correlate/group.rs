@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::compiled::Compiled;
+use super::hosts::Whose;
 use super::known::Known;
 use super::place::Place;
 use super::test::{Test, Timing};
@@ -25,8 +26,8 @@ pub(super) struct Group {
     pub pruned: Option<Time>,
     /// The newest event time that entered since it was empty and armed.
     pub clock: Time,
-    /// The host of the newest entry, when that came behind the watermark.
-    pub waits_for: Option<Arc<str>>,
+    /// Whose time must pass too, when the newest entry came behind the watermark.
+    pub waits_for: Option<Whose>,
     /// All entries taken in.
     pub tally: Tally,
     /// Entries up to here open no window any more (C4).
@@ -257,7 +258,7 @@ impl Group {
 
     /// Whether the group is to be taken for empty and armed (C1). Asked when something enters: a host's time that ran on can go back.
     pub(super) fn is_past(&self, rule: &Compiled, time: &Timekeeper) -> bool {
-        self.timer.is_none() && time.passed(self.clock.plus(rule.reach()), self.waits_for.as_deref())
+        self.timer.is_none() && time.passed(self.clock.plus(rule.reach()), self.waits_for.as_ref())
     }
 
     /// Whether its cooldown is past as well, also for what may still come late.
@@ -267,7 +268,7 @@ impl Group {
 
     /// Whether nothing of it matters any more, and never will: to free it changes nothing.
     pub(super) fn is_over(&self, rule: &Compiled, time: &Timekeeper) -> bool {
-        self.timer.is_none() && self.is_cool(rule, time) && time.passed_for_good(self.clock.plus(rule.reach()), self.waits_for.as_deref())
+        self.timer.is_none() && self.is_cool(rule, time) && time.passed_for_good(self.clock.plus(rule.reach()), self.waits_for.as_ref())
     }
 
     /// Makes it what it is to be seen as now: empty and armed when the watermark has passed it (C1); a cooldown goes on.

@@ -37,7 +37,7 @@ pub use compiled::{MAX_REFERENCES, MAX_THRESHOLD};
 pub use correlator::{Correlator, Counters, Limits, Told};
 pub use finding::{DEFAULT_SEVERITY, finding};
 pub use fired::Fired;
-pub use hosts::MAX_HOSTS;
+pub use hosts::{MAX_HOSTS, Whose};
 pub use load::load;
 pub use place::Place;
 pub use snapshot::{Frozen, State, Unreadable};

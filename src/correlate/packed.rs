@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::arena::MAX_LEN;
 use super::group::Group;
+use super::hosts::Whose;
 use super::known::Known;
 use super::measure::Datum;
 use super::place::Place;
@@ -70,12 +71,12 @@ pub(super) fn write(out: &mut Vec<u8>, text: &str, stream: u32, group: &Group) -
     put(out, flags);
     announced.iter().chain(settled).for_each(|place| put_place(out, *clock, *place));
     fired.iter().chain(pruned).for_each(|time| put_time(out, *clock, *time));
-    waits_for.iter().for_each(|host| put_text(out, host));
-    if let Some(Timer { opened, due, host }) = timer {
+    waits_for.iter().for_each(|whose| put_whose(out, whose));
+    if let Some(Timer { opened, due, whose }) = timer {
         put_place(out, *clock, *opened);
         put_time(out, *clock, *due);
-        put_text(out, host.as_deref().unwrap_or_default());
-        out.push(u8::from(host.is_some()));
+        out.push(u8::from(whose.is_some()));
+        whose.iter().for_each(|whose| put_whose(out, whose));
     }
     if flags & TALLY != 0 {
         tally.write(out);
@@ -121,7 +122,7 @@ fn write_entry(out: &mut Vec<u8>, before: Place, entry: &Entry) {
         put(out, more.len() as u64);
         more.iter().for_each(|datum| put_datum(out, datum));
     }
-    behind.iter().for_each(|host| put_text(out, host));
+    behind.iter().for_each(|whose| put_whose(out, whose));
 }
 
 /// What stands before everything else in a group's bytes: its text, whether it has an open timer, its clock, its stream.
@@ -142,12 +143,12 @@ pub(super) fn read(reader: &mut Reader<'_>, clock: Time, group: &mut Group) -> O
     group.settled = if has(SETTLED) { Some(place(reader, clock)?) } else { None };
     group.fired = if has(FIRED) { Some(time(reader, clock)?) } else { None };
     group.pruned = if has(PRUNED) { Some(time(reader, clock)?) } else { None };
-    group.waits_for = if has(WAITS) { Some(reader.text()?.into()) } else { None };
+    group.waits_for = if has(WAITS) { Some(whose(reader)?) } else { None };
     group.timer = None;
     if has(TIMER) {
-        let (opened, due, host) = (place(reader, clock)?, time(reader, clock)?, reader.text()?);
-        let host = (reader.byte()? != 0).then(|| Arc::from(host));
-        group.timer = Some(Timer { opened, due, host });
+        let (opened, due) = (place(reader, clock)?, time(reader, clock)?);
+        let whose = if reader.byte()? == 0 { None } else { Some(whose(reader)?) };
+        group.timer = Some(Timer { opened, due, whose });
     }
     group.tally.clear();
     if has(TALLY) {
@@ -180,7 +181,7 @@ fn read_entry(reader: &mut Reader<'_>, before: Place) -> Option<Entry> {
             more.push(datum(reader)?);
         }
     }
-    let behind = if has(BEHIND) { Some(reader.text()?.into()) } else { None };
+    let behind = if has(BEHIND) { Some(whose(reader)?) } else { None };
     let trust = if has(OPEN) { Trust::Open } else { Trust::Verified };
     let (counted, held, fired, told) = (!has(UNCOUNTED), has(HELD), has(RULE_FIRED), has(TOLD));
     Some(Entry { place, overlay, refs, weight, counted, value, more, behind, trust, held, fired, told })
@@ -201,6 +202,24 @@ fn put_place(out: &mut Vec<u8>, clock: Time, place: Place) {
 
 fn place(reader: &mut Reader<'_>, clock: Time) -> Option<Place> {
     Some(Place { time: time(reader, clock)?, seq: reader.number()? })
+}
+
+fn put_whose(out: &mut Vec<u8>, whose: &Whose) {
+    let (kind, name) = match whose {
+        Whose::Host(name) => (0, name),
+        Whose::Stream(name) => (1, name),
+    };
+    out.push(kind);
+    put_text(out, name);
+}
+
+fn whose(reader: &mut Reader<'_>) -> Option<Whose> {
+    let of = match reader.byte()? {
+        0 => Whose::Host,
+        1 => Whose::Stream,
+        _ => return None,
+    };
+    Some(of(reader.text()?.into()))
 }
 
 fn put_datum(out: &mut Vec<u8>, datum: &Datum) {

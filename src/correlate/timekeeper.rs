@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::hosts::Hosts;
+use super::hosts::{Heard, Hosts, Whose};
 use crate::model::{Span, Tick, Time};
 
 /// How far the newest believed time is ahead of the watermark (T3).
@@ -33,6 +33,8 @@ pub struct Judgement {
 struct Stream {
     /// Newest believed time; `None` before the first.
     newest: Option<Time>,
+    /// The clock when it was last heard of.
+    heard: Time,
     /// Left out of the watermark by a tick until its next record.
     idle: bool,
     /// Waiting entries by `seq`. Their times fall from one to the next by more than `max_skew`, as a later one that did not would have
@@ -60,6 +62,9 @@ pub struct Timekeeper {
     /// Newest arrival or tick; without an arrival clock the newest believed time.
     clock: Time,
     hosts: Hosts,
+    /// Nothing follows: no stream's time holds anything back.
+    #[serde(skip)]
+    ended: bool,
 }
 
 impl Timekeeper {
@@ -67,7 +72,7 @@ impl Timekeeper {
     #[must_use]
     pub fn new(lateness: Span) -> Timekeeper {
         let hosts = Hosts::default();
-        Timekeeper { lateness, streams: BTreeMap::new(), active: BTreeSet::new(), watermark: Time::MIN, clock: Time::MIN, hosts }
+        Timekeeper { lateness, streams: BTreeMap::new(), active: BTreeSet::new(), watermark: Time::MIN, clock: Time::MIN, hosts, ended: false }
     }
 
     /// The same with another lateness, for a state that was kept under another configuration.
@@ -122,7 +127,7 @@ impl Timekeeper {
         self.streams.get_mut(stream).map(|state| state.judge(seq, time, false)).unwrap_or_default()
     }
 
-    /// Takes a believed time into the watermark and into its host's time.
+    /// Takes a believed time into the watermark, its stream's time and its host's.
     pub fn believe(&mut self, stream: &Arc<str>, time: Time, host: Option<&str>, live: bool) {
         self.wake(stream);
         let Some(state) = self.streams.get_mut(stream) else { return };
@@ -135,6 +140,7 @@ impl Timekeeper {
         if !live {
             self.clock = self.clock.max(time);
         }
+        state.heard = self.clock;
         if let Some(host) = host {
             self.hosts.seen(host, time, self.clock);
         }
@@ -162,23 +168,36 @@ impl Timekeeper {
         }
     }
 
-    /// Whether the watermark has passed `deadline`, and, where a host is named, that host's time has as well (C1, C6).
+    /// Whether the watermark has passed `deadline`, and, where somebody's time counts, that has as well (C1, C6).
     #[must_use]
-    pub fn passed(&self, deadline: Time, host: Option<&str>) -> bool {
-        self.watermark > deadline && host.and_then(|host| self.hosts.time(host, self.clock)).is_none_or(|time| time > deadline)
+    pub fn passed(&self, deadline: Time, whose: Option<&Whose>) -> bool {
+        self.watermark > deadline && self.heard(whose).is_none_or(|heard| heard.time(self.clock) > deadline)
     }
 
-    /// As [`Timekeeper::passed`], and no later event of the host can take it back, as one can while its time only runs on.
+    /// As [`Timekeeper::passed`], and no later event can take it back, as one can while a time only runs on.
     #[must_use]
-    pub fn passed_for_good(&self, deadline: Time, host: Option<&str>) -> bool {
-        self.watermark > deadline && host.and_then(|host| self.hosts.newest(host)).is_none_or(|time| time > deadline)
+    pub fn passed_for_good(&self, deadline: Time, whose: Option<&Whose>) -> bool {
+        self.watermark > deadline && self.heard(whose).is_none_or(|heard| heard.newest > deadline)
     }
 
-    /// Whether a timer is due: the watermark has reached it, and, where a host is named, that host's time less lateness has as well (C6).
+    /// Whether a timer is due: the watermark has reached it, and, where somebody's time counts, that less lateness has as well (C6).
     #[must_use]
-    pub fn reached(&self, due: Time, host: Option<&str>) -> bool {
-        let host = host.and_then(|host| self.hosts.time(host, self.clock));
-        self.watermark >= due && host.is_none_or(|time| time.minus(self.lateness) >= due)
+    pub fn reached(&self, due: Time, whose: Option<&Whose>) -> bool {
+        self.watermark >= due && self.heard(whose).is_none_or(|heard| heard.time(self.clock).minus(self.lateness) >= due)
+    }
+
+    /// The input has ended.
+    pub(super) fn end(&mut self) {
+        self.ended = true;
+    }
+
+    /// What is known of a host's or a stream's time; `None` where nothing is, or nobody's counts.
+    fn heard(&self, whose: Option<&Whose>) -> Option<Heard> {
+        match whose? {
+            Whose::Host(name) => self.hosts.get(name),
+            Whose::Stream(_) if self.ended => None,
+            Whose::Stream(name) => self.streams.get(name).and_then(|stream| Some(Heard { newest: stream.newest?, heard: stream.heard })),
+        }
     }
 
     /// Lets the watermark stand elsewhere, while a timer is released (X3); where it stood.
@@ -209,7 +228,7 @@ impl Timekeeper {
         if self.streams.len() >= MAX_STREAMS {
             self.forget_oldest();
         }
-        self.streams.insert(Arc::clone(name), Stream { newest: None, idle: false, pending: Vec::new() });
+        self.streams.insert(Arc::clone(name), Stream { newest: None, heard: Time::MIN, idle: false, pending: Vec::new() });
         self.active.insert((Time::MIN, Arc::clone(name)));
     }
 

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::compiled::Compiled;
 use super::group::{Fire, Group, Held};
+use super::hosts::Whose;
 use super::place::Place;
 use super::test::{Test, Timing, Verdict, met};
 use super::timekeeper::Timekeeper;
@@ -18,8 +19,8 @@ pub(super) struct Timer {
     pub opened: Place,
     /// What the watermark must reach.
     pub due: Time,
-    /// The host whose time must reach it, too, because that entry came behind the watermark (C6).
-    pub host: Option<Arc<str>>,
+    /// Whose time must reach it, too, because that entry came behind the watermark (C6).
+    pub whose: Option<Whose>,
 }
 
 impl Group {
@@ -50,10 +51,10 @@ impl Group {
                 at += 1;
                 continue;
             }
-            let (opened, host) = (entry.place, entry.behind.clone());
+            let (opened, whose) = (entry.place, entry.behind.clone());
             match self.settles_at_once(rule, at) {
                 None => {
-                    self.timer = Some(Timer { opened, due: rule.due(opened.time), host });
+                    self.timer = Some(Timer { opened, due: rule.due(opened.time), whose });
                     return;
                 }
                 Some((settled, next)) => {
@@ -132,10 +133,10 @@ impl Group {
 /// A group's place among the timers: what the watermark must reach, the correlation's place in the order, the group's text.
 type Waiting = (Time, usize, Arc<str>);
 
-/// All open timers, those that wait for a host's time apart.
+/// All open timers, those that wait for somebody's time apart.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Timers {
-    by_host: BTreeMap<Option<Arc<str>>, BTreeSet<Waiting>>,
+    by_clock: BTreeMap<Option<Whose>, BTreeSet<Waiting>>,
 }
 
 impl Timers {
@@ -145,24 +146,24 @@ impl Timers {
             return;
         }
         let text: Arc<str> = text.into();
-        if let Some(Timer { due, host, .. }) = before
-            && let Some(waiting) = self.by_host.get_mut(&host)
+        if let Some(Timer { due, whose, .. }) = before
+            && let Some(waiting) = self.by_clock.get_mut(&whose)
         {
             waiting.remove(&(due, at, Arc::clone(&text)));
             if waiting.is_empty() {
-                self.by_host.remove(&host);
+                self.by_clock.remove(&whose);
             }
         }
-        if let Some(Timer { due, host, .. }) = now {
-            self.by_host.entry(host).or_default().insert((due, at, text));
+        if let Some(Timer { due, whose, .. }) = now {
+            self.by_clock.entry(whose).or_default().insert((due, at, text));
         }
     }
 
     /// The first that is due; at the end of time all are.
     pub(super) fn next(&self, time: &Timekeeper, end: bool) -> Option<Waiting> {
-        let first = self.by_host.iter().filter_map(|(host, waiting)| {
+        let first = self.by_clock.iter().filter_map(|(whose, waiting)| {
             let first = waiting.first()?;
-            (end || time.reached(first.0, host.as_deref())).then_some(first)
+            (end || time.reached(first.0, whose.as_ref())).then_some(first)
         });
         first.min().cloned()
     }

@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use super::compiled::{Compiled, bit, has};
+use super::hosts::Whose;
 use super::measure::Datum;
 use super::place::Place;
 use super::slide::Totals;
@@ -33,8 +34,8 @@ pub(super) struct Input {
     pub value: Option<Datum>,
     /// The least trust of what stands behind it.
     pub trust: Trust,
-    /// The host whose time must pass too, because the event came behind the watermark.
-    pub behind: Option<Arc<str>>,
+    /// Whose time must pass too, because the event came behind the watermark.
+    pub behind: Option<Whose>,
     /// A finding at this place was told while the event was not believed yet (T3).
     pub told: bool,
 }
@@ -54,8 +55,8 @@ pub(super) struct Entry {
     pub value: Option<Datum>,
     /// Values of findings.
     pub more: Vec<Datum>,
-    /// The host whose time must pass too, because the event came behind the watermark.
-    pub behind: Option<Arc<str>>,
+    /// Whose time must pass too, because the event came behind the watermark.
+    pub behind: Option<Whose>,
     pub trust: Trust,
     /// The condition has held here.
     pub held: bool,

@@ -57,6 +57,22 @@ fn t3_the_watermark_is_the_least_of_the_streams_that_are_not_idle() {
 }
 
 #[test]
+fn c1_an_event_without_a_host_goes_by_the_time_of_its_stream() {
+    let rules = rule_set(&[&format!("{PRELUDE}{THREE}")]);
+    let mut pipeline = pipeline(&rules, Settings::default());
+    let of = |seq, stream: &str, seconds: f64, kind: &str| {
+        let raw = format!("{{\"time\":\"{}\",\"k\":\"{kind}\",\"src\":\"x\"}}", at(seconds));
+        entry(seq, record(stream, Some(at(10_000.0)), &raw))
+    };
+    let idle = Entry { seq: 2, body: EntryBody::Tick(Tick { at: at(10_000.0), idle: vec!["file".into()] }) };
+    let before = [of(0, "file", 0.0, "z"), of(1, "syslog", 3_600.0, "z"), idle, of(3, "file", 20.0, "a"), of(4, "file", 25.0, "a")];
+    assert!(before.iter().all(|entry| pipeline.entry(entry).is_empty()));
+    assert_eq!(pipeline.watermark(), at(3_595.0), "the file was left out of it");
+    let found = pipeline.entry(&of(5, "file", 29.0, "a"));
+    assert_eq!(found.iter().map(|found| found.count).collect::<Vec<_>>(), [3], "what the file brings is one window all the same");
+}
+
+#[test]
 fn t4_the_watermark_frees_groups() {
     let rules = rule_set(&[&format!("{PRELUDE}{THREE}")]);
     let mut pipeline = pipeline(&rules, Settings::default());
