@@ -208,6 +208,22 @@ impl Correlator {
         fired
     }
 
+    /// Others read these sources from now on. What waits for the end of a window over their streams is given up: nothing can be
+    /// said of what did not come.
+    pub fn abandon(&mut self, sources: &[Arc<str>]) {
+        for at in 0..self.groups.len() {
+            let gone = self.groups.get_mut(at).map(|groups| groups.abandon(sources)).unwrap_or_default();
+            gone.into_iter().for_each(|(text, group)| self.forget(at, &text, group));
+        }
+    }
+
+    /// Gives back what a group held that is kept no more.
+    fn forget(&mut self, at: usize, text: &str, group: Group) {
+        group.entries.iter().for_each(|entry| self.archive.release(entry.place.seq));
+        self.timers.replace(at, text, (group.timer, None));
+        self.total -= 1;
+    }
+
     /// The input has ended and time goes to infinity: every open timer is decided (X3).
     pub fn finish(&mut self, time: &mut Timekeeper) -> Vec<Fired> {
         time.end();
@@ -382,9 +398,7 @@ impl Correlator {
 
     fn evict_one(&mut self, at: usize) -> bool {
         let Some((text, group)) = self.groups.get_mut(at).and_then(Groups::evict) else { return false };
-        self.timers.replace(at, &text, (group.timer.clone(), None));
-        group.entries.iter().for_each(|entry| self.archive.release(entry.place.seq));
-        self.total -= 1;
+        self.forget(at, &text, group);
         self.counters.groups_evicted += 1;
         true
     }

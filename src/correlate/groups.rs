@@ -377,6 +377,14 @@ impl Groups {
         gone
     }
 
+    /// Takes out the groups with an open timer that streams of these sources made.
+    pub(super) fn abandon(&mut self, sources: &[Arc<str>]) -> Vec<(Arc<str>, Group)> {
+        let of = |stream: &str| sources.iter().any(|source| stream.strip_prefix(&**source).is_some_and(|rest| rest.starts_with('/')));
+        let theirs = self.shares.iter().filter(|share| of(&share.stream)).flat_map(|share| share.queue.iter().copied());
+        let waiting: Vec<u32> = theirs.filter(|slot| self.now(*slot).is_some_and(|(timer, _)| timer)).collect();
+        waiting.into_iter().filter_map(|slot| self.remove(slot)).collect()
+    }
+
     fn remove(&mut self, slot: u32) -> Option<(Arc<str>, Group)> {
         let removed = self.read(slot)?;
         let Slot { place, at, share, is_large, .. } = *self.slots.get(slot as usize)?;

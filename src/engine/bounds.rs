@@ -195,7 +195,7 @@ mod tests {
 
     #[test]
     fn c12_what_is_told_by_a_tick_has_its_time() {
-        let tick = Entry { seq: 7, body: EntryBody::Tick(Tick { at: Time(5), idle: Vec::new() }) };
+        let tick = Entry { seq: 7, body: EntryBody::Tick(Tick { at: Time(5), ..Tick::default() }) };
         let id = || RecordId::Pushed { node: NodeId("n".into()), seq: 7 };
         let found = Bounds::default().look(counters(1, 0), &tick, id, Time(0));
         assert_eq!((found[0].time, found[0].trust, found[0].evidence.len()), (Time(5), Trust::Verified, 0));

@@ -163,10 +163,10 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::model::{EntryBody, Tick, Time};
+    use crate::model::{EntryBody, Tick};
 
     fn entry(seq: u64) -> Entry {
-        Entry { seq, body: EntryBody::Tick(Tick { at: Time(0), idle: Vec::new() }) }
+        Entry { seq, body: EntryBody::Tick(Tick::default()) }
     }
 
     /// One process from the entry `from` on, in batches of `size`, until it dies: on a poisonous entry, or after so many entries. What it computed.

@@ -85,7 +85,7 @@ fn entries(events: &[Value], at: Time) -> Vec<EntryBody> {
         payload: Payload::Log,
         subject: None,
     };
-    let tick = EntryBody::Tick(Tick { at, idle: vec![SOURCE.into()] });
+    let tick = EntryBody::Tick(Tick { at, idle: vec![SOURCE.into()], ..Tick::default() });
     events.iter().map(record).map(EntryBody::Record).chain([tick]).collect()
 }
 

@@ -1,6 +1,6 @@
 //! From the sources to the spool: batches are appended, and acknowledged once they are on disk (O3). Idle streams get a tick (T3).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -26,18 +26,26 @@ const PATIENCE: Duration = Duration::from_secs(5);
 const IDLE: Duration = Duration::from_secs(30);
 /// How often idle streams are looked for.
 const LOOK: Duration = Duration::from_secs(5);
+/// Who looks so much later than he wanted to was frozen, and sources with him.
+const FROZEN: Duration = Duration::from_secs(5);
 /// Most streams that are followed; further ones are idle only when the process starts again.
 const MAX_STREAMS: usize = 100_000;
 
-/// When each stream that is not idle last had a record.
+/// When each stream that is not idle last had a record, and which sources others read now.
 #[derive(Clone, Default)]
-pub(super) struct Streams(Arc<Mutex<BTreeMap<Arc<str>, Instant>>>);
+pub(super) struct Streams(Arc<Mutex<Known>>);
+
+#[derive(Default)]
+struct Known {
+    last: BTreeMap<Arc<str>, Instant>,
+    elsewhere: BTreeSet<Arc<str>>,
+}
 
 impl Streams {
     /// Follows streams from now on.
     pub(super) fn seen<'a>(&self, streams: impl IntoIterator<Item = &'a Arc<str>>) {
         let now = Instant::now();
-        let mut known = lock(&self.0);
+        let known = &mut lock(&self.0).last;
         for stream in streams {
             if let Some(last) = known.get_mut(stream) {
                 *last = now;
@@ -47,12 +55,23 @@ impl Streams {
         }
     }
 
-    /// Takes out those that have become idle.
-    fn take_idle(&self) -> Vec<Arc<str>> {
+    /// Another opmas reads this source from now on.
+    pub(super) fn left(&self, source: &str) {
+        lock(&self.0).elsewhere.insert(source.into());
+    }
+
+    /// Takes out the streams that have become idle, and the sources that others read.
+    fn take_idle(&self) -> (Vec<Arc<str>>, Vec<Arc<str>>) {
         let mut known = lock(&self.0);
-        let idle: Vec<Arc<str>> = known.iter().filter(|(_, last)| last.elapsed() >= IDLE).map(|(stream, _)| stream.clone()).collect();
-        known.retain(|_, last| last.elapsed() < IDLE);
-        idle
+        let idle = known.last.iter().filter(|(_, last)| last.elapsed() >= IDLE).map(|(stream, _)| stream.clone()).collect();
+        known.last.retain(|_, last| last.elapsed() < IDLE);
+        (idle, std::mem::take(&mut known.elsewhere).into_iter().collect())
+    }
+
+    /// Nothing could be heard for a while: it does not count.
+    fn excuse(&self) {
+        let now = Instant::now();
+        lock(&self.0).last.values_mut().for_each(|last| *last = now);
     }
 }
 
@@ -115,13 +134,17 @@ pub(super) async fn append(spool: &SpoolHandle, mut bodies: Vec<EntryBody>, stat
 /// Moves idle streams aside until `stop`.
 pub(super) async fn tick(spool: SpoolHandle, streams: Streams, status: Status, stop: CancellationToken) {
     loop {
+        let before = Instant::now();
         tokio::select! {
             () = tokio::time::sleep(LOOK) => {}
             () = stop.cancelled() => return,
         }
-        let idle = streams.take_idle();
-        if !idle.is_empty() {
-            let tick = vec![EntryBody::Tick(Tick { at: clock::now(), idle })];
+        if before.elapsed() > LOOK + FROZEN {
+            streams.excuse();
+        }
+        let (idle, elsewhere) = streams.take_idle();
+        if !idle.is_empty() || !elsewhere.is_empty() {
+            let tick = vec![EntryBody::Tick(Tick { at: clock::now(), idle, elsewhere })];
             tokio::select! {
                 _ = append(&spool, tick, &status) => {}
                 () = give_up(&stop) => return,

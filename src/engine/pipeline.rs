@@ -216,6 +216,7 @@ impl Pipeline {
                 found.unwrap_or_default()
             }
             EntryBody::Tick(tick) => {
+                self.correlator.abandon(&tick.elsewhere);
                 let before = self.timekeeper.watermark();
                 self.timekeeper.tick(tick);
                 self.correlator.advance(&mut self.timekeeper, before)

@@ -262,11 +262,11 @@ impl Acting {
         let ticks = CancellationToken::new();
         let mut before_decider = vec![
             tokio::spawn(intake::run(from_sources, spool.clone(), streams.clone(), self.status.clone(), ticks.clone())),
-            tokio::spawn(intake::tick(spool, streams, self.status.clone(), ticks.clone())),
+            tokio::spawn(intake::tick(spool, streams.clone(), self.status.clone(), ticks.clone())),
             tokio::spawn(reloader.run(asked, ticks.clone())),
         ];
         let listening = sources.iter().flat_map(listening).collect();
-        let context = context(&self, &batches, &sources_stop);
+        let context = context(&self, &batches, streams, &sources_stop);
         let doors = sources.iter().filter_map(|source| source.door(&context)).collect();
         before_decider.extend(sources.into_iter().map(|source| tokio::spawn(source.run(context.clone()))));
         let stop = Stop { sources: stop_sources, ticks, effects: self.stop, before_decider, decider, after_decider: self.tasks };
@@ -288,14 +288,17 @@ impl Acting {
 }
 
 /// What sources are given.
-fn context(acting: &Acting, batches: &mpsc::Sender<Batch>, shutdown: &watch::Receiver<bool>) -> Context {
+fn context(acting: &Acting, batches: &mpsc::Sender<Batch>, streams: Streams, shutdown: &watch::Receiver<bool>) -> Context {
     let (spool, status) = (acting.spool.clone(), acting.status.clone());
     let report = move |source: &str, state: source::State| {
         let part = format!("source {source}");
         match state {
             source::State::Reads => status.clear(&part),
             source::State::Fails(why) => status.set(&part, Gravity::Degraded, why),
-            source::State::Waits(other) => status.set(&part, Gravity::Notice, other),
+            source::State::Waits(other) => {
+                status.set(&part, Gravity::Notice, other);
+                streams.left(source);
+            }
             source::State::TookOver => status.took_over(source, clock::now()),
         }
     };

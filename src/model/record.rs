@@ -73,12 +73,27 @@ impl From<RecordV1> for Record {
 }
 
 /// Moves an idle stream aside, so that it does not hold the watermark back (T3). A spool entry, because it can change a finding (O2).
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Tick {
     /// When the tick was made, by the engine's clock.
     pub at: Time,
     /// The streams that are idle from here on until their next record.
     pub idle: Vec<Arc<str>>,
+    /// The sources that another opmas reads from here on: that nothing comes from them says nothing.
+    pub elsewhere: Vec<Arc<str>>,
+}
+
+/// A [`Tick`] without sources that are read elsewhere (stable).
+#[derive(Serialize, Deserialize)]
+struct TickV1 {
+    at: Time,
+    idle: Vec<Arc<str>>,
+}
+
+impl From<TickV1> for Tick {
+    fn from(TickV1 { at, idle }: TickV1) -> Tick {
+        Tick { at, idle, elsewhere: Vec::new() }
+    }
 }
 
 /// What a revision replaces.
@@ -117,15 +132,19 @@ pub enum EntryBody {
 #[derive(Deserialize)]
 enum Stored {
     RecordV1(RecordV1),
-    Tick(Tick),
+    TickV1(TickV1),
     Revision(Revision),
     Record(Record),
+    Tick(Tick),
 }
 
 impl Serialize for EntryBody {
     fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         match self {
-            EntryBody::Tick(tick) => serializer.serialize_newtype_variant("Stored", 1, "Tick", tick),
+            EntryBody::Tick(Tick { at, idle, elsewhere }) if elsewhere.is_empty() => {
+                serializer.serialize_newtype_variant("Stored", 1, "TickV1", &TickV1 { at: *at, idle: idle.clone() })
+            }
+            EntryBody::Tick(tick) => serializer.serialize_newtype_variant("Stored", 4, "Tick", tick),
             EntryBody::Revision(revision) => serializer.serialize_newtype_variant("Stored", 2, "Revision", revision),
             EntryBody::Record(record) => serializer.serialize_newtype_variant("Stored", 3, "Record", record),
         }
@@ -137,6 +156,7 @@ impl<'de> Deserialize<'de> for EntryBody {
         Stored::deserialize(deserializer).map(|stored| match stored {
             Stored::RecordV1(old) => EntryBody::Record(old.into()),
             Stored::Record(record) => EntryBody::Record(record),
+            Stored::TickV1(old) => EntryBody::Tick(old.into()),
             Stored::Tick(tick) => EntryBody::Tick(tick),
             Stored::Revision(revision) => EntryBody::Revision(revision),
         })

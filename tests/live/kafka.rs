@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use opmas::broker::BrokerConfig;
+use opmas::clock;
 use opmas::journal::SpoolReader;
 use opmas::model::{EntryBody, NodeId, Payload, Record, RecordId, Time, Trust};
 use opmas::publish::{Message, Publisher};
@@ -437,6 +438,42 @@ fn one_of_a_group_reads_and_the_others_wait_to_take_its_place() {
     one.terminate();
     two.terminate();
     each_once(&[one, two], 2_400);
+}
+
+/// Who is alive says so all the time, and each of the two opmas has open timers of it from the time when it read.
+#[test]
+fn c6_one_that_waits_says_of_nothing_that_it_is_missing() {
+    const GONE: &str = "title: Beat\nname: beat\nlogsource: {product: test}\ndetection: {it: {kind: beat}, condition: it}\n---\ntitle: Gone\nlevel: high\n\
+        correlation: {type: missing, rules: [beat], group-by: [g], timespan: 5s}\n";
+    let kafka = Kafka::start();
+    kafka.make_topic("logs", 1);
+    let beat = || {
+        let line = format!("{{\"timestamp\":\"{}\",\"product\":\"test\",\"kind\":\"beat\",\"g\":\"ap1\"}}", clock::now());
+        kafka.produce("logs", 0, [line.as_str()]);
+        std::thread::sleep(Duration::from_secs(1));
+    };
+    let [mut one, mut two] = [(); 2].map(|()| station(&kafka.table(), "logs = ['logs']"));
+    for station in [&mut one, &mut two] {
+        fs::write(station.dir.join("rules/gone.yml"), GONE).unwrap();
+        station.start();
+        beat();
+    }
+    says(&two, "waits to take its place");
+    (0..3).for_each(|_| beat());
+    wait_for(&one, 5);
+    one.terminate();
+    while records(&two).is_empty() {
+        beat();
+    }
+    one.start();
+    says(&one, "waits to take its place");
+    // Longer than a stream holds time back.
+    (0..40).for_each(|_| beat());
+    assert!(two.findings().is_empty() && one.findings().is_empty(), "it was never silent");
+    eventually(Duration::from_secs(60), "a real silence is not told by the one that reads", || !two.findings().is_empty());
+    assert!(one.findings().is_empty());
+    one.terminate();
+    two.terminate();
 }
 
 #[test]

@@ -276,7 +276,7 @@ mod tests {
             record("other", None, Payload::Log, "two"),
             record("routers", Some(broker), Payload::Log, "three"),
             record("routers", None, Payload::Finding, "{}"),
-            EntryBody::Tick(Tick { at: Time(0), idle: Vec::new() }),
+            EntryBody::Tick(Tick::default()),
             line("{\"raw\":1,\"source\":2,\"id\":3,\"received\":4,\"kept\":5}"),
         ];
         let look = read(&data, &mut Place { seq: 0, fresh: true }, 1, bodies);

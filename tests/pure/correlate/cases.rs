@@ -55,7 +55,7 @@ fn parse(seq: usize, text: &str) -> Entry {
     let first = words.next().unwrap();
     if first == "tick" {
         let when = at(words.next().unwrap().parse().unwrap());
-        return Entry { seq: seq as u64, body: EntryBody::Tick(Tick { at: when, idle: words.map(Into::into).collect() }) };
+        return Entry { seq: seq as u64, body: EntryBody::Tick(Tick { at: when, idle: words.map(Into::into).collect(), ..Tick::default() }) };
     }
     let mut fields = Map::new();
     if first != "-" {

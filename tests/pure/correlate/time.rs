@@ -49,7 +49,7 @@ fn t3_the_watermark_is_the_least_of_the_streams_that_are_not_idle() {
     assert_eq!(send(0, "p", 10.0), at(5.0));
     assert_eq!(send(1, "q", 7.0), at(5.0), "it never goes back");
     assert_eq!(send(2, "p", 60.0), at(5.0), "q holds it");
-    let tick = |at, idle: &[&str]| Entry { seq: 3, body: EntryBody::Tick(Tick { at, idle: idle.iter().map(|s| Arc::from(*s)).collect() }) };
+    let tick = |at, idle: &[&str]| Entry { seq: 3, body: EntryBody::Tick(Tick { at, idle: idle.iter().map(|s| Arc::from(*s)).collect(), ..Tick::default() }) };
     pipeline.entry(&tick(at(61.0), &["q"]));
     assert_eq!(pipeline.watermark(), at(55.0));
     pipeline.entry(&tick(at(100.0), &["p", "q"]));
@@ -64,12 +64,39 @@ fn c1_an_event_without_a_host_goes_by_the_time_of_its_stream() {
         let raw = format!("{{\"time\":\"{}\",\"k\":\"{kind}\",\"src\":\"x\"}}", at(seconds));
         entry(seq, record(stream, Some(at(10_000.0)), &raw))
     };
-    let idle = Entry { seq: 2, body: EntryBody::Tick(Tick { at: at(10_000.0), idle: vec!["file".into()] }) };
+    let idle = Entry { seq: 2, body: EntryBody::Tick(Tick { at: at(10_000.0), idle: vec!["file".into()], ..Tick::default() }) };
     let before = [of(0, "file", 0.0, "z"), of(1, "syslog", 3_600.0, "z"), idle, of(3, "file", 20.0, "a"), of(4, "file", 25.0, "a")];
     assert!(before.iter().all(|entry| pipeline.entry(entry).is_empty()));
     assert_eq!(pipeline.watermark(), at(3_595.0), "the file was left out of it");
     let found = pipeline.entry(&of(5, "file", 29.0, "a"));
     assert_eq!(found.iter().map(|found| found.count).collect::<Vec<_>>(), [3], "what the file brings is one window all the same");
+}
+
+#[test]
+fn c6_what_another_opmas_reads_is_not_missing() {
+    let missing = "---\ntitle: gone\ncorrelation: {type: missing, rules: [a], group-by: [src], timespan: 10s}\n";
+    let rules = rule_set(&[&format!("{PRELUDE}{missing}")]);
+    let of = |seq, stream: &str, seconds: f64, kind: &str| {
+        let raw = format!("{{\"time\":\"{}\",\"k\":\"{kind}\",\"src\":\"{stream}\"}}", at(seconds));
+        entry(seq, record(stream, Some(at(10_000.0)), &raw))
+    };
+    let tick = |elsewhere: &[&str]| {
+        let [idle, elsewhere] = [&["k/kafka/t/0", "kk/kafka/t/0"], elsewhere].map(|names| names.iter().map(|name| Arc::from(*name)).collect());
+        Entry { seq: 2, body: EntryBody::Tick(Tick { at: at(10_000.0), idle, elsewhere }) }
+    };
+    let gone = |elsewhere: &[&str]| {
+        let mut pipeline = pipeline(&rules, Settings::default());
+        let entries = [of(0, "k/kafka/t/0", 0.0, "a"), of(1, "kk/kafka/t/0", 0.0, "a"), tick(elsewhere), of(3, "s/udp", 60.0, "z")];
+        let found: Vec<_> = entries.iter().flat_map(|entry| pipeline.entry(entry)).collect();
+        let bytes = pipeline.snapshot().encode().unwrap();
+        pipeline.restore(&bytes).unwrap();
+        assert_eq!(pipeline.groups(), 0);
+        found.iter().map(|found| found.group_text.to_string()).collect::<Vec<_>>()
+    };
+    assert_eq!(gone(&[]).len(), 2);
+    let left = gone(&["k"]);
+    assert!(left.len() == 1 && left[0].contains("kk/"), "{left:?}");
+    assert!(gone(&["k", "kk"]).is_empty());
 }
 
 #[test]

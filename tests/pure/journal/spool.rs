@@ -19,8 +19,11 @@ pub(super) fn any_body() -> impl Strategy<Value = EntryBody> {
         (body.arrival, body.peer) = (Some(Time(at)), peer);
         EntryBody::Record(body)
     });
-    let tick = (any::<i64>(), proptest::collection::vec("[a-z:0-9]{0,12}", 0..4))
-        .prop_map(|(at, idle)| EntryBody::Tick(Tick { at: Time(at), idle: idle.into_iter().map(Into::into).collect() }));
+    let tick =
+        (any::<i64>(), proptest::collection::vec("[a-z:0-9]{0,12}", 0..4), proptest::collection::vec("[a-z]{1,4}", 0..2)).prop_map(|(at, idle, elsewhere)| {
+            let [idle, elsewhere] = [idle, elsewhere].map(|names| names.into_iter().map(Into::into).collect());
+            EntryBody::Tick(Tick { at: Time(at), idle, elsewhere })
+        });
     let revision = "[0-9a-f]{64}".prop_map(|hash| EntryBody::Revision(Revision { kind: RevisionKind::Rules, hash: hash.into() }));
     prop_oneof![record, tick, revision]
 }
@@ -52,8 +55,10 @@ proptest! {
 
 #[test]
 fn entries_have_stable_bytes() {
-    let tick = EntryBody::Tick(Tick { at: Time(-1), idle: vec!["a".into()] });
+    let tick = EntryBody::Tick(Tick { at: Time(-1), idle: vec!["a".into()], ..Tick::default() });
     assert_eq!(postcard::to_stdvec(&tick).unwrap(), [1, 1, 1, 1, b'a']);
+    let left = EntryBody::Tick(Tick { at: Time(-1), idle: Vec::new(), elsewhere: vec!["k".into()] });
+    assert_eq!(postcard::to_stdvec(&left).unwrap(), [4, 1, 0, 1, 1, b'k']);
     let revision = EntryBody::Revision(Revision { kind: RevisionKind::Inventory, hash: "ff".into() });
     assert_eq!(postcard::to_stdvec(&revision).unwrap(), [2, 2, 2, b'f', b'f']);
     let EntryBody::Record(mut body) = line("f", 300) else { unreachable!() };
@@ -143,7 +148,7 @@ async fn o4_pushed_records_are_named_by_node_and_place() {
     let node = data.node().clone();
     assert_eq!(record_id(&node, &entry(pushed("x"))), Some(RecordId::Pushed { node: node.clone(), seq: 9 }));
     assert_eq!(record_id(&node, &entry(line("f", 3))), Some(RecordId::File { file: "f".into(), offset: 3 }));
-    assert_eq!(record_id(&node, &entry(EntryBody::Tick(Tick { at: Time(0), idle: vec![] }))), None);
+    assert_eq!(record_id(&node, &entry(EntryBody::Tick(Tick::default()))), None);
 }
 
 #[tokio::test]

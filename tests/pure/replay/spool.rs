@@ -43,7 +43,7 @@ fn event(second: i64, kind: &str) -> EntryBody {
 }
 
 fn tick(second: i64) -> EntryBody {
-    EntryBody::Tick(Tick { at: Time(ARRIVAL.0 + second * 1_000_000_000), idle: vec!["routers/udp:192.0.2.1".into()] })
+    EntryBody::Tick(Tick { at: Time(ARRIVAL.0 + second * 1_000_000_000), idle: vec!["routers/udp:192.0.2.1".into()], ..Tick::default() })
 }
 
 /// A spool that begins with the place behind `skip`.
