@@ -10,11 +10,11 @@ use rdkafka::message::Message as _;
 use tokio::runtime::Handle;
 use tokio::sync::{mpsc, oneshot};
 
-use super::Consumer;
 use super::ears::Ears;
 use super::flight::{Flights, GivenBack, Parts, Place, take_ends};
 use super::look::Look;
 use super::message::{self, LeftOut};
+use super::{Consumer, SESSION};
 use crate::clock;
 use crate::model::Record;
 use crate::source::{Batch, MAX_BATCH, Outlet, State};
@@ -34,6 +34,8 @@ const PATIENCE: Duration = Duration::from_secs(1);
 /// A partition that was silent for so long may be another one since: librdkafka goes on at the same offset in a topic that was made anew. It
 /// tries again only after half a second (`fetch.error.backoff.ms`), so that such a change is never without a silence.
 const SILENCE: Duration = Duration::from_millis(300);
+/// The group may have heard of us for the last time so long before we were frozen.
+const ASIDE: Duration = Duration::from_secs(3);
 /// How long what is under way may take to be kept when partitions are given up, or the source ends.
 pub(super) const LAST: Duration = Duration::from_secs(2);
 
@@ -92,6 +94,8 @@ pub(super) struct Member<'a> {
     pub(super) paused: bool,
     /// The group has gone on without us: whoever reads now came before us.
     pub(super) was_left: bool,
+    /// When we were last seen to be awake.
+    awake: Instant,
     /// Another has read until now some of what we are about to read.
     pub(super) took_over: bool,
     pub(super) client_id: String,
@@ -114,6 +118,7 @@ impl<'a> Member<'a> {
             has_begun: false,
             paused: false,
             was_left: false,
+            awake: Instant::now(),
             took_over: false,
             client_id,
         }
@@ -173,7 +178,13 @@ impl<'a> Member<'a> {
 
     /// One message, one event, or nothing within the time.
     pub(super) fn poll(&mut self, wait: Duration) -> Polled {
-        let polled = match self.client.poll(wait) {
+        self.awake = Instant::now();
+        let polled = self.client.poll(wait);
+        if was_frozen(self.awake) {
+            self.was_left = true;
+            return Polled::Nothing;
+        }
+        let polled = match polled {
             None => Polled::Nothing,
             Some(Err(error)) => return self.complain(&error),
             Some(Ok(message)) => {
@@ -233,8 +244,8 @@ impl<'a> Member<'a> {
         }
         let since = Instant::now();
         while !self.has_room()? {
-            if self.is_stopped() {
-                return Ok(());
+            if self.is_stopped() || was_frozen(self.awake) {
+                break;
             }
             if since.elapsed() > PATIENCE {
                 self.pause();
@@ -243,6 +254,9 @@ impl<'a> Member<'a> {
                 self.look_if_due();
             }
             self.settle()?;
+        }
+        if self.is_stopped() {
+            return Ok(());
         }
         self.resume();
         self.send()
@@ -268,6 +282,10 @@ impl<'a> Member<'a> {
 
     /// Hands over what was collected. Other sources may have been quicker: then it stays where it is.
     fn send(&mut self) -> Result<(), GivenBack> {
+        if was_frozen(self.awake) {
+            self.was_left = true;
+            return Ok(());
+        }
         let room = match self.outlet.batches.try_reserve() {
             Ok(room) => room,
             Err(mpsc::error::TrySendError::Full(())) => return Ok(()),
@@ -312,6 +330,11 @@ impl<'a> Member<'a> {
         }
         self.client.context().leave();
     }
+}
+
+/// Whether we were frozen since for so long that the group may have gone on without us: what librdkafka holds may be another's by now.
+fn was_frozen(awake: Instant) -> bool {
+    awake.elapsed() > SESSION - ASIDE
 }
 
 /// What a poll brought.

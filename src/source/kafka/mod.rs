@@ -36,8 +36,8 @@ const RETRY: Duration = Duration::from_secs(2);
 const FENCED: Duration = Duration::from_secs(30);
 /// How long the thread may take to end once it is told to; a broker that is away must not hold up the end.
 const LAST: Duration = Duration::from_secs(6);
-/// A member that was not heard of for so long is out of its group, in milliseconds: so long a crash keeps its partitions from being read.
-const SESSION_MS: u32 = 10_000;
+/// A member that was not heard of for so long is out of its group: so long a crash keeps its partitions from being read.
+const SESSION: Duration = Duration::from_secs(10);
 /// Bytes of messages that are fetched ahead, in KiB.
 const AHEAD_KB: u32 = 16 << 10;
 /// Bytes of one answer, and of one partition in it; a larger message comes alone.
@@ -135,7 +135,7 @@ fn settings(client: &mut ClientConfig) {
     // Offsets are committed by us alone (O3), and where to begin is decided by us alone.
     client.set("enable.auto.commit", "false").set("enable.auto.offset.store", "false").set("auto.offset.reset", "error");
     client.set("partition.assignment.strategy", "cooperative-sticky");
-    client.set("session.timeout.ms", SESSION_MS.to_string()).set("heartbeat.interval.ms", "2000");
+    client.set("session.timeout.ms", SESSION.as_millis().to_string()).set("heartbeat.interval.ms", "2000");
     client.set("allow.auto.create.topics", "false").set("topic.metadata.refresh.interval.ms", "30000");
     client.set("isolation.level", "read_committed");
     client.set("queued.max.messages.kbytes", AHEAD_KB.to_string());
