@@ -114,6 +114,7 @@ pub(super) fn run(arguments: &Arguments) -> Done {
     let rules = load_rules(&arguments.rules, &arguments.pipelines, arguments.strict)?;
     let normaliser = arguments.recording.normaliser()?;
     let mut settings = Settings { logsource: arguments.logsource.into(), threads: arguments.threads, ..Settings::default() };
+    settings.limits.evidence = false;
     if let Some(lateness) = arguments.lateness {
         settings.lateness = lateness;
         settings.limits.lateness = lateness;

@@ -3,20 +3,23 @@
 //! What enters is written behind one another; a full block is compressed, and is gone with its last event. The newest blocks stay plain
 //! beside it, because what fires shows what just came.
 
+use std::cell::RefCell;
 use std::collections::{BTreeMap, VecDeque};
+use std::io;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
+use zstd::bulk::{Compressor, Decompressor};
 
 use super::wire::{Bytes, Reader, put_bytes, put_event};
 use crate::model::Event;
 
 /// Bytes of a block before it is compressed.
-const BLOCK: usize = 32 << 10;
+const BLOCK: usize = 8 << 10;
 /// How hard zstd tries: one event costs less than reading it did.
 const LEVEL: i32 = 1;
 /// Blocks that are kept plain beside their compressed form.
-const MAX_PLAIN: usize = 16;
+const MAX_PLAIN: usize = 64;
 /// A block whose events are mostly gone is packed anew without them: when one of so many is left.
 const SPARSE: usize = 4;
 
@@ -74,17 +77,34 @@ pub(super) struct Kept {
     late: Vec<(u64, Bytes)>,
 }
 
+type Zstd = (Compressor<'static>, Decompressor<'static>);
+
+thread_local! {
+    /// Made once for a thread: to make one takes longer than a block does.
+    static ZSTD: RefCell<Option<Zstd>> = const { RefCell::new(None) };
+}
+
+fn with_zstd<R>(work: impl FnOnce(&mut Zstd) -> io::Result<R>) -> io::Result<R> {
+    ZSTD.with_borrow_mut(|zstd| match zstd {
+        Some(zstd) => work(zstd),
+        none => work(none.insert((Compressor::new(LEVEL)?, Decompressor::new()?))),
+    })
+}
+
 impl Packed {
     fn new(first: u64, seqs: Arc<[u32]>, plain: &[u8]) -> Packed {
         // Whatever zstd may say no to is kept as it is.
-        match zstd::bulk::compress(plain, LEVEL) {
+        match with_zstd(|zstd| zstd.0.compress(plain)) {
             Ok(bytes) if bytes.len() < plain.len() => Packed { first, seqs, size: plain.len(), bytes: Bytes(bytes.into()) },
             _ => Packed { first, seqs, size: 0, bytes: Bytes(plain.into()) },
         }
     }
 
     fn plain(&self) -> Option<Arc<[u8]>> {
-        if self.size == 0 { Some(Arc::clone(&self.bytes.0)) } else { zstd::bulk::decompress(&self.bytes.0, self.size).ok().map(Arc::from) }
+        if self.size == 0 {
+            return Some(Arc::clone(&self.bytes.0));
+        }
+        with_zstd(|zstd| zstd.1.decompress(&self.bytes.0, self.size)).ok().map(Arc::from)
     }
 
     fn index(&self, seq: u64) -> Option<usize> {

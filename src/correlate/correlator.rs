@@ -33,11 +33,13 @@ pub struct Limits {
     pub groups: usize,
     /// Entries of one group; beyond it the oldest is dropped. A rule with a higher threshold keeps as many as that.
     pub entries_per_group: usize,
+    /// Whether findings carry events of their windows.
+    pub evidence: bool,
 }
 
 impl Default for Limits {
     fn default() -> Limits {
-        Limits { lateness: LATENESS, groups_per_rule: 50_000, groups: 200_000, entries_per_group: 16_384 }
+        Limits { lateness: LATENESS, groups_per_rule: 50_000, groups: 200_000, entries_per_group: 16_384, evidence: true }
     }
 }
 
@@ -378,7 +380,8 @@ impl Correlator {
         let said = speaks.then(|| (rule.rule, Arc::clone(text)));
         let fire = fire.filter(|_| speaks && !entry.told);
         let fired = fire.map(|fire| {
-            let evidence = fire.evidence.iter().filter_map(|seq| known(*seq)).collect();
+            let shown = fire.evidence.iter().filter(|_| self.limits.evidence);
+            let evidence = shown.filter_map(|seq| known(*seq)).collect();
             let key = self.keys.get(rule.rule).cloned().unwrap_or_default();
             fired(rule, key, Arc::clone(text), (&entry, event), fire, (overlay, evidence))
         });
