@@ -110,6 +110,14 @@ impl Action {
         identifying.collect::<Vec<_>>().join(" ")
     }
 
+    /// Whether a call does all that the other asks for: the values are the same, and the effect lasts as long at least.
+    #[must_use]
+    pub fn covers(&self, one: &Params, other: &Params) -> bool {
+        let lifetime = |name: &String| self.lease.as_ref() == Some(name);
+        let same = one.values.iter().filter(|(name, _)| !lifetime(name)).eq(other.values.iter().filter(|(name, _)| !lifetime(name)));
+        same && self.lifetime(one) >= self.lifetime(other)
+    }
+
     /// How long the effect is to last; `None` for an action without a lifetime.
     #[must_use]
     pub fn lifetime(&self, params: &Params) -> Option<Span> {

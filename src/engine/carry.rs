@@ -7,19 +7,23 @@ use tokio::sync::watch;
 
 use super::effects::lock;
 use super::hand::{Order, Wish};
+use super::place::{Abreast, Place};
+use super::posture::PostureState;
 use super::runs::{FIRST_PAUSE, Runner, ended, fits, outcome};
 use super::status::Gravity;
 use crate::clock;
-use crate::executor::{Reply, Request, Task};
+use crate::executor::{Reach, Reply, Request, Task};
 use crate::model::{Decided, Finding, Outcome, OutcomeState, Span, Time, Verdict};
-use crate::playbook::{OPMAS, Own, Run};
+use crate::playbook::{OPMAS, Own, Run, StepState};
 
 /// How much earlier than the step's own end a device may say that its effect ends: it counts in whole seconds.
 const ROUNDED: Span = Span::secs(2);
 /// Longest pause before something out of reach is tried again; the first is [`FIRST_PAUSE`], doubled each time.
 const MAX_PAUSE: Duration = Duration::from_secs(60);
-/// Tries of a step whose device is out of reach, about a quarter of an hour.
+/// Tries of a step that comes to nothing, about a quarter of an hour.
 const MAX_TRIES: u32 = 20;
+/// How long a device may be out of reach before steps no longer wait for it.
+const PATIENCE: Span = Span::secs(900);
 
 /// A run of which several steps are under way; never locked while something is waited for.
 type Shared<'a> = Mutex<&'a mut Run>;
@@ -35,11 +39,17 @@ impl Runner {
     }
 
     /// All steps that the script asked for at once are carried out side by side; each records for itself.
-    pub(super) async fn carry_out_all(&self, run: &mut Run, finding: &Finding, wanted: &watch::Receiver<Option<Order>>) -> bool {
+    pub(super) async fn carry_out_all(&self, run: &mut Run, finding: &Finding, place: &Place, wanted: &watch::Receiver<Option<Order>>) -> bool {
         let steps: Vec<(Arc<str>, bool)> = run.carried_out().map(|(key, unaccounted)| (key.clone(), unaccounted)).collect();
-        let shared = Mutex::new(run);
+        let (shared, abreast) = (Mutex::new(run), Abreast::new(place, &self.stop, wanted, steps.len()));
         let each = steps.iter().map(async |(key, unaccounted)| {
-            let records = self.carry_out(&shared, finding, key, !unaccounted, wanted).await;
+            let task = self.task(&lock(&shared), key);
+            let records = match &task {
+                Some(task) => self.carry_out(&shared, finding, (key, task), !unaccounted, &abreast).await,
+                None => Vec::new(),
+            };
+            abreast.ended();
+            task.iter().for_each(|task| self.status.clear(&waiting_for(task)));
             self.record_shared(&shared, records).await
         });
         futures_util::future::join_all(each).await.into_iter().all(|taken| taken)
@@ -47,40 +57,56 @@ impl Runner {
 
     /// Carries a step out, or finds out first what became of the last attempt. Each attempt is on disk before the executor hears of
     /// it (O7). Empty when opmas ends meanwhile: then it is settled at the next start.
-    async fn carry_out(&self, run: &Shared<'_>, finding: &Finding, key: &Arc<str>, mut settled: bool, wanted: &watch::Receiver<Option<Order>>) -> Vec<Decided> {
-        let Some(task) = self.task(&lock(run), key) else { return Vec::new() };
+    async fn carry_out(&self, run: &Shared<'_>, finding: &Finding, (key, task): (&Arc<str>, &Task), mut settled: bool, abreast: &Abreast<'_>) -> Vec<Decided> {
         let over = {
             let run = lock(run);
             self.pinned(&run).map(|playbook| run.counts_from().plus(playbook.timeout))
         };
-        let mut said = String::new();
-        for tries in 1..=MAX_TRIES {
+        let (mut said, mut tries, mut waited) = (String::new(), 0, false);
+        while tries < MAX_TRIES {
             if self.stop.is_cancelled() {
                 return Vec::new();
             }
-            if tries > 1 && over.is_some_and(|over| over <= clock::now()) {
+            if waited && over.is_some_and(|over| over <= clock::now()) {
                 break;
             }
-            let reply = if settled {
-                match wanted.borrow().as_ref() {
-                    Some(order) if tries > 1 && order.wish == Wish::Pause => return Vec::new(),
-                    Some(order) if tries > 1 => {
-                        return vec![ended(&lock(run), key, OutcomeState::Failed, &format!("{}; nothing was changed", order.said("given up")))];
-                    }
-                    _ => {}
+            match abreast.wanted.borrow().as_ref().filter(|_| waited) {
+                Some(order) if order.wish == Wish::Pause => return Vec::new(),
+                Some(order) if settled => {
+                    return failed(&lock(run), key, &format!("{}; nothing was changed", order.said("given up")));
                 }
+                Some(_) => break,
+                None => {}
+            }
+            let posture = self.effects.posture.subscribe();
+            if settled {
                 let still = self.still(&lock(run), finding, key);
                 if let Err(why) = still {
                     return vec![ended(&lock(run), key, OutcomeState::Refused, &why)];
                 }
-                if self.end(&lock(run), &task).is_some_and(|end| end <= clock::now()) {
+                if self.end(&lock(run), task).is_some_and(|end| end <= clock::now()) {
                     return vec![ended(&lock(run), key, OutcomeState::Refused, "its time was over before it could be carried out")];
                 }
-                let attempt = {
-                    let run = lock(run);
-                    let attempt = run.step(key).map_or(0, |step| step.attempts) + 1;
-                    Decided::Attempt { run: run.id().clone(), key: key.clone(), attempt, at: clock::now() }
-                };
+            }
+            waited = true;
+            let shut = self.hands.away().borrow().get(&task.device).cloned();
+            if let Some(shut) = shut {
+                said = shut.to_string();
+                let patient = shut.since.plus(PATIENCE);
+                if patient <= clock::now() {
+                    break;
+                }
+                tracing::warn!(device = %task.device, tries, detail = said, "a step waits");
+                let until = over.map_or(patient, |over| over.min(patient));
+                if let Err(why) = abreast.wait(self.comes_back(task, until, posture, abreast.wanted)).await {
+                    said = why;
+                    break;
+                }
+                continue;
+            }
+            tries += 1;
+            let reply = if settled {
+                let attempt = attempted(&lock(run), key);
                 if !self.record_shared(run, vec![attempt]).await {
                     return Vec::new();
                 }
@@ -90,36 +116,48 @@ impl Runner {
             };
             let own = &*task.device == OPMAS;
             said.clone_from(&reply.outcome.detail);
-            match (settled, reply.outcome.state) {
+            let pause = match (settled, reply.outcome.state) {
                 // There is nothing to read back.
-                (_, OutcomeState::Unknown) if own => {
-                    self.status.clear(&waiting_for(&task));
-                    return vec![ended(&lock(run), key, OutcomeState::Unknown, &said)];
-                }
+                (_, OutcomeState::Unknown) if own => return vec![ended(&lock(run), key, OutcomeState::Unknown, &said)],
                 // A command was sent and its end was not seen.
-                (true, OutcomeState::Unknown) => settled = false,
+                (true, OutcomeState::Unknown) => {
+                    settled = false;
+                    false
+                }
                 // Nothing was sent: the device, or the executor, is out of reach.
-                (true, OutcomeState::Failed) if reply.commands.is_empty() => self.pause(tries, &task, &reply, wanted).await,
+                (true, OutcomeState::Failed) if reply.commands.is_empty() => true,
                 // Nothing of it is there, or only what an earlier step left and ends too soon: it may be carried out again.
-                (false, OutcomeState::Undone) => settled = true,
-                (false, OutcomeState::Enforced | OutcomeState::Partial) if is_older(&reply.outcome, self.end(&lock(run), &task)) => settled = true,
-                (true, _) | (false, OutcomeState::Enforced | OutcomeState::Partial) => return self.outcome(run, key, &task, reply, !settled).await,
-                (false, _) => self.pause(tries, &task, &reply, wanted).await,
+                (false, OutcomeState::Undone) => {
+                    settled = true;
+                    false
+                }
+                (false, OutcomeState::Enforced | OutcomeState::Partial) if is_older(&reply.outcome, self.end(&lock(run), task)) => {
+                    settled = true;
+                    false
+                }
+                (true, _) | (false, OutcomeState::Enforced | OutcomeState::Partial) => return self.outcome(run, key, task, reply, !settled).await,
+                (false, _) => true,
+            };
+            // A device that is out of reach says itself when it is to be tried again.
+            if pause
+                && !matches!(reply.reach, Reach::Shut { .. })
+                && let Err(why) = abreast.wait(self.pause(tries, task, &reply, abreast.wanted)).await
+            {
+                said = why;
+                break;
             }
         }
-        self.status.clear(&waiting_for(&task));
         if settled && &*task.device == OPMAS {
-            return vec![ended(&lock(run), key, OutcomeState::Failed, &format!("tried {MAX_TRIES} times or until the run's time was over: {said}"))];
+            return failed(&lock(run), key, &format!("tried {MAX_TRIES} times or until the run's time was over: {said}"));
         }
         if settled {
-            return vec![ended(&lock(run), key, OutcomeState::Failed, "the device stayed out of reach; nothing was changed")];
+            return failed(&lock(run), key, &format!("nothing was changed, the device stayed out of reach: {said}"));
         }
-        vec![ended(&lock(run), key, OutcomeState::Unknown, "the device could not be asked what became of it")]
+        vec![ended(&lock(run), key, OutcomeState::Unknown, &format!("the device could not be asked what became of it: {said}"))]
     }
 
     /// The outcome with its evidence, the lease when the effect has a lifetime, and the end of the one whose effect it took away.
     async fn outcome(&self, run: &Shared<'_>, key: &Arc<str>, task: &Task, reply: Reply, read_back: bool) -> Vec<Decided> {
-        self.status.clear(&waiting_for(task));
         let mut end = reply.outcome;
         if read_back {
             // What was found there was made by an attempt before; its time has run since.
@@ -162,6 +200,24 @@ impl Runner {
         Some(Task { id, device: step.device.clone(), action: step.action.clone(), params: step.params.clone(), verdict: Verdict::Auto })
     }
 
+    /// Waits for a device that is out of reach, not beyond a time; ended early by a person, by another posture, and by the end of opmas.
+    async fn comes_back(&self, task: &Task, until: Time, mut posture: watch::Receiver<PostureState>, wanted: &watch::Receiver<Option<Order>>) {
+        let (mut away, mut wanted) = (self.hands.away(), wanted.clone());
+        loop {
+            match away.borrow_and_update().get(&task.device) {
+                Some(shut) => self.status.set(&waiting_for(task), Gravity::Degraded, format!("{} waits: {shut}", task.action)),
+                None => return,
+            }
+            tokio::select! {
+                Ok(()) = away.changed() => {}
+                () = tokio::time::sleep(until.since(clock::now()).to_std()) => return,
+                _ = wanted.changed() => return,
+                _ = posture.changed() => return,
+                () = self.stop.cancelled() => return,
+            }
+        }
+    }
+
     /// Before the next try; ended early by a person, by another posture, and by the end of opmas.
     async fn pause(&self, tries: u32, task: &Task, reply: &Reply, wanted: &watch::Receiver<Option<Order>>) {
         tracing::warn!(device = %task.device, tries, detail = reply.outcome.detail, "a step waits");
@@ -173,6 +229,18 @@ impl Runner {
             _ = posture.changed() => {}
         }
     }
+}
+
+fn attempted(run: &Run, key: &Arc<str>) -> Decided {
+    let attempt = run.step(key).map_or(0, |step| step.attempts) + 1;
+    Decided::Attempt { run: run.id().clone(), key: key.clone(), attempt, at: clock::now() }
+}
+
+/// A step comes to nothing; one that was never tried, since its device was known to be out of reach, too.
+fn failed(run: &Run, key: &Arc<str>, why: &str) -> Vec<Decided> {
+    let new = run.step(key).is_some_and(|step| step.state == StepState::Intended);
+    let attempt = new.then(|| attempted(run, key));
+    attempt.into_iter().chain([ended(run, key, OutcomeState::Failed, why)]).collect()
 }
 
 /// Whether what was read back is not this step's doing: that would end at `end`, counted from the run's beginning, at the earliest.

@@ -14,24 +14,25 @@ use super::hands::Hands;
 use super::status::{Gravity, Status};
 use crate::clock;
 use crate::config::Content;
-use crate::executor::{Reply, Request};
-use crate::model::{OutcomeState, Posture};
+use crate::executor::{Reach, Reply, Request};
+use crate::model::{OutcomeState, Posture, Time};
 
 /// Devices that are looked at once.
 const MAX_AT_ONCE: usize = 8;
 /// How often a device that is well is looked at.
 const WELL: Duration = Duration::from_secs(300);
-/// How often a device that is not well is looked at.
+/// How often a device that answers and is not well is looked at; one that does not answer, when the executor says.
 const UNWELL: Duration = Duration::from_secs(30);
-/// How often it is looked for devices whose time has come.
+/// How often it is looked for devices whose time has come, at the least.
 const LOOK: Duration = Duration::from_secs(5);
 
 /// Looks at devices until `stop`, while something may be carried out on them.
 pub(super) async fn run(effects: Arc<Effects>, hands: Arc<Hands>, mut content: watch::Receiver<Arc<Content>>, status: Status, stop: CancellationToken) {
     let mut due: BTreeMap<Arc<str>, Instant> = BTreeMap::new();
     let mut unwell: BTreeSet<Arc<str>> = BTreeSet::new();
-    let mut looking = JoinSet::new();
+    let (mut looking, mut under_way) = (JoinSet::new(), BTreeSet::new());
     let mut inventory = content.borrow().inventory.clone();
+    let mut away = hands.away();
     loop {
         let idle = effects.posture() == Posture::Observe;
         let names: Vec<Arc<str>> = inventory.devices.iter().filter(|_| !idle).map(|device| device.name.clone()).collect();
@@ -41,15 +42,21 @@ pub(super) async fn run(effects: Arc<Effects>, hands: Arc<Hands>, mut content: w
         due.retain(|name, _| names.contains(name));
         unwell.retain(|name| names.contains(name));
         let now = Instant::now();
+        for (name, shut) in away.borrow_and_update().iter().filter(|_| !idle) {
+            // A step may have found it so.
+            due.entry(name.clone()).and_modify(|at| *at = (*at).min(now + until(shut.again)));
+        }
         for name in names {
-            if looking.len() < MAX_AT_ONCE && due.get(&name).is_none_or(|at| *at <= now) {
-                // Until its answer it is not looked at again.
+            if under_way.len() < MAX_AT_ONCE && due.get(&name).is_none_or(|at| *at <= now) && under_way.insert(name.clone()) {
                 due.insert(name.clone(), now + WELL);
                 looking.spawn(look(hands.clone(), name));
             }
         }
+        let next =
+            due.iter().filter(|(name, _)| under_way.len() < MAX_AT_ONCE && !under_way.contains(*name)).map(|(_, at)| at.saturating_duration_since(now)).min();
         tokio::select! {
             Some(Ok((name, reply))) = looking.join_next() => {
+                under_way.remove(&name);
                 let well = tell(&status, &name, &reply);
                 if !well {
                     unwell.insert(name.clone());
@@ -58,8 +65,14 @@ pub(super) async fn run(effects: Arc<Effects>, hands: Arc<Hands>, mut content: w
                     lock(&effects.leases).look_at(&name, clock::now());
                     effects.lease_news.notify_one();
                 }
-                due.insert(name, Instant::now() + if well { WELL } else { UNWELL });
+                let wait = match &reply.reach {
+                _ if well => WELL,
+                Reach::Shut { again, .. } => until(*again),
+                Reach::Open | Reach::Unknown => UNWELL,
+            };
+                due.insert(name, Instant::now() + wait);
             }
+            Ok(()) = away.changed() => {}
             changed = content.changed() => {
                 if changed.is_err() {
                     return;
@@ -69,10 +82,14 @@ pub(super) async fn run(effects: Arc<Effects>, hands: Arc<Hands>, mut content: w
                     due.clear();
                 }
             }
-            () = tokio::time::sleep(LOOK) => {}
+            () = tokio::time::sleep(next.map_or(LOOK, |next| next.min(LOOK))) => {}
             () = stop.cancelled() => return,
         }
     }
+}
+
+fn until(at: Time) -> Duration {
+    at.since(clock::now()).to_std()
 }
 
 async fn look(hands: Arc<Hands>, name: Arc<str>) -> (Arc<str>, Reply) {
@@ -91,6 +108,10 @@ fn tell(status: &Status, name: &str, reply: &Reply) -> bool {
         return true;
     }
     tracing::warn!(device = name, detail = reply.outcome.detail, "actions cannot run on a device now");
-    status.set(&part(name), Gravity::Degraded, reply.outcome.detail.clone());
+    let again = match &reply.reach {
+        Reach::Shut { again, .. } => format!("; it is tried again from {} on", again.brief()),
+        Reach::Open | Reach::Unknown => String::new(),
+    };
+    status.set(&part(name), Gravity::Degraded, format!("{}{again}", reply.outcome.detail));
     false
 }

@@ -8,11 +8,12 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::{JoinError, JoinSet};
 
-use super::runs::{MAX_RUNNING, MAX_WAITING, Runner, drive, ended, moved};
+use super::place::Place;
+use super::runs::{MAX_WAITING, Runner, drive, ended, moved};
 use super::status::Gravity;
 use crate::clock;
 use crate::model::{ByHand, Decided, Finding, FindingId, OutcomeState, RUN_DIGITS, Recorded, RunState, Time};
-use crate::playbook::{About, NextMove, Run, StepState};
+use crate::playbook::{NextMove, Run, StepState};
 
 /// The shortest beginning of a run's id that names it, in characters.
 const SHORTEST: usize = 4;
@@ -130,8 +131,6 @@ pub(super) struct Desk {
     held: BTreeMap<Arc<str>, Run>,
     /// What is wanted of each run under way.
     flags: BTreeMap<Arc<str>, watch::Sender<Option<Order>>>,
-    /// Playbook and entity of each run under way.
-    about: BTreeMap<Arc<str>, About>,
     pub(super) driving: JoinSet<Run>,
 }
 
@@ -140,18 +139,15 @@ impl Desk {
     pub(super) fn new(runner: Arc<Runner>, open: Vec<Run>) -> Desk {
         let (held, queue): (Vec<Run>, Vec<Run>) = open.into_iter().partition(|run| run.next() == NextMove::Wait);
         let held = held.into_iter().map(|run| (run.id().clone(), run)).collect();
-        Desk { runner, queue: queue.into(), held, flags: BTreeMap::new(), about: BTreeMap::new(), driving: JoinSet::new() }
+        Desk { runner, queue: queue.into(), held, flags: BTreeMap::new(), driving: JoinSet::new() }
     }
 
     /// Has runs driven while there is room.
     pub(super) fn start(&mut self) {
-        while self.driving.len() < MAX_RUNNING
-            && let Some(run) = self.take()
-        {
-            self.about.insert(run.id().clone(), (run.playbook().clone(), run.about().cloned()));
+        while let Some((run, place)) = self.take() {
             let (flag, wanted) = watch::channel(None);
             self.flags.insert(run.id().clone(), flag);
-            self.driving.spawn(drive(self.runner.clone(), run, wanted));
+            self.driving.spawn(drive(self.runner.clone(), run, place, wanted));
         }
         metrics::gauge!("opmas_runs_waiting").set(u32::try_from(self.queue.len()).unwrap_or(u32::MAX));
         metrics::gauge!("opmas_runs_held").set(u32::try_from(self.held.len()).unwrap_or(u32::MAX));
@@ -161,16 +157,15 @@ impl Desk {
         }
     }
 
-    /// The first run of the queue whose playbook lets it go on beside those under way.
-    fn take(&mut self) -> Option<Run> {
-        let content = self.runner.content.borrow().clone();
+    /// The first run of the queue for which there is a place beside those under way.
+    fn take(&mut self) -> Option<(Run, Place)> {
+        if self.runner.places.are_full() {
+            return None;
+        }
         let now = clock::now();
-        let free = |run: &Run| {
-            asleep(run).is_none_or(|until| until <= now)
-                && content.playbooks.get(run.playbook()).is_none_or(|playbook| playbook.has_room(run, self.about.values()))
-        };
-        let first = self.queue.iter().position(free)?;
-        self.queue.remove(first)
+        let free = |run: &Run| if asleep(run).is_none_or(|until| until <= now) { self.runner.places.take(run) } else { None };
+        let (first, place) = self.queue.iter().enumerate().find_map(|(at, run)| Some((at, free(run)?)))?;
+        Some((self.queue.remove(first)?, place))
     }
 
     /// A run is no longer driven: it has ended, or is held from now on.
@@ -179,7 +174,6 @@ impl Desk {
             tracing::error!("the task of a run ended; the run goes on at the next start");
             return;
         };
-        self.about.remove(run.id());
         let wanted = self.flags.remove(run.id()).and_then(|flag| flag.borrow().clone());
         if asleep(&run).is_some() {
             let id = run.id().clone();

@@ -34,6 +34,7 @@ mod leases;
 mod open;
 mod own;
 pub mod pipeline;
+mod place;
 mod plan;
 mod policy;
 mod posture;

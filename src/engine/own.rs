@@ -65,7 +65,7 @@ impl Runner {
         let Some(Ok((Own::Request { to }, params))) = request.task().and_then(|task| Own::of(&task.device, &task.action, &task.params)) else {
             return self.hands.perform(request).await;
         };
-        let mut reply = Reply { outcome: Outcome::new(OutcomeState::Failed, "", clock::now()), commands: Vec::new(), report: None, evidence: None };
+        let mut reply = Reply::plain(Outcome::new(OutcomeState::Failed, "", clock::now()));
         let Some(endpoint) = self.policy.endpoints.get(&to) else {
             reply.outcome.detail = unknown(&self.policy, &to);
             return reply;

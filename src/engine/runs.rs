@@ -9,6 +9,7 @@ use tokio_util::sync::CancellationToken;
 use super::effects::{Effects, lock};
 use super::hand::{Desk, Order, Ordered, Wish, cancelled};
 use super::hands::Hands;
+use super::place::{Place, Places};
 use super::plan::{Planner, request};
 use super::policy::{Policy, Used};
 use super::status::Status;
@@ -20,8 +21,6 @@ use crate::journal::Revisions;
 use crate::model::{Decided, Finding, LeaseChange, Outcome, OutcomeState, RunState, Step, Time, Verdict};
 use crate::playbook::{NextMove, OnFailure, Own, Playbook, Playbooks, Progress, Run, StepState, signatures};
 
-/// Runs that are under way at once; further ones wait in their order.
-pub(super) const MAX_RUNNING: usize = 64;
 /// Runs that wait; further ones fail with that reason.
 pub(super) const MAX_WAITING: usize = 10_000;
 /// First pause before something out of reach is tried again.
@@ -44,6 +43,7 @@ pub(super) struct Runner {
     pub(super) content: watch::Receiver<Arc<Content>>,
     pub(super) worker: Worker,
     pub(super) hands: Arc<Hands>,
+    pub(super) places: Arc<Places>,
     pub(super) revisions: Revisions,
     pub(super) evidence: Revisions,
     pub(super) status: Status,
@@ -54,6 +54,7 @@ pub(super) struct Runner {
 pub(super) async fn run(runner: Arc<Runner>, open: Vec<Run>, mut begun: mpsc::Receiver<Run>, mut orders: mpsc::Receiver<Ordered>) {
     let mut desk = Desk::new(runner.clone(), open);
     loop {
+        let place = runner.places.news();
         desk.start();
         let until_next = desk.until_next();
         tokio::select! {
@@ -67,6 +68,7 @@ pub(super) async fn run(runner: Arc<Runner>, open: Vec<Run>, mut begun: mpsc::Re
                 let _ = answer.send(desk.obey(order).await);
             }
             Some(driven) = desk.driving.join_next() => desk.back(driven).await,
+            () = place => {}
             () = tokio::time::sleep(until_next) => desk.expire(clock::now()).await,
             () = runner.stop.cancelled() => break,
         }
@@ -85,7 +87,7 @@ pub(super) fn moved(run: &Run, state: RunState, reason: String) -> Decided {
 }
 
 /// One run, until it has ended, waits for a person, or opmas ends.
-pub(super) async fn drive(runner: Arc<Runner>, mut run: Run, wanted: watch::Receiver<Option<Order>>) -> Run {
+pub(super) async fn drive(runner: Arc<Runner>, mut run: Run, place: Place, wanted: watch::Receiver<Option<Order>>) -> Run {
     let Some(finding) = lock(&runner.effects.open).get(run.finding()) else {
         return runner.stuck(run, "its finding is not kept").await;
     };
@@ -99,7 +101,7 @@ pub(super) async fn drive(runner: Arc<Runner>, mut run: Run, wanted: watch::Rece
             (None, NextMove::Attempt { key, .. } | NextMove::Settle { key, .. } | NextMove::Sleep { key, .. }) => {
                 match run.step(&key).and_then(|step| Own::of_step(&step.step)) {
                     Some(own) if !matches!(own, Own::Request { .. }) => runner.own(&run, &finding, &key, &own),
-                    _ if runner.carry_out_all(&mut run, &finding, &wanted).await => continue,
+                    _ if runner.carry_out_all(&mut run, &finding, &place, &wanted).await => continue,
                     _ => return runner.stuck(run, MISFIT).await,
                 }
             }

@@ -20,6 +20,7 @@ use super::handle::{Engine, Stop, addresses};
 use super::hands::Hands;
 use super::index;
 use super::intake::{self, Streams};
+use super::place::Places;
 use super::policy::{self, Policy};
 use super::recover;
 use super::reload::{self, Reloader};
@@ -230,6 +231,7 @@ impl Acting {
             content: self.content.subscribe(),
             worker: Worker::start(self.status.clone()),
             hands: self.hands.clone(),
+            places: Arc::new(Places::new(self.content.subscribe())),
             revisions: self.revisions.clone(),
             evidence: self.evidence.clone(),
             status: self.status.clone(),

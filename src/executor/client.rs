@@ -122,6 +122,9 @@ impl Client {
         let reply = self.exchange(request).await;
         let state = reply.outcome.state.word();
         metrics::counter!("opmas_executor_requests_total", "action" => action.clone(), "state" => state).increment(1);
+        if reply.with.is_some() {
+            metrics::counter!("opmas_executor_coalesced_total", "action" => action.clone()).increment(1);
+        }
         metrics::histogram!("opmas_executor_request_seconds", "action" => action).record(started.elapsed().as_secs_f64());
         reply
     }
@@ -145,7 +148,7 @@ impl Client {
 }
 
 fn reply(state: OutcomeState, detail: &str) -> Reply {
-    Reply { outcome: Outcome::new(state, detail, clock::now()), commands: Vec::new(), report: None, evidence: None }
+    Reply::plain(Outcome::new(state, detail, clock::now()))
 }
 
 /// Runs one process after the other until nobody can ask any more.

@@ -10,12 +10,13 @@ use tokio::time::Instant;
 
 use super::master::{ConnectError, Master, socket_name};
 use super::perform;
-use super::protocol::{Asked, Request, Said};
+use super::protocol::{Asked, Reach, Reply, Request, Said};
 use super::remote;
 use super::report;
 use super::setup::Setup;
 use crate::action::{FactsError, GuardFacts};
-use crate::model::Device;
+use crate::clock;
+use crate::model::{Device, OutcomeState, Span};
 
 /// Requests that wait for one device; more are answered at once as failed. A playbook's budget is far below it.
 pub(super) const MAX_QUEUE: usize = 64;
@@ -25,10 +26,13 @@ pub(super) const MAX_MASTERS: usize = 48;
 const IDLE: Duration = Duration::from_secs(600);
 /// How long a request waits for one of [`MAX_MASTERS`].
 const ROOM: Duration = Duration::from_secs(30);
-/// After a failed connection further requests are answered alike for this long, doubled at each failure up to [`MAX_PAUSE`].
+/// After a failed connection further requests are answered alike for this long, doubled at each failure up to [`MAX_PAUSE`], less up to
+/// half of it by chance: devices that went away together are not tried together.
 const PAUSE: Duration = Duration::from_secs(1);
 /// See [`PAUSE`].
 const MAX_PAUSE: Duration = Duration::from_secs(30);
+/// Devices that are tried at once after they could not be connected to; the other places for connections are for those that answer.
+pub(super) const MAX_TRIED: usize = 8;
 /// Before an action is carried out, what the guard knows of the device is read again when it is older: one way there and back.
 const FACTS_AGE: Duration = Duration::from_secs(3);
 
@@ -41,6 +45,8 @@ pub(super) struct Shared {
     pub answers: mpsc::Sender<Said>,
     /// Places for masters.
     pub masters: Arc<Semaphore>,
+    /// [`MAX_TRIED`]
+    pub tried: Semaphore,
     /// Lanes that wait for a place: one that has nothing to do gives up its own.
     pub waiting: AtomicUsize,
     /// Another one waits.
@@ -84,7 +90,48 @@ pub(super) enum OpenError {
 struct Failed {
     error: OpenError,
     at: Instant,
+    /// The pause before chance has its part in it.
     pause: Duration,
+    again: Instant,
+}
+
+/// A device's requests in their order.
+#[derive(Debug)]
+struct Jobs {
+    received: mpsc::Receiver<Asked>,
+    /// The next one, when it was looked at.
+    ahead: Option<Asked>,
+}
+
+impl Jobs {
+    async fn next(&mut self) -> Option<Asked> {
+        match self.ahead.take() {
+            Some(next) => Some(next),
+            None => self.received.recv().await,
+        }
+    }
+
+    /// Takes what comes next, as far as it is done by doing this. Nothing is passed over: what lies in between may undo it.
+    fn take_like(&mut self, setup: &Setup, first: &Request) -> Vec<Asked> {
+        let mut like = Vec::new();
+        while like.len() < MAX_QUEUE
+            && let Some(next) = self.ahead.take().or_else(|| self.received.try_recv().ok())
+        {
+            if !serves(setup, first, &next.request) {
+                self.ahead = Some(next);
+                break;
+            }
+            like.push(next);
+        }
+        like
+    }
+}
+
+/// Whether doing one does the other, too: the same action with the same parameters, and an effect that lasts as long at least.
+fn serves(setup: &Setup, one: &Request, other: &Request) -> bool {
+    let (Request::Apply(one), Request::Apply(other)) = (one, other) else { return false };
+    let Some(action) = setup.catalogue.get(&one.action).filter(|_| one.action == other.action && one.verdict == other.verdict) else { return false };
+    action.params(&one.params).ok().zip(action.params(&other.params).ok()).is_some_and(|(one, other)| action.covers(&one, &other))
 }
 
 /// The lane of one device.
@@ -96,35 +143,54 @@ pub(super) struct Lane {
     failed: Option<Failed>,
 }
 
+/// 0 to 255; without randomness, no chance.
+fn chance() -> u8 {
+    clock::random::<1>().map_or(0, |[chance]| chance)
+}
+
 /// Starts a device's lane; it ends when the sender is dropped.
 pub(super) fn start(shared: Arc<Shared>, device: Device) -> mpsc::Sender<Asked> {
-    let (sender, jobs) = mpsc::channel(MAX_QUEUE);
+    let (sender, received) = mpsc::channel(MAX_QUEUE);
     let lane = Lane { shared, device, connection: None, failed: None };
-    tokio::spawn(lane.run(jobs));
+    tokio::spawn(lane.run(Jobs { received, ahead: None }));
     sender
 }
 
 impl Lane {
-    async fn run(mut self, mut jobs: mpsc::Receiver<Asked>) {
+    async fn run(mut self, mut jobs: Jobs) {
         while let Some(next) = self.next(&mut jobs).await {
             let Some(Asked { n, request }) = next else {
                 self.connection = None;
                 continue;
             };
-            let reply = Box::new(perform::perform(&mut self, &request).await);
-            if self.shared.answers.send(Said::Answer { n, reply }).await.is_err() {
-                return;
+            let mut like = jobs.take_like(&self.shared.setup, &request);
+            let reply = perform::perform(&mut self, &request).await;
+            if self.holds(&request, &reply) {
+                like.extend(jobs.take_like(&self.shared.setup, &request));
+            }
+            let together = |asked: Asked| (asked.n, reply.clone().together(&request));
+            let answers = like.into_iter().map(together).collect::<Vec<_>>().into_iter().chain([(n, reply)]);
+            for (n, reply) in answers {
+                if self.shared.answers.send(Said::Answer { n, reply: Box::new(reply) }).await.is_err() {
+                    return;
+                }
             }
         }
     }
 
+    /// Whether what was done is there now, also for those who asked for it while it was being done: it has a lifetime, and was read back.
+    fn holds(&self, request: &Request, reply: &Reply) -> bool {
+        let action = self.shared.setup.catalogue.get(request.action());
+        action.is_some_and(|action| action.lease.is_some()) && matches!(reply.outcome.state, OutcomeState::Enforced | OutcomeState::Partial)
+    }
+
     /// The next request; `Some(None)` when the connection is to be closed, `None` at the end.
-    async fn next(&self, jobs: &mut mpsc::Receiver<Asked>) -> Option<Option<Asked>> {
-        let Some(connection) = &self.connection else { return jobs.recv().await.map(Some) };
+    async fn next(&self, jobs: &mut Jobs) -> Option<Option<Asked>> {
+        let Some(connection) = &self.connection else { return jobs.next().await.map(Some) };
         let waited_for = self.shared.waiting.load(Ordering::Relaxed) > 0;
         tokio::select! {
             biased;
-            job = jobs.recv() => job.map(Some),
+            job = jobs.next() => job.map(Some),
             () = std::future::ready(()), if waited_for => Some(None),
             _ = connection.master.gone() => Some(None),
             () = self.shared.wanted.notified() => Some(None),
@@ -154,6 +220,8 @@ impl Lane {
     }
 
     async fn connect(&self) -> Result<Connection, OpenError> {
+        // It is never closed.
+        let _tried = if self.failed.is_some() { self.shared.tried.acquire().await.ok() } else { None };
         let place = self.place().await?;
         let socket: PathBuf = socket_name(&self.device);
         let master = Master::connect(&self.device, &self.shared.setup.paths, &socket).await?;
@@ -205,16 +273,32 @@ impl Lane {
 
     fn paused(&self) -> Result<(), OpenError> {
         let Some(failed) = &self.failed else { return Ok(()) };
-        let ago = failed.at.elapsed();
-        match failed.pause.checked_sub(ago) {
-            Some(left) => Err(OpenError::Pause { error: Box::new(failed.error.clone()), ago: ago.as_secs(), again: left.as_secs() + 1 }),
-            None => Ok(()),
+        let (now, ago) = (Instant::now(), failed.at.elapsed().as_secs());
+        match failed.again.checked_duration_since(now) {
+            Some(left) if !left.is_zero() => Err(OpenError::Pause { error: Box::new(failed.error.clone()), ago, again: left.as_secs() + 1 }),
+            _ => Ok(()),
         }
     }
 
     fn fail(&mut self, error: OpenError) -> OpenError {
-        let pause = self.failed.as_ref().map_or(PAUSE, |failed| (failed.pause * 2).min(MAX_PAUSE));
-        self.failed = Some(Failed { error: error.clone(), at: Instant::now(), pause });
+        // That there was no place is no fault of the device.
+        if !matches!(error, OpenError::Room) {
+            let pause = self.failed.as_ref().map_or(PAUSE, |failed| (failed.pause * 2).min(MAX_PAUSE));
+            let at = Instant::now();
+            self.failed = Some(Failed { error: error.clone(), at, pause, again: at + pause.mul_f64(1.0 - f64::from(chance()) / 512.0) });
+        }
         error
+    }
+
+    /// Whether the device can be connected to, as far as is known.
+    pub fn reach(&self) -> Reach {
+        match (&self.failed, &self.connection) {
+            (Some(failed), _) => {
+                let left = failed.again.saturating_duration_since(Instant::now());
+                Reach::Shut { why: failed.error.to_string(), again: clock::now().plus(Span(i64::try_from(left.as_nanos()).unwrap_or(i64::MAX))) }
+            }
+            (None, Some(_)) => Reach::Open,
+            (None, None) => Reach::Unknown,
+        }
     }
 }

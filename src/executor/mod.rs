@@ -25,5 +25,5 @@ mod setup;
 
 pub use client::{Client, Launch, Status};
 pub use paths::Paths;
-pub use protocol::{Ran, Reply, Report, Request, Task};
+pub use protocol::{Ran, Reach, Reply, Report, Request, Task};
 pub use serve::main;

@@ -73,7 +73,7 @@ pub(super) async fn perform(lane: &mut Lane, request: &Request) -> Reply {
         Request::Check { .. } => check(lane, request, &mut sent.commands, &mut report).await,
         Request::Leave { .. } => leave(lane, request, &mut sent.commands).await,
     };
-    Reply { outcome: outcome(end, started.elapsed()), commands: sent.commands, report, evidence: sent.evidence }
+    Reply { outcome: outcome(end, started.elapsed()), commands: sent.commands, report, evidence: sent.evidence, reach: lane.reach(), with: None }
 }
 
 /// The outcome of an end, bounded.

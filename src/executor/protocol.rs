@@ -88,6 +88,45 @@ pub struct Reply {
     /// What an action that only reads has read, bounded.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub evidence: Option<String>,
+    /// Whether its device can be connected to.
+    #[serde(default)]
+    pub reach: Reach,
+    /// It was done for another request ([`Task::id`]), which asked for the same.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub with: Option<Arc<str>>,
+}
+
+impl Reply {
+    /// A reply without any command.
+    pub(crate) fn plain(outcome: Outcome) -> Reply {
+        Reply { outcome, commands: Vec::new(), report: None, evidence: None, reach: Reach::Unknown, with: None }
+    }
+
+    /// The same for a request that was carried out together with this one.
+    pub(super) fn together(mut self, with: &Request) -> Reply {
+        self.with = with.task().map(|task| task.id.clone());
+        let id = self.with.as_deref().unwrap_or_default();
+        self.outcome.detail = format!("{}; done once, together with {id}", self.outcome.detail);
+        self
+    }
+}
+
+/// Whether a device can be connected to, as far as is known.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Reach {
+    /// Nothing was found out.
+    #[default]
+    Unknown,
+    /// There is a connection.
+    Open,
+    /// It failed, and nothing but a check tries before a time.
+    Shut {
+        /// Why it failed, one sentence with the remedy.
+        why: String,
+        /// When a request is the next to try.
+        again: Time,
+    },
 }
 
 /// A command that was sent, and how it ended.

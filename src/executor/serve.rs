@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use tokio::sync::{Notify, Semaphore, mpsc};
 
-use super::lane::{self, MAX_MASTERS, MAX_QUEUE, Shared};
+use super::lane::{self, MAX_MASTERS, MAX_QUEUE, MAX_TRIED, Shared};
 use super::perform::{End, outcome};
 use super::protocol::{Asked, Reply, Said};
 use super::setup::Setup;
@@ -62,7 +62,14 @@ async fn serve(channel: Channel, setup: Setup, weaknesses: Vec<String>) -> Resul
     let (mut tx, rx) = channel.into_tokio()?;
     tx.send(&Said::Ready { weaknesses }).await?;
     let (answers, said) = mpsc::channel(MAX_ANSWERS);
-    let shared = Arc::new(Shared { setup, answers, masters: Arc::new(Semaphore::new(MAX_MASTERS)), waiting: AtomicUsize::new(0), wanted: Notify::new() });
+    let shared = Arc::new(Shared {
+        setup,
+        answers,
+        masters: Arc::new(Semaphore::new(MAX_MASTERS)),
+        tried: Semaphore::new(MAX_TRIED),
+        waiting: AtomicUsize::new(0),
+        wanted: Notify::new(),
+    });
     tokio::select! {
         end = listen(rx, &shared) => end,
         end = speak(tx, said) => end,
@@ -94,7 +101,7 @@ async fn listen(mut rx: PeerRx, shared: &Arc<Shared>) -> Result<(), FrameError> 
 }
 
 async fn answer(shared: &Shared, n: u64, state: OutcomeState, why: String) {
-    let reply = Box::new(Reply { outcome: outcome(End::new(state, why), Duration::ZERO), commands: Vec::new(), report: None, evidence: None });
+    let reply = Box::new(Reply::plain(outcome(End::new(state, why), Duration::ZERO)));
     // Without a reader the process is about to end.
     let _ = shared.answers.send(Said::Answer { n, reply }).await;
 }

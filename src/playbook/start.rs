@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::{Playbook, Run};
+use super::Playbook;
 use crate::model::{Decided, Finding, Posture, Span, Time};
 
 /// The longest `debounce`: runs of that time are carried over when old parts of the ledger are dropped.
@@ -72,12 +72,12 @@ impl Playbook {
         Some(value.chars().take(MAX_VALUE).collect::<String>().into())
     }
 
-    /// Whether a run of this playbook may go on while these are under way.
-    pub fn has_room<'a>(&self, run: &Run, under_way: impl Iterator<Item = &'a About>) -> bool {
+    /// Whether a run of this playbook, about this entity, may go on while these are under way.
+    pub fn has_room<'a>(&self, about: Option<&Arc<str>>, under_way: impl Iterator<Item = &'a About>) -> bool {
         let (mut all, mut same) = (0_u32, 0_u32);
-        for (_, about) in under_way.filter(|(playbook, _)| *playbook == self.name) {
+        for (_, other) in under_way.filter(|(playbook, _)| *playbook == self.name) {
             all += 1;
-            same += u32::from(about.as_ref() == run.about());
+            same += u32::from(other.as_ref() == about);
         }
         all < self.concurrency.runs && (self.per.is_none() || same < self.concurrency.per_entity)
     }

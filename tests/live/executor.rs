@@ -55,6 +55,28 @@ impl Lab {
         fs::write(self.base.join("playbooks/actions/slow.toml"), slow).unwrap();
     }
 
+    /// A block, and an action that only takes its time, each of which writes a line on the device whenever it is done.
+    fn noted_actions(&self) {
+        let note = "argv = [\"sh\", \"-c\", \"echo >>/tmp/noted; sleep 2\"]\n";
+        let block = fs::read_to_string(self.base.join("playbooks/actions/block_ip.toml")).unwrap();
+        let (head, rest) = block.split_once("[[platform.openwrt-fw4.apply]]").unwrap();
+        let noted = format!("{head}[[platform.openwrt-fw4.apply]]\n{note}\n[[platform.openwrt-fw4.apply]]{rest}");
+        fs::write(self.base.join("playbooks/actions/noted.toml"), noted).unwrap();
+        let moment = format!(
+            "title = 'A moment'\nrisk = 'low'\nassumed = 'enforced'\nidempotence = []\n[platform.openwrt-fw4]\ncheck = 'output'\nno_undo = 'none'\n\
+             [[platform.openwrt-fw4.apply]]\n{note}[[platform.openwrt-fw4.verify]]\nargv = ['true']\n"
+        );
+        fs::write(self.base.join("playbooks/actions/moment.toml"), moment).unwrap();
+    }
+
+    /// How often they have been done since this was asked the last time.
+    fn noted(&self) -> usize {
+        let file = self.router.root().join("tmp/noted");
+        let noted = fs::read_to_string(&file).unwrap_or_default();
+        let _ = fs::remove_file(file);
+        noted.lines().count()
+    }
+
     pub async fn start(&self) -> Client {
         let client = Client::start(self.router.launch(&self.paths));
         client.ready().await.unwrap();
@@ -411,4 +433,64 @@ async fn requests_for_one_device_run_one_after_the_other() {
     let rules = lab.router.nft();
     assert!((100..120).all(|n| rules.contains(&format!("192.168.1.{n} "))), "{rules}");
     assert_eq!(lab.router.processes("mg").iter().filter(|p| p.words.iter().any(|w| w == "-M")).count(), 1, "one connection");
+}
+
+/// Asks for all at once, in this order, and gives the answers.
+async fn at_once(client: &Client, asked: &[(&str, Value)]) -> Vec<Reply> {
+    let ask = |(n, (action, params)): (usize, &(&str, Value))| {
+        let params = params.as_object().unwrap().clone();
+        let task = Task { id: format!("test:{n}").into(), device: "ap1".into(), action: (*action).into(), params, verdict: Verdict::Auto };
+        client.perform(Request::Apply(task))
+    };
+    let replies = futures_util::future::join_all(asked.iter().enumerate().map(ask)).await;
+    replies.iter().for_each(|reply| is(reply, OutcomeState::Enforced, ""));
+    replies
+}
+
+/// Asks for an action that writes its line, and comes back when it has.
+async fn begun(lab: &Lab, client: &Client, action: &str, params: Value) -> tokio::task::JoinHandle<Reply> {
+    let params = params.as_object().unwrap().clone();
+    let task = Task { id: "test:first".into(), device: "ap1".into(), action: action.into(), params, verdict: Verdict::Auto };
+    let client = client.clone();
+    let asked = tokio::spawn(async move { client.perform(Request::Apply(task)).await });
+    while !lab.router.root().join("tmp/noted").exists() {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    asked
+}
+
+#[tokio::test]
+async fn what_is_asked_for_twice_at_a_time_is_done_once_and_answered_to_each() {
+    let lab = Lab::new();
+    lab.noted_actions();
+    let client = lab.start().await;
+    let with = |replies: &[Reply]| replies.iter().map(|reply| reply.with.as_deref().map(str::to_owned)).collect::<Vec<_>>();
+    let some = |id: &str| Some(id.to_owned());
+    let block = |duration: &str| ("noted", json!({"ip": ATTACKER, "duration": duration}));
+    // The others come while the first is being done.
+    let first = begun(&lab, &client, "noted", json!({"ip": ATTACKER, "duration": "1h"})).await;
+    let replies = at_once(&client, &[block("1h"), block("10m")]).await;
+    is(&first.await.unwrap(), OutcomeState::Enforced, "");
+    assert_eq!((lab.noted(), with(&replies)), (1, vec![some("test:first"), some("test:first")]));
+    assert!(replies[1].outcome.detail.contains("done once, together with test:first"), "{}", replies[1].outcome.detail);
+    // A longer one is done, too, and does those behind it; none shortens it.
+    let replies = at_once(&client, &[block("1h"), block("2h"), block("1h"), block("2h")]).await;
+    assert_eq!((lab.noted(), with(&replies)), (2, vec![None, None, some("test:1"), some("test:1")]));
+    let until = client.perform(Request::Verify(task("ap1", "noted", ATTACKER))).await.outcome.until.unwrap();
+    assert!(until.since(replies[0].outcome.at).as_secs() > 7_000, "{until}");
+    // Nothing is done out of its turn: what is let in in between is blocked again.
+    let unblock = ("unblock_ip", json!({"ip": ATTACKER}));
+    let replies = at_once(&client, &[block("1h"), unblock, block("1h")]).await;
+    assert_eq!((lab.noted(), with(&replies)), (2, vec![None, None, None]));
+    is(&client.perform(Request::Verify(task("ap1", "noted", ATTACKER))).await, OutcomeState::Enforced, "");
+    // Others are not the same.
+    let other = ("noted", json!({"ip": OTHER, "duration": "1h"}));
+    let replies = at_once(&client, &[block("1h"), other, block("1h")]).await;
+    assert_eq!((lab.noted(), with(&replies)), (3, vec![None, None, None]));
+    // What leaves nothing behind that lasts is done anew for those who asked after it had begun, once for all of them.
+    let moment = || ("moment", json!({}));
+    let first = begun(&lab, &client, "moment", json!({})).await;
+    let replies = at_once(&client, &[moment(), moment()]).await;
+    is(&first.await.unwrap(), OutcomeState::Enforced, "");
+    assert_eq!((lab.noted(), with(&replies)), (2, vec![None, some("test:0")]));
 }

@@ -71,14 +71,19 @@ impl Fleet {
 
     /// Blocks an address on all devices at once; the answers as they came.
     pub async fn block(&self, client: &Client) -> Vec<Answer> {
+        self.ask(client, 0..self.count).join_all().await
+    }
+
+    /// Asks for a block on some devices.
+    fn ask(&self, client: &Client, devices: std::ops::Range<usize>) -> tokio::task::JoinSet<Answer> {
         let params = json!({"ip": ATTACKER, "duration": "1h"}).as_object().unwrap().clone();
         let (begun, mut asked) = (Instant::now(), tokio::task::JoinSet::new());
-        for n in 0..self.count {
+        for n in devices {
             let (device, params, client) = (format!("d{n}").into(), params.clone(), client.clone());
             let task = Task { id: format!("fleet:{n}").into(), device, action: "block_ip".into(), params, verdict: Verdict::Auto };
             asked.spawn(async move { (n, client.perform(Request::Apply(task)).await, begun.elapsed()) });
         }
-        asked.join_all().await
+        asked
     }
 
     /// How long a login and a command take on every device, without anything of ours: sixteen `ssh` at a time.
@@ -137,5 +142,32 @@ async fn all_devices_are_blocked_on_while_a_dead_one_is_waited_for() {
     assert_eq!(fleet.blocked(), DEVICES - 1);
     let (dead, reply, at) = answers.last().unwrap();
     assert!(*dead == 7 && reply.outcome.detail.contains("cannot be reached"), "the dead one is given up last: {dead} after {at:?}, {reply:?}");
+    client.shutdown().await;
+}
+
+#[tokio::test]
+async fn devices_that_did_not_answer_take_no_place_from_those_that_do() {
+    use opmas::executor::Reach;
+    const DEVICES: usize = 56;
+    // More than there are places for connections.
+    const DEAD: usize = 50;
+    let fleet = Fleet::up(DEVICES);
+    (0..DEAD).for_each(|n| fleet.kill(n));
+    let client = fleet.start().await;
+    let answers = fleet.ask(&client, 0..DEAD).join_all().await;
+    let again = |reply: &Reply| match &reply.reach {
+        Reach::Shut { again, why } if why.contains("cannot be reached") => again.since(reply.outcome.at).as_secs(),
+        reach => panic!("{reach:?}"),
+    };
+    assert!(answers.iter().all(|(_, reply, _)| reply.outcome.state == OutcomeState::Failed && again(reply) <= 1), "{answers:#?}");
+    // What is asked now is the next try of each.
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    let mut asked = fleet.ask(&client, 0..DEVICES);
+    for _ in DEAD..DEVICES {
+        let (n, reply, at) = asked.join_next().await.unwrap().unwrap();
+        assert!(n >= DEAD && reply.outcome.state == OutcomeState::Enforced && reply.reach == Reach::Open, "{n} after {at:?}: {reply:#?}");
+    }
+    let (n, reply, _) = asked.join_next().await.unwrap().unwrap();
+    assert!(n < DEAD && reply.outcome.state == OutcomeState::Failed, "{n}: {reply:#?}");
     client.shutdown().await;
 }

@@ -28,6 +28,7 @@ mod pagerduty;
 mod playbooks;
 mod program;
 mod publish;
+mod reach;
 mod reload;
 mod replay;
 mod router;

@@ -142,6 +142,7 @@ fn every_reason_of_readyz_is_explained() {
         "extractors",
         "playbooks and channels",
         "device NAME",
+        "reaching NAME",
         "step on NAME",
         "publish NAME",
         "forward",

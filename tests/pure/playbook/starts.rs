@@ -133,12 +133,12 @@ fn runs_of_one_playbook_and_of_one_entity_are_counted() {
     let run = |n, source: &str| Run::begin(&run_record(n, &playbook, &from(source), Time(0))).unwrap();
     let way = |runs: &[&Run]| runs.iter().map(|run| (run.playbook().clone(), run.about().cloned())).collect::<Vec<_>>();
     let (a, b, c) = (run(1, "203.0.113.1"), run(2, "203.0.113.2"), run(3, "203.0.113.3"));
-    let room = |run: &Run, under_way: &[&Run]| playbook.has_room(run, way(under_way).iter());
+    let room = |run: &Run, under_way: &[&Run]| playbook.has_room(run.about(), way(under_way).iter());
     assert!(room(&a, &[]) && room(&b, &[&a]));
     assert!(!room(&c, &[&a, &b]), "two runs at most");
     assert!(!room(&run(4, "203.0.113.1"), &[&a]), "one for each source");
     let other = [("q".into(), a.about().cloned()), ("q".into(), None)];
-    assert!(playbook.has_room(&a, other.iter()), "another playbook's");
+    assert!(playbook.has_room(a.about(), other.iter()), "another playbook's");
     assert!(refused("on = { severity = 5 }\nconcurrency = { runs = 0 }").contains("no run would ever begin"));
     assert!(refused("on = { severity = 5 }\nconcurrency = { run = 1 }").contains("did you mean `runs`?"));
 }
