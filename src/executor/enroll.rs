@@ -12,7 +12,8 @@ use sha2::{Digest, Sha256};
 
 use super::master::quoted;
 use super::paths::{Paths, private_folder};
-use super::report;
+pub use super::report::NOT_DONE;
+use super::report::{self, LINES};
 use super::setup::{self, SetupError};
 use crate::action::HELPER;
 use crate::diag::SourceFile;
@@ -258,10 +259,21 @@ pub fn script(paths: &Paths, shipped: &[SourceFile], platform: Platform) -> Resu
     let line = format!("command=\"exec {HELPER}\",{OPTIONS} {public}");
     let blob = public.split_whitespace().nth(1).unwrap_or_default();
     Ok(format!(
-        "set -e; umask 077\nmkdir -p /etc/opmas\ncat >{HELPER}.new <<'{revision}'\n{helper}{revision}\nsh -n {HELPER}.new\nchmod 700 {HELPER}.new\nmv {HELPER}.new {HELPER}\n\
-         keys=/etc/dropbear/authorized_keys; [ -d /etc/dropbear ] || {{ keys=$HOME/.ssh/authorized_keys; mkdir -p \"$HOME/.ssh\"; }}\n\
-         touch \"$keys\"\n{{ grep -vF '{blob}' \"$keys\" || true; echo '{line}'; }} >\"$keys.new\"\nmv \"$keys.new\" \"$keys\"\n\
-         [ ! -e /etc/sysupgrade.conf ] || grep -qx /etc/opmas/ /etc/sysupgrade.conf || echo /etc/opmas/ >>/etc/sysupgrade.conf\necho '{INSTALLED}'\n"
+        r#"{LINES}umask 077
+first= line=
+[ -e /etc/opmas ] || first=1
+helper() {{ cat <<'{revision}'
+{helper}{revision}
+}}
+why=$({{ mkdir -p /etc/opmas && helper >{HELPER}.new && helper | cmp - {HELPER}.new && sh -n {HELPER}.new && chmod 700 {HELPER}.new &&
+  sync {HELPER}.new && mv -f {HELPER}.new {HELPER}; }} 2>&1) || no "the helper cannot be put in place: $why"
+[ ! -e /etc/sysupgrade.conf ] || grep -qxF /etc/opmas/ /etc/sysupgrade.conf || {{ line=/etc/opmas/; anew /etc/sysupgrade.conf -xF /etc/opmas/; }}
+keys=/etc/dropbear/authorized_keys; [ -d /etc/dropbear ] || {{ keys=$HOME/.ssh/authorized_keys; mkdir -p "$HOME/.ssh"; }}
+[ -e "$keys" ] || why=$(touch "$keys" 2>&1) || no "$why"
+line='{line}'; anew "$keys" -F '{blob}'
+grep -qxF "$line" "$keys" || no "$keys does not have the line of opmas"
+echo '{INSTALLED}'
+"#
     ))
 }
 

@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use super::master::{ConnectError, Master, socket_name};
 use super::perform;
 use super::protocol::{Asked, Reach, Reply, Request, Said};
-use super::remote;
+use super::remote::{self, RunError};
 use super::report;
 use super::setup::Setup;
 use crate::action::{FactsError, GuardFacts};
@@ -79,10 +79,17 @@ pub(super) enum OpenError {
     Connect(#[from] ConnectError),
     #[error("{0} did not say what the guard must know: {1}")]
     Facts(Arc<str>, String),
+    #[error("the key of opmas does not run its commands on {0}: {1}; {remedy}", remedy = enroll_again(.0))]
+    Refused(Arc<str>, String),
     #[error("{MAX_MASTERS} devices are being worked on, and none became free within {} s", ROOM.as_secs())]
     Room,
     #[error("{error}; it failed {ago} s ago and is tried again in {again} s")]
     Pause { error: Box<OpenError>, ago: u64, again: u64 },
+}
+
+/// What helps where the key of opmas does not run what it should.
+pub(super) fn enroll_again(name: &str) -> String {
+    format!("run `opmas device enroll {name} --identity FILE` with a private key of yours that opens a shell there")
 }
 
 /// A failed attempt, and until when it answers for the next ones.
@@ -249,7 +256,10 @@ impl Lane {
     async fn facts(&self, master: &Master) -> Result<GuardFacts, OpenError> {
         let wrong = |why: &dyn std::error::Error| OpenError::Facts(self.device.name.clone(), why.to_string());
         let answers = remote::run_all(master, &report::facts(), report::BOUNDS).await;
-        let results = answers.into_iter().map(|(result, _)| result).collect::<Result<Vec<_>, _>>().map_err(|e| wrong(&e))?;
+        let results = answers.into_iter().map(|(result, _)| result).collect::<Result<Vec<_>, _>>().map_err(|e| match e {
+            RunError::Refused(why) => OpenError::Refused(self.device.name.clone(), why),
+            other => wrong(&other),
+        })?;
         let facts = GuardFacts::parse(&results).map_err(|e: FactsError| wrong(&e))?;
         if let Ok(mut guard) = self.shared.setup.guard.lock() {
             guard.learn(&self.device.name, facts.clone());

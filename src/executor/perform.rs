@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::lane::{Connection, Lane};
+use super::lane::{Connection, Lane, enroll_again};
 use super::protocol::{Ran, Reply, Request, Task};
 use super::remote::{self, Bounds, RunError, Timed};
 use super::report;
@@ -269,7 +269,7 @@ fn note(command: &Command, (result, took): Timed, ran: &mut Vec<Ran>) -> Option<
     ran.push(Ran { command: command.clone(), exit, said, took_ms: millis(took) });
     match result {
         Ok(result) => Some(result),
-        Err(RunError::Limit(_) | RunError::Killed) => Some(CommandResult::default()),
+        Err(RunError::Limit(_) | RunError::Killed | RunError::Refused(_)) => Some(CommandResult::default()),
         Err(RunError::Lost(_)) => None,
     }
 }
@@ -313,7 +313,15 @@ async fn leave(lane: &mut Lane, request: &Request, ran: &mut Vec<Ran>) -> End {
     let results: Vec<_> = batch.commands.iter().zip([answer]).map(|(command, answer)| note(command, answer, ran)).collect();
     match results.as_slice() {
         [Some(CommandResult { status: Some(0), .. })] => End::new(OutcomeState::Undone, "its table, its key and its helper are gone"),
-        [Some(_)] => End::new(OutcomeState::Failed, ran.last().map(describe).unwrap_or_default()),
+        [Some(_)] => {
+            let said = ran.last().map_or("", |ran| ran.said.as_str());
+            let why = match said.strip_prefix(report::NOT_DONE) {
+                Some(why) => why.to_owned(),
+                None if by_helper(ran) => format!("{}; {}", said.trim_start_matches(REFUSES.1), enroll_again(&lane.device.name)),
+                None => ran.last().map(describe).unwrap_or_default(),
+            };
+            End::new(OutcomeState::Failed, why)
+        }
         _ => lost(ran, Op::Undo),
     }
 }

@@ -10,7 +10,7 @@ use openssh::{Session, Stdio};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 
 use super::master::Master;
-use crate::action::{Batch, CommandResult, command_line};
+use crate::action::{Batch, CommandResult, HELPER, REFUSES, command_line};
 use crate::model::Command;
 
 /// How often what only reads is tried, when the device does not say how it ended.
@@ -47,6 +47,9 @@ pub(super) enum RunError {
     /// The connection broke, or nothing came back in time.
     #[error("the connection was lost while it ran: {0}")]
     Lost(String),
+    /// The key of opmas runs something else there than what was asked for, and nothing of it was run.
+    #[error("{0}")]
+    Refused(String),
 }
 
 /// The line that the device's shell runs: the command under its watchdog. The exit code is the command's, or [`ENDED`].
@@ -127,8 +130,32 @@ pub(super) async fn run_all(master: &Master, batch: &Batch, bounds: Bounds) -> V
         // One of them keeps the others from being read: it prints too much, or takes too long.
         Ok(answer) if answer.stdout.len().max(answer.stderr.len()) >= whole.output => each(master, batch, bounds).await,
         Err(RunError::Limit(_)) => each(master, batch, bounds).await,
+        Ok(answer) if refused(&answer, &mark) => {
+            let why = why_refused(master.enrolled, &answer);
+            commands.iter().map(|_| (Err(RunError::Refused(why.clone())), took)).collect()
+        }
         Ok(answer) => parts(&answer, commands.len(), &mark, bounds.output).into_iter().map(|result| (Ok(result), took)).collect(),
         Err(error) => commands.iter().map(|_| (Err(error.clone()), took)).collect(),
+    }
+}
+
+/// Whether what answered is neither our shell nor the helper as it should be: it ended before the first command did.
+fn refused(answer: &CommandResult, mark: &str) -> bool {
+    answer.status != Some(0) && memchr::memmem::find(&answer.stdout, mark.as_bytes()).is_none()
+}
+
+/// What is likely the cause.
+fn why_refused(enrolled: bool, answer: &CommandResult) -> String {
+    let said = String::from_utf8_lossy(&answer.stderr);
+    let said = if said.trim().is_empty() { "it said nothing".to_owned() } else { last_line(&said) };
+    match answer.status {
+        Some(NOT_FOUND) if enrolled || said.contains(HELPER) => format!("its helper {HELPER} is gone, as after a sysupgrade that did not keep it"),
+        Some(code) if code == REFUSES.0 && said.starts_with(REFUSES.1) => match enrolled {
+            true => format!("its helper refuses: {}", said.trim_start_matches(REFUSES.1)),
+            false => "it is enrolled, and its entry in devices.toml has no `enrolled = true`".to_owned(),
+        },
+        Some(code) => format!("what that key runs there ended with code {code}: {said}"),
+        None => format!("what that key runs there was ended: {said}"),
     }
 }
 

@@ -15,6 +15,12 @@ use crate::clock;
 use crate::http::visible;
 use crate::model::{Command, Platform, Time};
 
+/// Shell functions that change files of a device without losing a line of them. Variables of theirs: `line`, and `first` where nothing
+/// of ours was there before.
+pub(super) const LINES: &str = include_str!("lines.sh");
+/// How a device begins to say what kept it from changing its files.
+pub const NOT_DONE: &str = "opmas: not done: ";
+
 /// Reading takes milliseconds; a router under load may need longer.
 pub(super) const BOUNDS: Bounds = Bounds { time: Duration::from_secs(8), output: 256 << 10 };
 /// A clock that is further off makes time stamps of logs useless.
@@ -37,17 +43,25 @@ pub(super) fn revision() -> Batch {
     Batch { name: "opmas - revision".to_owned(), values: String::new(), commands: vec![Command { argv: vec![HELPER.to_owned()], stdin: None }] }
 }
 
-/// Takes everything of ours away: the table, the lines with our key, the helper. Ends well when the table is gone.
+/// Takes everything of ours away: the table, the lines with our key, the helper, which stays until the key is gone so that it can be
+/// tried again. Ends well when all of it is gone; where it says no, the device's files have every line that they had.
 pub(super) fn leave(paths: &Paths) -> Batch {
     let public = fs::read_to_string(paths.key().with_extension("pub")).unwrap_or_default();
     let ours = public.split_whitespace().nth(1).filter(|blob| STANDARD.decode(blob).is_ok_and(|key| key.len() >= 32)).unwrap_or("no key of opmas");
     let script = format!(
-        r#"nft delete table inet opmas 2>/dev/null
-for keys in /etc/dropbear/authorized_keys "$HOME/.ssh/authorized_keys"; do
-  [ ! -f "$keys" ] || {{ grep -vF '{ours}' "$keys" >"$keys.new"; cat "$keys.new" >"$keys"; rm "$keys.new"; }}
-done
-rm -rf /etc/opmas; [ ! -e /etc/sysupgrade.conf ] || sed -i '\#^/etc/opmas/$#d' /etc/sysupgrade.conf
-! nft list table inet opmas >/dev/null 2>&1"#
+        r#"{LINES}out() {{
+  [ -e "$1" ] || return 0
+  f=$1; shift
+  grep -q "$@" "$f"; s=$?
+  [ $s != 0 ] || {{ anew "$f" "$@"; grep -q "$@" "$f"; s=$?; }}
+  [ $s = 1 ] || no "$f cannot be read, or has our line still"
+}}
+first= line=
+nft delete table inet opmas 2>/dev/null
+! nft list table inet opmas >/dev/null 2>&1 || no "table inet opmas cannot be deleted"
+out /etc/sysupgrade.conf -xF /etc/opmas/
+for keys in /etc/dropbear/authorized_keys "$HOME/.ssh/authorized_keys"; do out "$keys" -F '{ours}'; done
+why=$(rm -rf /etc/opmas 2>&1) || no "the key of opmas is gone, but /etc/opmas cannot be removed: $why""#
     );
     Batch::fixed("leave", vec![Command { argv: vec!["sh".to_owned(), "-c".to_owned(), script], stdin: None }])
 }

@@ -182,3 +182,151 @@ async fn a_helper_of_another_catalogue_is_told_refused_and_mended_with_a_key_tha
     client.shutdown().await;
     lab.router.gone("rt", "/etc/opmas/helper", Duration::from_secs(5));
 }
+
+/// The router's `/etc` on a flash of its own, which can be filled: seen by dropbear and what it starts.
+struct Flash<'a> {
+    lab: &'a Lab,
+    etc: String,
+    pid: i32,
+}
+
+impl Flash<'_> {
+    fn new(lab: &Lab, kib: usize) -> Flash<'_> {
+        let pid = lab.router.processes("rt").iter().find(|p| p.words[0].ends_with("dropbear") && p.words.iter().any(|w| w == "-F")).unwrap().pid;
+        let flash = Flash { lab, etc: lab.router.root().join("etc").display().to_string(), pid };
+        let aside = lab.router.dir.path().join("etc").display().to_string();
+        flash.sh(&format!("cp -a $etc {aside}; mount -t tmpfs -o size={kib}k,mode=755 flash $etc; cp -a {aside}/. $etc/"));
+        flash
+    }
+
+    fn sh(&self, script: &str) -> String {
+        let inner = format!("etc='{}'; set -e; {script}", self.etc);
+        self.lab.router.sh("rt", &format!("exec nsenter -m -t {} -- sh <<'END'\n{inner}\nEND", self.pid))
+    }
+
+    /// Everything but so many bytes is taken.
+    fn fill(&self, but: usize) {
+        self.sh(&format!("rm -f $etc/fill; head -c {but} /dev/zero >$etc/room; cat /dev/zero >$etc/fill 2>/dev/null || true; rm $etc/room"));
+    }
+
+    fn free(&self) {
+        self.sh("rm -f $etc/fill");
+    }
+
+    /// The keys that may log in, with what the file is.
+    fn keys(&self) -> String {
+        self.sh("stat -c '%a %u %g' $etc/dropbear/authorized_keys; cat $etc/dropbear/authorized_keys")
+    }
+
+    /// The key files, and what stands beside them that should not.
+    fn beside(&self) -> String {
+        self.sh("ls -A $etc/dropbear $etc/opmas $etc 2>/dev/null | grep -E 'opmas$|new$' || true")
+    }
+
+    fn foreign(&self) -> String {
+        self.keys().lines().filter(|line| !line.ends_with(" opmas")).map(|line| format!("{line}\n")).collect()
+    }
+}
+
+#[test]
+fn a_full_flash_takes_no_key_from_the_administrator() {
+    let lab = Lab::new();
+    let identity = lab.router.folder().join("id").display().to_string();
+    // Keys of three pages, so that there can be room for some of them.
+    let others: String = (0..130).map(|n| format!("ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAI{n:043} admin{n}\n")).collect();
+    lab.router.allow(&others);
+    fs::write(lab.router.root().join("etc/sysupgrade.conf"), "## files that are kept\n/etc/mine").unwrap();
+    let flash = Flash::new(&lab, 600);
+    flash.sh("chmod 640 $etc/dropbear/authorized_keys; chown 0:7 $etc/dropbear/authorized_keys");
+    let (before, foreign) = (flash.keys(), flash.foreign());
+    assert!(foreign.starts_with("640 0 7\n") && foreign.lines().count() == 132, "{foreign}");
+    let pinned = fs::read_to_string(lab.paths.known_hosts()).unwrap();
+
+    // Enrolling, where there is no room for the helper, and for the helper alone.
+    let script = opmas(&lab, &["device", "enroll", "ap1", "--print"]).1;
+    let helper = script.split_once("helper() { cat <<").unwrap().1.split_once("\nwhy=").unwrap().0.len();
+    for but in [0, 8 << 10, helper.next_multiple_of(4 << 10) + (8 << 10)] {
+        flash.fill(but);
+        let (code, said) = opmas(&lab, &["device", "enroll", "ap1"]);
+        assert!(code == 4 && said.contains("ap1 was not enrolled, and its key is as it was") && said.contains("No space left on device"), "{but}: {said}");
+        assert_eq!((flash.keys(), flash.beside()), (before.clone(), String::new()), "{but}");
+        assert!(!fs::read_to_string(&lab.paths.devices).unwrap().contains("enrolled"));
+    }
+    flash.free();
+    let (code, said) = opmas(&lab, &["device", "enroll", "ap1"]);
+    assert!(code == 0 && said.contains("ap1: ok"), "{said}");
+    assert_eq!(flash.foreign(), foreign);
+    assert_eq!(flash.sh("cat $etc/sysupgrade.conf"), "## files that are kept\n/etc/mine\n/etc/opmas/\n");
+    let (enrolled, entry) = (flash.keys(), fs::read_to_string(&lab.paths.devices).unwrap());
+
+    // Forgetting, with room for none of what is written beside it, and for a part.
+    for but in [0, 4 << 10, 8 << 10] {
+        flash.fill(but);
+        let (code, said) = opmas(&lab, &["device", "forget", "ap1"]);
+        assert!(
+            code == 4 && said.contains("stays as it was") && said.contains("No space left on device") && said.contains("ap1 is not forgotten"),
+            "{but}: {said}"
+        );
+        assert_eq!(flash.keys(), enrolled, "{but}: {said}");
+        assert!(fs::read_to_string(&lab.paths.devices).unwrap() == entry && fs::read_to_string(lab.paths.known_hosts()).unwrap() == pinned);
+        // The key of opmas still runs the helper, so that it can be tried again.
+        assert_eq!(flash.beside(), "opmas\n");
+    }
+
+    // Flash that fills up and becomes free all the time: all or nothing.
+    let mut filler = lab.router.command("rt", "nsenter");
+    filler.args(["-m", "-t", &flash.pid.to_string(), "--", "sh", "-c"]);
+    filler.arg("while :; do cat /dev/zero >\"$0\" 2>/dev/null; : >\"$0\"; done").arg(format!("{}/fill", flash.etc));
+    let mut filler = filler.spawn().unwrap();
+    for _ in 0..6 {
+        let (code, said) = opmas(&lab, &["device", "forget", "ap1"]);
+        let keys = flash.keys();
+        assert!((code == 0 && keys == foreign) || (code == 4 && keys == enrolled), "{code} {said}\n{keys}");
+        if code == 0 {
+            break;
+        }
+    }
+    filler.kill().unwrap();
+    filler.wait().unwrap();
+    flash.free();
+
+    if !fs::read_to_string(&lab.paths.devices).unwrap().contains("ap1") {
+        lab.devices(&[("ap1", ROUTER)]);
+        fs::write(lab.paths.known_hosts(), &pinned).unwrap();
+        let (code, said) = opmas(&lab, &["device", "enroll", "ap1", "--identity", &identity]);
+        assert_eq!(code, 0, "{said}");
+    }
+    let (code, said) = opmas(&lab, &["device", "forget", "ap1"]);
+    assert!(code == 0 && said.contains("its table, its key and its helper are gone"), "{said}");
+    assert_eq!((flash.keys(), flash.beside()), (foreign, String::new()));
+    assert_eq!(flash.sh("cat $etc/sysupgrade.conf"), "## files that are kept\n/etc/mine\n");
+}
+
+#[test]
+fn a_helper_that_is_gone_and_an_entry_that_does_not_know_of_it_are_told_with_the_remedy() {
+    let lab = Lab::new();
+    let identity = lab.router.folder().join("id").display().to_string();
+    let root = lab.router.root();
+    assert_eq!(opmas(&lab, &["device", "enroll", "ap1"]).0, 0);
+    let remedy = "run `opmas device enroll ap1 --identity FILE`";
+    for lost in ["helper", "entry", "both"] {
+        if lost != "entry" {
+            fs::remove_dir_all(root.join("etc/opmas")).unwrap();
+        }
+        if lost != "helper" {
+            lab.devices(&[("ap1", ROUTER)]);
+        }
+        let cause = if lost == "entry" { "its entry in devices.toml has no `enrolled = true`" } else { "its helper /etc/opmas/helper is gone" };
+        let (code, said) = opmas(&lab, &["device", "check", "ap1"]);
+        assert!(code == 4 && said.contains(cause) && said.contains(remedy) && !said.contains("did not end"), "{lost}: {said}");
+        let (code, said) = opmas(&lab, &["device", "forget", "ap1"]);
+        assert!(code == 4 && said.contains(cause) && said.contains(remedy) && said.contains("mend that and try again"), "{lost}: {said}");
+        assert!(said.contains("--anyway takes its entry away all the same, and leaves on the device `table inet opmas`"), "{lost}: {said}");
+        let (code, said) = opmas(&lab, &["device", "enroll", "ap1", "--identity", &identity]);
+        assert!(code == 0 && said.contains("ap1: ok"), "{lost}: {said}");
+    }
+    fs::remove_dir_all(root.join("etc/opmas")).unwrap();
+    let (code, said) = opmas(&lab, &["device", "forget", "ap1", "--anyway"]);
+    assert!(code == 0 && said.contains("What may be there still, to be taken away by hand: `table inet opmas`"), "{said}");
+    assert!(!fs::read_to_string(&lab.paths.devices).unwrap().contains("ap1"));
+}

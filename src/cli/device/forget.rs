@@ -18,6 +18,9 @@ pub(in crate::cli) struct Arguments {
     anyway: bool,
 }
 
+/// What is ours on a device.
+const LEFT: &str = "`table inet opmas` (nft delete table inet opmas), the line with the key of opmas in /etc/dropbear/authorized_keys, and /etc/opmas";
+
 pub(super) fn run(config: Option<&Path>, paths: &Paths, arguments: &Arguments) -> Done {
     let invalid = |error: &dyn std::fmt::Display| Failure::new(Exit::Invalid, error);
     let inventory = load(paths)?;
@@ -48,11 +51,17 @@ pub(super) fn run(config: Option<&Path>, paths: &Paths, arguments: &Arguments) -
         eprintln!("opmas: {}: {one}", device.name);
     }
     if !in_the_way.is_empty() && !arguments.anyway {
-        return Err(Failure::new(Exit::Unreachable, format!("{} is not forgotten; try again, or add --anyway", device.name)));
+        return Err(Failure::new(
+            Exit::Unreachable,
+            format!("{} is not forgotten: mend that and try again. --anyway takes its entry away all the same, and leaves on the device {LEFT}", device.name),
+        ));
     }
     enroll::unpin(paths, device).map_err(|e| enroll_failure(&e))?;
     enroll::replace(&paths.devices, &without, 0o644).map_err(|e| invalid(&format!("{name}: {e}")))?;
     println!("{} is taken out of {name}, and its host key is not pinned any more.", device.name);
+    if !in_the_way.is_empty() {
+        println!("What may be there still, to be taken away by hand: {LEFT}.");
+    }
     tell_running(paths)?;
     Ok(Exit::Done)
 }

@@ -6,7 +6,7 @@ use std::process::{Command, Stdio};
 
 use super::{Done, Exit, Failure, check, data_folder, enroll_failure, load, named, read_optional, tell_running};
 use crate::config::shipped_actions;
-use crate::executor::enroll::{self, INSTALLED};
+use crate::executor::enroll::{self, INSTALLED, NOT_DONE};
 use crate::executor::{Paths, inventory};
 
 /// `opmas device enroll NAME`
@@ -39,13 +39,17 @@ pub(super) fn run(paths: &Paths, arguments: &Arguments) -> Done {
     let ours = enroll::session(paths, device, Some(&paths.key()), true);
     let other = |terminal: bool| enroll::session(paths, device, arguments.identity.as_deref(), !terminal);
     let ways = [arguments.identity.is_none().then_some(ours), Some(other(std::io::stdin().is_terminal()))];
-    let installed = ways.into_iter().flatten().any(|mut ssh| match feed(&mut ssh, &script) {
-        Ok(output) if output.contains(INSTALLED) => true,
-        Ok(output) | Err(output) => {
-            said = output;
-            false
+    let mut installed = false;
+    for mut ssh in ways.into_iter().flatten() {
+        said = feed(&mut ssh, &script).unwrap_or_else(|why| why);
+        installed = said.contains(INSTALLED);
+        if let Some(why) = said.lines().find_map(|line| line.strip_prefix(NOT_DONE)) {
+            return Err(Failure::new(Exit::Unreachable, format!("{} was not enrolled, and its key is as it was: {why}", device.name)));
         }
-    });
+        if installed {
+            break;
+        }
+    }
     if !installed {
         let why = said.lines().last().unwrap_or("it said nothing").trim().to_owned();
         let help = "the key of opmas opens no shell there (any more): name one of yours with --identity FILE, or run on the device what --print shows";
