@@ -7,12 +7,12 @@ use tokio::sync::watch;
 
 use super::effects::lock;
 use super::hand::{Order, Wish};
-use super::runs::{FIRST_PAUSE, Runner, ended, fits, outcome};
+use super::runs::{FIRST_PAUSE, Runner, ended, fits, outcome, remedy, tried};
 use super::status::Gravity;
 use crate::clock;
 use crate::executor::{Reply, Request, Task};
 use crate::model::{Decided, Finding, Outcome, OutcomeState, Span, Time, Verdict};
-use crate::playbook::{OPMAS, Own, Run};
+use crate::playbook::{OPMAS, Own, Run, RunStep};
 
 /// How much earlier than the step's own end a device may say that its effect ends: it counts in whole seconds.
 const ROUNDED: Span = Span::secs(2);
@@ -53,8 +53,9 @@ impl Runner {
             let run = lock(run);
             self.pinned(&run).map(|playbook| run.counts_from().plus(playbook.timeout))
         };
-        let mut said = String::new();
-        for tries in 1..=MAX_TRIES {
+        // What was tried before opmas was started anew counts.
+        let (before, mut said) = lock(run).step(key).filter(|_| settled).map(|step| step.tried.clone()).unwrap_or_default();
+        for tries in before + 1..=MAX_TRIES {
             if self.stop.is_cancelled() {
                 return Vec::new();
             }
@@ -65,7 +66,7 @@ impl Runner {
                 match wanted.borrow().as_ref() {
                     Some(order) if tries > 1 && order.wish == Wish::Pause => return Vec::new(),
                     Some(order) if tries > 1 => {
-                        return vec![ended(&lock(run), key, OutcomeState::Failed, &format!("{}; nothing was changed", order.said("given up")))];
+                        return vec![ended(&lock(run), key, OutcomeState::Failed, &format!("{}; the last try: {said}", order.said("given up")))];
                     }
                     _ => {}
                 }
@@ -99,7 +100,13 @@ impl Runner {
                 // A command was sent and its end was not seen.
                 (true, OutcomeState::Unknown) => settled = false,
                 // Nothing was sent: the device, or the executor, is out of reach.
-                (true, OutcomeState::Failed) if reply.commands.is_empty() => self.pause(tries, &task, &reply, wanted).await,
+                (true, OutcomeState::Failed) if reply.commands.is_empty() => {
+                    let tried = tried(&lock(run), key, &said);
+                    if !self.record_shared(run, tried.into_iter().collect()).await {
+                        return Vec::new();
+                    }
+                    self.pause(tries, &task, &reply, wanted).await;
+                }
                 // Nothing of it is there, or only what an earlier step left and ends too soon: it may be carried out again.
                 (false, OutcomeState::Undone) => settled = true,
                 (false, OutcomeState::Enforced | OutcomeState::Partial) if is_older(&reply.outcome, self.end(&lock(run), &task)) => settled = true,
@@ -156,6 +163,19 @@ impl Runner {
         action.lifetime(&params).map(|lifetime| run.counts_from().plus(lifetime))
     }
 
+    /// Whether a person may say what became of a step: not of an effect that ends by itself, which must be read back to be accounted for.
+    ///
+    /// # Errors
+    /// Why not, one sentence.
+    pub(super) fn is_for_a_person(&self, run: &Run, step: &RunStep, again: bool) -> Result<(), String> {
+        let key = &step.step.key;
+        if self.task(run, key).is_some_and(|task| self.end(run, &task).is_some()) {
+            return Err(format!("the device is asked what became of {}: {}", step.step.sentence(), remedy(run, step)));
+        }
+        let finding = lock(&self.effects.open).get(run.finding()).ok_or("its finding is not kept")?;
+        if again { self.still(run, &finding, key) } else { Ok(()) }
+    }
+
     fn task(&self, run: &Run, key: &Arc<str>) -> Option<Task> {
         let step = &run.step(key)?.step;
         let id = format!("{}:{key}", run.id()).into();
@@ -164,7 +184,8 @@ impl Runner {
 
     /// Before the next try; ended early by a person, by another posture, and by the end of opmas.
     async fn pause(&self, tries: u32, task: &Task, reply: &Reply, wanted: &watch::Receiver<Option<Order>>) {
-        tracing::warn!(device = %task.device, tries, detail = reply.outcome.detail, "a step waits");
+        let device = (*task.device != *OPMAS).then_some(tracing::field::display(&task.device));
+        tracing::warn!(device, action = %task.action, tries, detail = reply.outcome.detail, "a step waits");
         self.status.set(&waiting_for(task), Gravity::Degraded, format!("{} waits: {}", task.action, reply.outcome.detail));
         let (mut wanted, mut posture) = (wanted.clone(), self.effects.posture.subscribe());
         tokio::select! {
