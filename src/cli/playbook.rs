@@ -57,8 +57,17 @@ pub(super) enum Command {
     },
     /// Have a run take no further step until it is resumed.
     Pause(OneRun),
-    /// Have a run go on; an effect that is not known is read back once more.
-    Resume(OneRun),
+    /// Have a run go on; an effect that is not known is read back once more, or a person says what became of it.
+    Resume {
+        #[command(flatten)]
+        one: OneRun,
+        /// You have looked: the step that it waits for was done. It counts as that and the run goes on.
+        #[arg(long, conflicts_with = "again")]
+        done: bool,
+        /// The step that it waits for is attempted once more; you have looked, and it was not done, or may be done twice.
+        #[arg(long)]
+        again: bool,
+    },
     /// End a run: what was not begun is not carried out.
     Cancel(OneRun),
     /// List runs, the newest first.
@@ -93,7 +102,9 @@ pub(super) fn run(config: Option<&Path>, command: &Command) -> Done {
         Command::Rerun { one, from } => begun(config, &Request::Rerun { run: one.run.clone(), from: from.clone(), because: one.why.because.clone() }),
         Command::Run { playbook, finding, why, .. } => begin(config, playbook, finding, why),
         Command::Pause(one) => hand::order(config, one, Wish::Pause, "takes no further step"),
-        Command::Resume(one) => hand::order(config, one, Wish::Resume, "goes on"),
+        Command::Resume { one, done: true, .. } => hand::order(config, one, Wish::Done, "goes on; the step counts as done"),
+        Command::Resume { one, again: true, .. } => hand::order(config, one, Wish::Again, "goes on; the step is attempted once more"),
+        Command::Resume { one, .. } => hand::order(config, one, Wish::Resume, "goes on"),
         Command::Cancel(one) => hand::order(config, one, Wish::Cancel, "takes no further step and ends"),
         Command::Runs { state, limit, json } => runs(config, *state, *limit, *json),
         Command::Show { run, json } => match rows::ask(config, &Query::Run { id: run.clone() })?.rows {
@@ -216,7 +227,8 @@ pub(super) fn story(story: &RunStory) -> String {
 
 /// What is asked for, with the exact commands and the verdict.
 fn asked(step: &Step) -> String {
-    let what = visible(&format!("{} {} on {}", step.action, lease::params(&step.params), step.device), 1_000);
+    let on = show::device(step).map_or_else(String::new, |device| format!(" on {device}"));
+    let what = visible(&format!("{} {}{on}", step.action, lease::params(&step.params)), 1_000);
     let (verdict, reason) = (word(step.decision), visible(&step.reason, 1_000));
     format!("  step {}: {what}  {verdict} ({reason})\n{}", visible(&step.key, 100), show::commands(step))
 }
@@ -229,7 +241,8 @@ fn step(row: &StepRow) -> String {
             let _ = write!(out, "{kept}");
             writeln!(out, "    {} at {} after {} attempts, {} ms: {}", word(end.state), end.at, row.attempts, end.took_ms, visible(&end.detail, 1_000))
         }
-        None => writeln!(out, "    no outcome yet, {} attempts", row.attempts),
+        None if row.said.is_empty() => writeln!(out, "    no outcome yet, {} attempts", row.attempts),
+        None => writeln!(out, "    no outcome yet, {} attempts: {}", row.attempts, visible(&row.said, 1_000)),
     };
     out
 }

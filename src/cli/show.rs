@@ -7,9 +7,12 @@ use tokio::sync::broadcast::{self, error::RecvError};
 
 use crate::alert::visible;
 use crate::model::{AlertChange, Decided, Finding, Step, Verdict};
+use crate::playbook::OPMAS;
 
 /// Longest log line that is shown, in bytes.
 const MAX_LINE: usize = 160;
+/// Longest URL that is shown, in characters.
+const MAX_URL: usize = 1_000;
 
 /// The next decision; decisions that were missed because this was too slow are said to be. `None` at the end.
 pub(super) async fn next(feed: &mut broadcast::Receiver<Arc<Decided>>) -> Option<Arc<Decided>> {
@@ -29,7 +32,7 @@ pub(super) fn log(decided: &Decided) {
             tracing::info!(id = %finding.id, rule = %finding.rule.name.as_ref().unwrap_or(&finding.rule.id), severity = u8::from(finding.severity), device = finding.device.as_deref(), "finding: {}", visible(&finding.text, 1_000));
         }
         Decided::Intent { step, .. } => {
-            tracing::info!(run = %step.run, playbook = %step.playbook, action = %step.action, device = %step.device, decision = ?step.decision, "step: {}", step.reason);
+            tracing::info!(run = %step.run, playbook = %step.playbook, action = %step.action, device = device(step).map(tracing::field::display), decision = ?step.decision, "step: {}", step.reason);
         }
         Decided::Outcome { run, outcome, .. } => {
             tracing::info!(%run, state = ?outcome.state, took_ms = outcome.took_ms, "outcome: {}", visible(&outcome.detail, 1_000))
@@ -68,14 +71,27 @@ pub(super) fn step(step: &Step) -> String {
         Verdict::Observe => "would run",
         Verdict::Refused => "may not run",
     };
-    format!("playbook {} {would} {} on {}\n  {}\n{}", step.playbook, step.action, step.device, step.reason, commands(step))
+    let on = device(step).map_or_else(String::new, |device| format!(" on {device}"));
+    format!("playbook {} {would} {}{on}\n  {}\n{}", step.playbook, step.action, step.reason, commands(step))
 }
 
-/// The exact commands of a step.
+/// Where it is carried out; `None` of what opmas does itself.
+pub(super) fn device(step: &Step) -> Option<&str> {
+    (*step.device != *OPMAS).then_some(&*step.device)
+}
+
+/// The exact commands of a step; of a request its method and URL, its headers and its body.
 pub(super) fn commands(step: &Step) -> String {
     let mut out = String::new();
     for (argv, stdin) in step.commands.iter().zip(&step.stdin) {
-        let _ = writeln!(out, "  ssh {}  {}", step.device, crate::action::command_line(argv));
+        match (device(step), argv.as_slice()) {
+            (Some(device), _) => out.push_str(&format!("  ssh {device}  {}\n", crate::action::command_line(argv))),
+            (None, [method, url, headers @ ..]) => {
+                let lines = headers.iter().map(|header| format!("      {}\n", visible(header, MAX_LINE)));
+                out.extend([format!("  {method} {}\n", visible(url, MAX_URL))].into_iter().chain(lines));
+            }
+            (None, _) => {}
+        }
         for line in stdin.iter().flat_map(|text| text.lines()) {
             let _ = writeln!(out, "      {}", visible(line, MAX_LINE));
         }

@@ -204,20 +204,19 @@ impl EndpointConfig {
     }
 
     /// The request that these values make: those that the URL names stand there, the others are the JSON body, or the query where the method
-    /// has no body. No value changes anything but its own place.
+    /// has no body, in which a list is its name as often as it has values. No value changes anything but its own place.
     ///
     /// # Errors
     /// One is missing, or cannot stand where it would: one sentence.
     pub fn plan(&self, values: &Map<String, Value>) -> Result<Planned, String> {
         let named = self.placeholders()?;
-        let text = |name: &str| match values.get(name) {
-            Some(Value::String(text)) => Ok(text.clone()),
-            Some(value @ (Value::Number(_) | Value::Bool(_))) => Ok(value.to_string()),
-            Some(_) => Err(format!("`{name}` is no text, number or bool")),
-            None => Err(format!("the URL needs `{name}`")),
+        let text = |name: &str, value: &Value| match value {
+            Value::String(text) => Ok(text.clone()),
+            Value::Number(_) | Value::Bool(_) => Ok(value.to_string()),
+            _ => Err(format!("`{name}` is no text, number or bool")),
         };
         let filled = self.filled(|name| {
-            let text = text(name)?;
+            let text = text(name, values.get(name).ok_or_else(|| format!("the URL needs `{name}`"))?)?;
             // A path of dots would be another path.
             if text.bytes().all(|b| b == b'.') { Err(format!("`{name}` is `{text}`, which cannot stand in a URL")) } else { Ok(encoded(&text)) }
         })?;
@@ -226,8 +225,10 @@ impl EndpointConfig {
         let json = if self.method.has_body() {
             Some(Value::Object(rest.map(|(name, value)| (name.clone(), value.clone())).collect()).to_string())
         } else {
-            for (name, _) in rest {
-                url.query_pairs_mut().append_pair(name, &text(name)?);
+            for (name, value) in rest {
+                for one in value.as_array().map_or(std::slice::from_ref(value), Vec::as_slice) {
+                    url.query_pairs_mut().append_pair(name, &text(name, one)?);
+                }
             }
             None
         };

@@ -9,12 +9,12 @@ use super::effects::lock;
 use super::hand::{Order, Wish};
 use super::place::{Abreast, Place};
 use super::posture::PostureState;
-use super::runs::{FIRST_PAUSE, Runner, ended, fits, outcome};
+use super::runs::{FIRST_PAUSE, Runner, ended, fits, outcome, remedy, tried};
 use super::status::Gravity;
 use crate::clock;
 use crate::executor::{Reach, Reply, Request, Task};
 use crate::model::{Decided, Finding, Outcome, OutcomeState, Span, Time, Verdict};
-use crate::playbook::{OPMAS, Own, Run, StepState};
+use crate::playbook::{OPMAS, Own, Run, RunStep, StepState};
 
 /// How much earlier than the step's own end a device may say that its effect ends: it counts in whole seconds.
 const ROUNDED: Span = Span::secs(2);
@@ -62,7 +62,9 @@ impl Runner {
             let run = lock(run);
             self.pinned(&run).map(|playbook| run.counts_from().plus(playbook.timeout))
         };
-        let (mut said, mut tries, mut waited) = (String::new(), 0, false);
+        // What was tried before opmas was started anew counts.
+        let (mut tries, mut said) = lock(run).step(key).filter(|_| settled).map(|step| step.tried.clone()).unwrap_or_default();
+        let mut waited = false;
         while tries < MAX_TRIES {
             if self.stop.is_cancelled() {
                 return Vec::new();
@@ -73,7 +75,7 @@ impl Runner {
             match abreast.wanted.borrow().as_ref().filter(|_| waited) {
                 Some(order) if order.wish == Wish::Pause => return Vec::new(),
                 Some(order) if settled => {
-                    return failed(&lock(run), key, &format!("{}; nothing was changed", order.said("given up")));
+                    return failed(&lock(run), key, &format!("{}; nothing was changed, the last try: {said}", order.said("given up")));
                 }
                 Some(_) => break,
                 None => {}
@@ -125,7 +127,13 @@ impl Runner {
                     false
                 }
                 // Nothing was sent: the device, or the executor, is out of reach.
-                (true, OutcomeState::Failed) if reply.commands.is_empty() => true,
+                (true, OutcomeState::Failed) if reply.commands.is_empty() => {
+                    let tried = tried(&lock(run), key, &said);
+                    if !self.record_shared(run, tried.into_iter().collect()).await {
+                        return Vec::new();
+                    }
+                    true
+                }
                 // Nothing of it is there, or only what an earlier step left and ends too soon: it may be carried out again.
                 (false, OutcomeState::Undone) => {
                     settled = true;
@@ -194,6 +202,19 @@ impl Runner {
         action.lifetime(&params).map(|lifetime| run.counts_from().plus(lifetime))
     }
 
+    /// Whether a person may say what became of a step: not of an effect that ends by itself, which must be read back to be accounted for.
+    ///
+    /// # Errors
+    /// Why not, one sentence.
+    pub(super) fn is_for_a_person(&self, run: &Run, step: &RunStep, again: bool) -> Result<(), String> {
+        let key = &step.step.key;
+        if self.task(run, key).is_some_and(|task| self.end(run, &task).is_some()) {
+            return Err(format!("the device is asked what became of {}: {}", step.step.sentence(), remedy(run, step)));
+        }
+        let finding = lock(&self.effects.open).get(run.finding()).ok_or("its finding is not kept")?;
+        if again { self.still(run, &finding, key) } else { Ok(()) }
+    }
+
     fn task(&self, run: &Run, key: &Arc<str>) -> Option<Task> {
         let step = &run.step(key)?.step;
         let id = format!("{}:{key}", run.id()).into();
@@ -220,7 +241,8 @@ impl Runner {
 
     /// Before the next try; ended early by a person, by another posture, and by the end of opmas.
     async fn pause(&self, tries: u32, task: &Task, reply: &Reply, wanted: &watch::Receiver<Option<Order>>) {
-        tracing::warn!(device = %task.device, tries, detail = reply.outcome.detail, "a step waits");
+        let device = (*task.device != *OPMAS).then_some(tracing::field::display(&task.device));
+        tracing::warn!(device, action = %task.action, tries, detail = reply.outcome.detail, "a step waits");
         self.status.set(&waiting_for(task), Gravity::Degraded, format!("{} waits: {}", task.action, reply.outcome.detail));
         let (mut wanted, mut posture) = (wanted.clone(), self.effects.posture.subscribe());
         tokio::select! {

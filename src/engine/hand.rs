@@ -9,7 +9,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::{JoinError, JoinSet};
 
 use super::place::Place;
-use super::runs::{MAX_WAITING, Runner, drive, ended, moved};
+use super::runs::{MAX_WAITING, Runner, drive, ended, moved, remedy, tried};
 use super::status::Gravity;
 use crate::clock;
 use crate::model::{ByHand, Decided, Finding, FindingId, OutcomeState, RUN_DIGITS, Recorded, RunState, Time};
@@ -40,6 +40,10 @@ pub enum Wish {
     Pause,
     /// It goes on; an effect that is not known is read back once more.
     Resume,
+    /// It goes on: a person has looked, and what it waits for was done.
+    Done,
+    /// It goes on: a person has looked, and what it waits for is attempted once more.
+    Again,
     /// It ends; what was not begun is not carried out.
     Cancel,
     /// A playbook runs for a finding, as if that had started it now, and goes on from these steps of an earlier run.
@@ -117,6 +121,7 @@ impl Order {
 pub(super) fn cancelled(run: &Run, why: &str) -> Vec<Decided> {
     let end = |step: &crate::playbook::RunStep| match step.state {
         StepState::Intended => Some(ended(run, &step.step.key, OutcomeState::Refused, why)),
+        StepState::Tried => Some(ended(run, &step.step.key, OutcomeState::Failed, &format!("{why}; the last try: {}", step.tried.1))),
         StepState::Attempted => Some(ended(run, &step.step.key, OutcomeState::Unknown, why)),
         StepState::Absent | StepState::Unknown | StepState::Ended => None,
     };
@@ -222,7 +227,7 @@ impl Desk {
         }
         let id = self.find(&order.of)?;
         if self.flags.contains_key(&id) {
-            if matches!(order.wish, Wish::Approve | Wish::Deny | Wish::Resume) {
+            if matches!(order.wish, Wish::Approve | Wish::Deny | Wish::Resume | Wish::Done | Wish::Again) {
                 self.moment(&id).await;
             } else if let Some(flag) = self.flags.get(&id) {
                 flag.send_replace(Some(order));
@@ -249,6 +254,9 @@ impl Desk {
         let records = records(run, order).map_err(NotDone::NotNow)?;
         if order.wish == Wish::Approve {
             self.runner.allowed(run).map_err(|why| NotDone::NotNow(format!("run {id} goes on waiting, since it could not be carried out now: {why}")))?;
+        }
+        if let (Wish::Done | Wish::Again, Some(step)) = (&order.wish, run.unknown()) {
+            self.runner.is_for_a_person(run, step, order.wish == Wish::Again).map_err(|why| NotDone::NotNow(format!("run {id} goes on waiting: {why}")))?;
         }
         if self.end(id, |_| records).await { Ok(id.clone()) } else { Err(NotDone::NotNow("it cannot be recorded".to_owned())) }
     }
@@ -349,7 +357,19 @@ fn records(run: &Run, order: &Order) -> Result<Vec<Decided>, String> {
         Wish::Pause => Err(format!("run {id} waits already: {reason}")),
         Wish::Resume if state == RunState::Running => Err(format!("run {id} is about to begin")),
         Wish::Resume if run.asked().is_some() => Err(format!("run {id} waits for an answer: opmas approve {id}, or opmas deny {id}")),
-        Wish::Resume => Ok(vec![moved(run, RunState::Running, order.said("resumed"))]),
+        Wish::Resume => match run.unknown().filter(|step| !step.can_be_asked()) {
+            Some(step) => Err(format!("run {id} goes on waiting, since nobody can be asked what became of {}: {}", step.step.sentence(), remedy(run, step))),
+            None => Ok(vec![moved(run, RunState::Running, order.said("resumed"))]),
+        },
+        Wish::Done | Wish::Again => {
+            let unknown = run.unknown().ok_or_else(|| format!("run {id} waits for no step whose effect is not known: it is {} {reason}", state.word()))?;
+            let key = &unknown.step.key;
+            let settled = match order.wish {
+                Wish::Done => Some(ended(run, key, OutcomeState::Done, &order.said("found done"))),
+                _ => tried(run, key, &order.said("attempted once more")),
+            };
+            Ok(settled.into_iter().chain([moved(run, RunState::Running, order.said("resumed"))]).collect())
+        }
         Wish::Begin(..) => Err("a run begins once".to_owned()),
     }
 }

@@ -172,6 +172,7 @@ impl Recovered {
             }
             Decided::Intent { step, .. } => self.step(&step.run.clone(), decided),
             Decided::Attempt { run, .. }
+            | Decided::Tried { run, .. }
             | Decided::Outcome { run, .. }
             | Decided::RunMoved { run, .. }
             | Decided::Asked { run, .. }

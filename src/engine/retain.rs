@@ -160,6 +160,7 @@ impl Alive {
             }
             Decided::Intent { step, .. } => self.runs.contains(&step.run),
             Decided::Attempt { run, .. }
+            | Decided::Tried { run, .. }
             | Decided::Outcome { run, .. }
             | Decided::RunMoved { run, .. }
             | Decided::Asked { run, .. }

@@ -19,7 +19,7 @@ use crate::config::Content;
 use crate::diag::SourceFile;
 use crate::journal::Revisions;
 use crate::model::{Decided, Finding, LeaseChange, Outcome, OutcomeState, RunState, Step, Time, Verdict};
-use crate::playbook::{NextMove, OnFailure, Own, Playbook, Playbooks, Progress, Run, StepState, signatures};
+use crate::playbook::{NextMove, OnFailure, Own, Playbook, Playbooks, Progress, Run, RunStep, StepState, signatures};
 
 /// Runs that wait; further ones fail with that reason.
 pub(super) const MAX_WAITING: usize = 10_000;
@@ -109,9 +109,9 @@ pub(super) async fn drive(runner: Arc<Runner>, mut run: Run, place: Place, wante
                 let reason = run.step(&key).map(|step| step.step.reason.clone()).unwrap_or_default();
                 vec![ended(&run, &key, state, &reason)]
             }
-            (None, NextMove::Hold { reason, .. }) => {
-                let reason = format!("{reason}, then opmas playbook resume {id}, or cancel {id}", id = run.id());
-                vec![moved(&run, RunState::Waiting, reason)]
+            (None, NextMove::Hold { key, reason }) => {
+                let remedy = run.step(&key).map(|step| remedy(&run, step)).unwrap_or_default();
+                vec![moved(&run, RunState::Waiting, format!("{reason}; {remedy}"))]
             }
         };
         if !runner.record(&mut run, records).await {
@@ -150,6 +150,21 @@ pub(super) fn ended(run: &Run, key: &Arc<str>, state: OutcomeState, detail: &str
 
 pub(super) fn outcome(run: &Run, key: &Arc<str>, outcome: Outcome) -> Decided {
     Decided::Outcome { run: run.id().clone(), key: key.clone(), outcome }
+}
+
+/// The newest attempt came to nothing and is repeated; `None` when there is no such step.
+pub(super) fn tried(run: &Run, key: &Arc<str>, detail: &str) -> Option<Decided> {
+    let attempt = run.step(key)?.attempts;
+    Some(Decided::Tried { run: run.id().clone(), key: key.clone(), attempt, detail: detail.to_owned(), at: clock::now() })
+}
+
+/// How a person goes on with a run that waits since the effect of a step is not known.
+pub(super) fn remedy(run: &Run, step: &RunStep) -> String {
+    let id = run.id();
+    if step.can_be_asked() {
+        return format!("look at the device, then opmas playbook resume {id}, or cancel {id}");
+    }
+    format!("look at the endpoint, then opmas playbook resume {id} --done if it came there, or resume {id} --again to send it once more, or cancel {id}")
 }
 
 impl Runner {

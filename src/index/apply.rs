@@ -54,10 +54,14 @@ pub(super) fn apply(draft: &mut Draft<'_>, seq: u64, decided: &Decided) -> Done 
             add_run(draft, seq, decided)
         }
         Decided::Intent { step, at } => {
-            let row = StepRow { seq, step: (**step).clone(), at: *at, attempts: 0, tried: None, outcome: None };
+            let row = StepRow { seq, step: (**step).clone(), at: *at, attempts: 0, tried: None, said: String::new(), outcome: None };
             add_step(draft, step, &row)
         }
         Decided::Attempt { run, key, attempt, at } => draft.step(run, key, |row| (row.attempts, row.tried) = (*attempt, Some(*at))),
+        Decided::Tried { run, key, detail, .. } => draft.step(run, key, |row| {
+            row.outcome = None;
+            row.said.clone_from(detail);
+        }),
         Decided::Outcome { run, key, outcome } => draft.step(run, key, |row| row.outcome = Some(outcome.clone())),
         Decided::RunMoved { run, state, reason, at } => draft.row::<RunRow>(RUNS, run, |row| {
             (row.state, row.moved) = (*state, *at);

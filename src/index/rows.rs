@@ -87,6 +87,9 @@ pub struct StepRow {
     pub attempts: u32,
     /// When it was attempted last.
     pub tried: Option<Time>,
+    /// What came of the last attempt that is to be repeated.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub said: String,
     /// How it ended.
     pub outcome: Option<Outcome>,
 }

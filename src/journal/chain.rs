@@ -100,6 +100,7 @@ fn kind(decided: &Decided) -> u16 {
         Decided::Answered { .. } => 17,
         Decided::Posture { .. } => 18,
         Decided::Message { .. } => 19,
+        Decided::Tried { .. } => 20,
     }
 }
 

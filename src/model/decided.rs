@@ -243,6 +243,19 @@ pub enum Decided {
         /// When.
         at: Time,
     },
+    /// An attempt is over and is to be repeated: nothing was done, or the same once more is the same. The step goes on being tried.
+    Tried {
+        /// The run.
+        run: Arc<str>,
+        /// The step's key.
+        key: Arc<str>,
+        /// Which attempt.
+        attempt: u32,
+        /// What came of it; or who found out that nothing did, and why it is repeated.
+        detail: String,
+        /// When.
+        at: Time,
+    },
     /// A step ended.
     Outcome {
         /// The run.

@@ -13,6 +13,8 @@ pub enum StepState {
     Intended,
     /// It has been attempted, and nothing came back yet: after a crash its effect is unknown.
     Attempted,
+    /// It has been attempted, and is attempted again: nothing was done, or the same once more is the same.
+    Tried,
     /// It has been attempted, and its effect could not be found out.
     Unknown,
     /// It has ended.
@@ -26,6 +28,8 @@ pub enum StepMove {
     Intend,
     /// `Attempt`
     Attempt,
+    /// `Tried`
+    Tried,
     /// `Outcome` of this state.
     End(OutcomeState),
 }
@@ -100,6 +104,13 @@ pub const STEP_MOVES: &[(StepState, StepMove, StepState)] = &[
     // The executor guards again.
     (StepState::Attempted, StepMove::End(Refused), StepState::Ended),
     (StepState::Attempted, StepMove::End(Unknown), StepState::Unknown),
+    // Out of reach, busy: tried again, until it is given up or no longer allowed.
+    (StepState::Attempted, StepMove::Tried, StepState::Tried),
+    (StepState::Tried, StepMove::Attempt, StepState::Attempted),
+    (StepState::Tried, StepMove::End(Failed), StepState::Ended),
+    (StepState::Tried, StepMove::End(Refused), StepState::Ended),
+    // A person has looked, and nothing of it was there.
+    (StepState::Unknown, StepMove::Tried, StepState::Tried),
     // Settled later: read back by a person or when the device can be reached again, or found absent and repeated.
     (StepState::Unknown, StepMove::Attempt, StepState::Attempted),
     (StepState::Unknown, StepMove::End(Done), StepState::Ended),
@@ -134,7 +145,7 @@ pub fn allows(run: RunState, step: StepMove) -> bool {
     match (run, step) {
         (RunState::Running, _) => true,
         // A person or a read-back settles a step; a denial refuses it.
-        (RunState::Waiting | RunState::Paused, StepMove::End(_)) => true,
+        (RunState::Waiting | RunState::Paused, StepMove::End(_) | StepMove::Tried) => true,
         (RunState::Waiting | RunState::Paused | RunState::Done | RunState::Failed | RunState::Diverged | RunState::Cancelled, _) => false,
     }
 }

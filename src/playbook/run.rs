@@ -52,6 +52,8 @@ pub struct RunStep {
     pub intended: Time,
     /// How often it has been attempted.
     pub attempts: u32,
+    /// So many of the last attempts came to nothing and were repeated, and what came of the newest.
+    pub tried: (u32, String),
     /// Whether a person has approved exactly it.
     pub approved: bool,
     /// Its effect is not known, and is to be read back once more.
@@ -146,6 +148,7 @@ impl Run {
             Decided::Run { run, .. } if *run == self.id => Err(IllegalMove::BegunTwice { run: run.clone() }),
             Decided::Intent { step, at } if step.run == self.id => self.intend(step, *at),
             Decided::Attempt { run, key, attempt, .. } if *run == self.id => self.attempt(key, *attempt),
+            Decided::Tried { run, key, attempt, detail, .. } if *run == self.id => self.tried(key, *attempt, detail),
             Decided::Outcome { run, key, outcome } if *run == self.id => self.end(key, outcome),
             Decided::RunMoved { run, state, reason, at } if *run == self.id => self.shift(*state, reason, *at),
             Decided::Asked { run, plan, until, .. } if *run == self.id => self.ask(plan, *until),
@@ -244,6 +247,12 @@ impl Run {
         })
     }
 
+    /// The step whose effect is not known, and which the run waits for.
+    #[must_use]
+    pub fn unknown(&self) -> Option<&RunStep> {
+        self.steps.iter().find(|step| step.state != StepState::Ended).filter(|step| self.state == RunState::Waiting && step.state == StepState::Unknown)
+    }
+
     /// The step with this key.
     #[must_use]
     pub fn step(&self, key: &str) -> Option<&RunStep> {
@@ -254,7 +263,7 @@ impl Run {
         let from = self.step(&step.key).map_or(StepState::Absent, |step| step.state);
         let state = self.moved(&step.key, from, StepMove::Intend)?;
         let approved = self.covered.contains(&Covered::of(step));
-        self.steps.push(RunStep { step: step.clone(), state, intended: at, attempts: 0, approved, again: false, outcome: None });
+        self.steps.push(RunStep { step: step.clone(), state, intended: at, attempts: 0, tried: (0, String::new()), approved, again: false, outcome: None });
         Ok(())
     }
 
@@ -269,6 +278,20 @@ impl Run {
         }
         let state = self.moved(key, step.state, StepMove::Attempt)?;
         self.change(key, |step| (step.state, step.attempts) = (state, attempt));
+        Ok(())
+    }
+
+    /// After a person has looked the tries are counted anew.
+    fn tried(&mut self, key: &Arc<str>, attempt: u32, detail: &str) -> Result<(), IllegalMove> {
+        let (from, attempts) = self.step(key).map_or((StepState::Absent, 0), |step| (step.state, step.attempts));
+        let state = self.moved(key, from, StepMove::Tried)?;
+        if attempt != attempts {
+            return Err(IllegalMove::Step { run: self.id.clone(), key: key.clone(), from, by: StepMove::Tried, why: "another attempt is the newest" });
+        }
+        self.change(key, |step| {
+            let tries = if from == StepState::Unknown { 0 } else { step.tried.0 + 1 };
+            (step.state, step.again, step.outcome, step.tried) = (state, false, None, (tries, detail.to_owned()));
+        });
         Ok(())
     }
 
@@ -316,7 +339,7 @@ impl Run {
         }
         if to == RunState::Running {
             // A person has looked, or the device is back: what is not known is read back once more.
-            self.steps.iter_mut().for_each(|step| step.again = step.state == StepState::Unknown);
+            self.steps.iter_mut().for_each(|step| step.again = step.state == StepState::Unknown && step.can_be_asked());
         }
         match self.held.take() {
             Some(since) => self.waited = self.waited.plus(at.since(since).max(Span::ZERO)),
@@ -361,14 +384,20 @@ impl RunStep {
         }
     }
 
+    /// Whether what became of it can be read back: no program says what it did with a request.
+    #[must_use]
+    pub fn can_be_asked(&self) -> bool {
+        !matches!(Own::of_step(&self.step), Some(Own::Request { .. }))
+    }
+
     fn next(&self) -> NextMove {
         let key = self.step.key.clone();
         match (self.state, self.step.decision) {
             (StepState::Attempted, _) => NextMove::Settle { key, attempt: self.attempts },
             (StepState::Unknown, _) if self.again => NextMove::Settle { key, attempt: self.attempts },
             (StepState::Unknown, _) => {
-                let at = if is_carried_out(&self.step) && Own::of_step(&self.step).is_some() { "at the endpoint" } else { "at the device" };
-                NextMove::Hold { key, reason: format!("its effect could not be found out; look {at}") }
+                let why = self.outcome.as_ref().map_or("", |outcome| &outcome.detail);
+                NextMove::Hold { key, reason: format!("what became of {} is not known: {why}", self.step.sentence()) }
             }
             (_, Verdict::Observe) => NextMove::Answer { key, state: OutcomeState::Planned },
             (_, Verdict::Refused) => NextMove::Answer { key, state: OutcomeState::Refused },

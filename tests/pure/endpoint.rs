@@ -60,7 +60,11 @@ fn values_stand_in_the_url_in_the_query_or_in_the_body() {
     ] {
         assert!(note.plan(&values(wrong.clone())).unwrap_err().contains(why), "{wrong}");
     }
-    assert!(look.plan(&values(json!({"q": [1]}))).unwrap_err().contains("no text, number or bool"));
+    let planned = look.plan(&values(json!({"q": ["a b", 2, true], "r": []}))).unwrap();
+    assert_eq!(planned.url, "https://a/x?q=a+b&q=2&q=true", "a list repeats its name");
+    for wrong in [json!({"q": {"a": 1}}), json!({"q": [[1]]}), json!({"q": [null]})] {
+        assert!(look.plan(&values(wrong)).unwrap_err().contains("`q` is no text, number or bool"));
+    }
 }
 
 #[test]

@@ -63,6 +63,10 @@ fn attempt(key: &str, attempt: u32) -> Decided {
     Decided::Attempt { run: "r".into(), key: key.into(), attempt, at: Time(0) }
 }
 
+fn tried(key: &str, attempt: u32) -> Decided {
+    Decided::Tried { run: "r".into(), key: key.into(), attempt, detail: "refused".into(), at: Time(0) }
+}
+
 fn end(key: &str, state: OutcomeState) -> Decided {
     Decided::Outcome { run: "r".into(), key: key.into(), outcome: outcome(state) }
 }
@@ -89,6 +93,7 @@ fn reachable() -> Vec<(RunState, StepState, Vec<Decided>)> {
         (StepState::Absent, vec![]),
         (StepState::Intended, vec![intent("1", Verdict::Auto)]),
         (StepState::Attempted, vec![intent("1", Verdict::Auto), attempt("1", 1)]),
+        (StepState::Tried, vec![intent("1", Verdict::Auto), attempt("1", 1), tried("1", 1)]),
         (StepState::Unknown, vec![intent("1", Verdict::Auto), attempt("1", 1), end("1", OutcomeState::Unknown)]),
         (StepState::Ended, vec![intent("1", Verdict::Auto), attempt("1", 1), end("1", OutcomeState::Enforced)]),
     ];
@@ -113,12 +118,14 @@ fn expected(run: RunState, step: StepState, record: &Decided) -> bool {
     let running = run == RunState::Running;
     match record {
         Decided::Intent { .. } => running && step == S::Absent,
-        Decided::Attempt { .. } => running && matches!(step, S::Intended | S::Attempted | S::Unknown),
+        Decided::Attempt { .. } => running && matches!(step, S::Intended | S::Attempted | S::Tried | S::Unknown),
+        Decided::Tried { .. } => matches!(run, RunState::Running | RunState::Waiting | RunState::Paused) && matches!(step, S::Attempted | S::Unknown),
         Decided::Asked { .. } => running,
         // Nothing was asked.
         Decided::Answered { .. } => false,
         Decided::Outcome { outcome, .. } if running || matches!(run, RunState::Waiting | RunState::Paused) => match (step, outcome.state) {
             (S::Intended, O::Planned | O::Refused) => true,
+            (S::Tried, O::Failed | O::Refused) => true,
             (S::Attempted, state) => state != O::Planned,
             (S::Unknown, state) => state != O::Planned,
             _ => false,
@@ -137,11 +144,12 @@ fn expected(run: RunState, step: StepState, record: &Decided) -> bool {
 #[test]
 fn every_record_in_every_state_is_taken_or_refused_as_it_means() {
     let reachable = reachable();
-    assert_eq!(reachable.len(), 7 + 6 + 3 + 6 + 7, "{:?}", reachable.iter().map(|r| (r.0, r.1)).collect::<Vec<_>>());
+    assert_eq!(reachable.len(), 7 + 6 + 3 + 6 + 6 + 7, "{:?}", reachable.iter().map(|r| (r.0, r.1)).collect::<Vec<_>>());
     let (mut taken, mut refused) = (0, 0);
     for (state, step, records) in reachable {
         let attempts = records.iter().filter(|record| matches!(record, Decided::Attempt { .. })).count();
         let mut candidates = vec![begin(), intent("1", Verdict::Auto), attempt("1", u32::try_from(attempts).unwrap() + 1)];
+        candidates.push(tried("1", u32::try_from(attempts).unwrap()));
         candidates.extend(OUTCOMES.map(|outcome| end("1", outcome)));
         candidates.extend(RUN_STATES.map(moved));
         candidates.extend([asked(&[step_of("1")]), answered(true, &[step_of("1")]), answered(false, &[])]);
@@ -277,6 +285,40 @@ fn o7_an_attempt_without_an_outcome_is_settled_first() {
         NextMove::Evaluate
     );
     assert_eq!(with(&[end("1", OutcomeState::Enforced), moved(RunState::Done)]), NextMove::Finished);
+}
+
+#[test]
+fn o7_an_attempt_that_came_to_nothing_is_followed_by_the_next_one_and_counted() {
+    let mut records = vec![intent("1", Verdict::Auto)];
+    for number in 1..=3 {
+        records.extend([attempt("1", number), tried("1", number)]);
+        assert_eq!(next(&records), NextMove::Attempt { key: "1".into(), attempt: number + 1 });
+        assert_eq!(after(&records).step("1").unwrap().tried, (number, "refused".to_owned()));
+    }
+    assert!(after(&records).apply(&tried("1", 3)).is_err(), "once each");
+    let paused = [records.as_slice(), &[moved(RunState::Paused), moved(RunState::Running)]].concat();
+    assert_eq!(next(&paused), NextMove::Attempt { key: "1".into(), attempt: 4 });
+    // Under way when opmas ended: nobody knows, whatever became of those before.
+    records.push(attempt("1", 4));
+    assert_eq!(next(&records), NextMove::Settle { key: "1".into(), attempt: 4 });
+    assert!(after(&records).apply(&tried("1", 3)).is_err(), "that one is accounted for");
+}
+
+#[test]
+fn what_cannot_be_asked_waits_with_its_reason_until_a_person_says_what_became_of_it() {
+    let Decided::Intent { mut step, at } = intent("1", Verdict::Auto) else { unreachable!() };
+    let params = serde_json::json!({"to": "ipam", "values": {}});
+    (step.device, step.action, step.params) = (opmas::playbook::OPMAS.into(), "http_request".into(), params.as_object().unwrap().clone());
+    let request = Decided::Intent { step, at };
+    let waits = [request, attempt("1", 1), end("1", OutcomeState::Unknown), moved(RunState::Waiting)];
+    let run = after(&waits);
+    assert!(run.unknown().is_some_and(|step| &*step.step.key == "1" && !step.can_be_asked()));
+    let resumed = next(&[waits.as_slice(), &[moved(RunState::Running)]].concat());
+    assert!(matches!(&resumed, NextMove::Hold { reason, .. } if reason.contains(&outcome(OutcomeState::Unknown).detail)), "{resumed:?}");
+    assert_eq!(next(&[waits.as_slice(), &[end("1", OutcomeState::Done), moved(RunState::Running)]].concat()), NextMove::Evaluate);
+    let again = [waits.as_slice(), &[tried("1", 1), moved(RunState::Running)]].concat();
+    assert_eq!(next(&again), NextMove::Attempt { key: "1".into(), attempt: 2 });
+    assert_eq!(after(&again).step("1").unwrap().tried.0, 0, "tries begin anew");
 }
 
 #[test]
