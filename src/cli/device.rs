@@ -123,7 +123,7 @@ fn add(paths: &Paths, arguments: &AddArguments) -> Done {
     }
     confirm(arguments, &key, &pinned)?;
     data_folder(paths)?;
-    let public = enroll::own_key(paths).map_err(|e| enroll_failure(&e))?;
+    let public = enroll::own_key_for(paths, &key).map_err(|e| enroll_failure(&e))?;
     enroll::pin(paths, &device, &key).map_err(|e| enroll_failure(&e))?;
     if there {
         println!("Pinned in {}; {} is in {name} already, which stays as it is.", paths.known_hosts().display(), device.name);
@@ -244,7 +244,8 @@ fn confirm(arguments: &AddArguments, key: &HostKey, pinned: &[HostKey]) -> Resul
         println!("Nobody was here to compare it, so it is believed as it is; --fingerprint SHA256:… pins only that one.");
         return Ok(());
     }
-    print!("Compare it with `dropbearkey -y -f /etc/dropbear/dropbear_ed25519_host_key` on the device. Is it the same? [y/N] ");
+    let kind = key.algorithm.trim_start_matches("ssh-").split('-').next().unwrap_or_default();
+    print!("Compare it with `dropbearkey -y -f /etc/dropbear/dropbear_{kind}_host_key` on the device. Is it the same? [y/N] ");
     let _ = std::io::stdout().flush();
     let mut answer = String::new();
     let _ = std::io::stdin().read_line(&mut answer);

@@ -72,10 +72,16 @@ impl Runner {
             if waited && over.is_some_and(|over| over <= clock::now()) {
                 break;
             }
+            let begun = lock(run).step(key).is_some_and(|step| step.attempts > 0);
             match abreast.wanted.borrow().as_ref().filter(|_| waited) {
-                Some(order) if order.wish == Wish::Pause => return Vec::new(),
+                Some(order) if order.wish == Wish::Pause || !begun => return Vec::new(),
                 Some(order) if settled => {
-                    return failed(&lock(run), key, &format!("{}; nothing was changed, the last try: {said}", order.said("given up")));
+                    return vec![ended(
+                        &lock(run),
+                        key,
+                        OutcomeState::Failed,
+                        &format!("{}; nothing was changed, the last try: {said}", order.said("given up")),
+                    )];
                 }
                 Some(_) => break,
                 None => {}

@@ -21,8 +21,10 @@ use crate::model::{OutcomeState, Posture, Time};
 const MAX_AT_ONCE: usize = 8;
 /// How often a device that is well is looked at.
 const WELL: Duration = Duration::from_secs(300);
-/// How often a device that answers and is not well is looked at; one that does not answer, when the executor says.
+/// How often a device that is not well is looked at, at the least; one that does not answer, when the executor says.
 const UNWELL: Duration = Duration::from_secs(30);
+/// The least time between two looks at a device that does not answer.
+const SOON: Duration = Duration::from_secs(1);
 /// How often it is looked for devices whose time has come, at the least.
 const LOOK: Duration = Duration::from_secs(5);
 
@@ -66,10 +68,10 @@ pub(super) async fn run(effects: Arc<Effects>, hands: Arc<Hands>, mut content: w
                     effects.lease_news.notify_one();
                 }
                 let wait = match &reply.reach {
-                _ if well => WELL,
-                Reach::Shut { again, .. } => until(*again),
-                Reach::Open | Reach::Unknown => UNWELL,
-            };
+                    _ if well => WELL,
+                    Reach::Shut { again, .. } => until(*again),
+                    Reach::Open | Reach::Unknown => UNWELL,
+                };
                 due.insert(name, Instant::now() + wait);
             }
             Ok(()) = away.changed() => {}
@@ -88,8 +90,9 @@ pub(super) async fn run(effects: Arc<Effects>, hands: Arc<Hands>, mut content: w
     }
 }
 
-fn until(at: Time) -> Duration {
-    at.since(clock::now()).to_std()
+/// Bounded, since clocks are set.
+fn until(again: Time) -> Duration {
+    again.since(clock::now()).to_std().clamp(SOON, UNWELL)
 }
 
 async fn look(hands: Arc<Hands>, name: Arc<str>) -> (Arc<str>, Reply) {

@@ -50,6 +50,7 @@ impl Hands {
         let client = Client::start(self.launch.clone());
         tokio::spawn(follow(client.status(), self.status.clone()));
         self.away.send_modify(BTreeMap::clear);
+        self.count();
         if let Some(before) = self.client.send_replace(Some(client)) {
             before.shutdown().await;
         }
@@ -90,8 +91,12 @@ impl Hands {
             }
         });
         if changed {
-            metrics::gauge!("opmas_devices_out_of_reach").set(u32::try_from(self.away.borrow().len()).unwrap_or(u32::MAX));
+            self.count();
         }
+    }
+
+    fn count(&self) {
+        metrics::gauge!("opmas_devices_out_of_reach").set(u32::try_from(self.away.borrow().len()).unwrap_or(u32::MAX));
     }
 
     /// Ends the executor.

@@ -3,7 +3,7 @@
 use std::fs;
 use std::io::{self, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use base64::Engine as _;
@@ -17,12 +17,15 @@ use super::report::{self, LINES};
 use super::setup::{self, SetupError};
 use crate::action::HELPER;
 use crate::diag::SourceFile;
-use crate::model::{Device, Inventory, Platform};
+use crate::model::{Device, Inventory};
 
 /// How long a device may take to show its host key, in seconds.
 const SCAN_S: &str = "5";
 /// Which key is pinned, the best first.
 const KINDS: [&str; 3] = ["ed25519", "ecdsa", "rsa"];
+const ED25519: &str = "ssh-ed25519";
+/// As long as is asked for until 2030 and later; every dropbear takes it.
+const RSA_BITS: &str = "3072";
 /// What the key may do on the device: run commands, nothing else. All of them are known to every dropbear since 2012; newer words
 /// such as `restrict` make an older one refuse the key.
 const OPTIONS: &str = "no-port-forwarding,no-agent-forwarding,no-X11-forwarding,no-pty";
@@ -208,10 +211,44 @@ fn known_hosts_name(device: &Device) -> String {
 /// # Errors
 /// The folder or the key cannot be made, or the private key is readable by others.
 pub fn own_key(paths: &Paths) -> Result<String, EnrollError> {
+    pair(paths, paths.key(), &["-t", "ed25519"])
+}
+
+/// As [`own_key`], for a device that shows this host key: a server without Ed25519 for itself may know no such keys at all
+/// (dropbear before 2020.79, which OpenWrt up to 19.07 has), and gets one of RSA.
+///
+/// # Errors
+/// As [`own_key`].
+pub fn own_key_for(paths: &Paths, host_key: &HostKey) -> Result<String, EnrollError> {
+    if host_key.algorithm == ED25519 { own_key(paths) } else { pair(paths, paths.rsa_key(), &["-t", "rsa", "-b", RSA_BITS]) }
+}
+
+/// The private keys that may log in to a device, the likeliest first: of one that was added before it had a key of RSA, the other one.
+#[must_use]
+pub fn identities(paths: &Paths, device: &Device) -> Vec<PathBuf> {
+    let rsa = host_algorithm(paths, device).is_some_and(|algorithm| algorithm != ED25519) && paths.rsa_key().exists();
+    rsa.then(|| paths.rsa_key()).into_iter().chain([paths.key()]).collect()
+}
+
+/// What ssh is told besides: a server whose host key is RSA may sign and take signatures only with SHA-1, which ssh refuses by itself. The
+/// host key is pinned.
+#[must_use]
+pub(super) fn algorithms(paths: &Paths, device: &Device) -> &'static [&'static str] {
+    match host_algorithm(paths, device).as_deref() {
+        // The second word's older spelling is known to every OpenSSH.
+        Some("ssh-rsa") => &["HostKeyAlgorithms=+ssh-rsa", "PubkeyAcceptedKeyTypes=+ssh-rsa"],
+        _ => &[],
+    }
+}
+
+fn host_algorithm(paths: &Paths, device: &Device) -> Option<String> {
+    pinned(paths, device).ok()?.into_iter().next().map(|key| key.algorithm)
+}
+
+fn pair(paths: &Paths, key: PathBuf, kind: &[&str]) -> Result<String, EnrollError> {
     private_folder(&paths.keys()).map_err(|cause| file(&paths.keys(), cause))?;
-    let key = paths.key();
     if !key.exists() {
-        keygen(&key, &["-q", "-t", "ed25519", "-N", "", "-C", "opmas"])?;
+        keygen(&key, &[kind, &["-q", "-N", "", "-C", "opmas"]].concat())?;
     }
     let wrong = |why: &str| EnrollError::Key { path: key.display().to_string(), why: why.to_owned() };
     if fs::metadata(&key).map_err(|cause| file(&key, cause))?.mode() & 0o077 != 0 {
@@ -252,10 +289,13 @@ pub const INSTALLED: &str = "opmas: the helper is installed";
 ///
 /// # Errors
 /// Our key cannot be made, or the actions cannot be read.
-pub fn script(paths: &Paths, shipped: &[SourceFile], platform: Platform) -> Result<String, EnrollError> {
-    let public = own_key(paths)?;
+pub fn script(paths: &Paths, shipped: &[SourceFile], device: &Device) -> Result<String, EnrollError> {
+    let public = match pinned(paths, device)?.first() {
+        Some(host_key) => own_key_for(paths, host_key)?,
+        None => own_key(paths)?,
+    };
     let read = |error: SetupError| EnrollError::Key { path: paths.base.join("playbooks").display().to_string(), why: error.to_string() };
-    let (helper, revision) = report::helper(&setup::catalogue(paths, shipped).map_err(read)?, paths, platform);
+    let (helper, revision) = report::helper(&setup::catalogue(paths, shipped).map_err(read)?, paths, device);
     let line = format!("command=\"exec {HELPER}\",{OPTIONS} {public}");
     let blob = public.split_whitespace().nth(1).unwrap_or_default();
     Ok(format!(
@@ -277,19 +317,20 @@ echo '{INSTALLED}'
     ))
 }
 
-/// An ssh that runs a shell on a device whose host key is pinned: with this key alone when it is ours, else also with what ssh finds by itself.
+/// An ssh that runs a shell on a device whose host key is pinned: with these keys alone when they are ours, else also with what ssh finds by itself.
 #[must_use]
-pub fn session(paths: &Paths, device: &Device, identity: Option<&Path>, batch: bool) -> Command {
+pub fn session(paths: &Paths, device: &Device, identities: &[PathBuf], batch: bool) -> Command {
     let mut ssh = Command::new("ssh");
-    let ours = identity.is_some_and(|identity| *identity == paths.key());
+    let ours = identities.contains(&paths.key());
     let known = format!("UserKnownHostsFile={}", quoted(&paths.known_hosts()));
     let alone = if ours { "IdentitiesOnly=yes" } else { "IdentitiesOnly=no" };
     let agent = if ours { "IdentityAgent=none" } else { "IdentityAgent=SSH_AUTH_SOCK" };
     let batch = if batch { "BatchMode=yes" } else { "BatchMode=no" };
-    for option in ["StrictHostKeyChecking=yes", &known, "GlobalKnownHostsFile=/dev/null", "ConnectTimeout=10", alone, agent, batch] {
+    let options = ["StrictHostKeyChecking=yes", &known, "GlobalKnownHostsFile=/dev/null", "ConnectTimeout=10", alone, agent, batch];
+    for option in options.iter().chain(algorithms(paths, device)) {
         ssh.args(["-o", option]);
     }
-    if let Some(identity) = identity {
+    for identity in identities {
         ssh.args(["-o", &format!("IdentityFile={}", quoted(identity))]);
     }
     ssh.args(["-T", "-F", "none", "-p", &device.port.to_string(), "-l", &device.user, "--", &device.host, "sh -s"]);

@@ -16,7 +16,7 @@ use super::report;
 use super::setup::Setup;
 use crate::action::{FactsError, GuardFacts};
 use crate::clock;
-use crate::model::{Device, OutcomeState, Span};
+use crate::model::{Device, OutcomeState, Span, Time};
 
 /// Requests that wait for one device; more are answered at once as failed. A playbook's budget is far below it.
 pub(super) const MAX_QUEUE: usize = 64;
@@ -97,9 +97,11 @@ pub(super) fn enroll_again(name: &str) -> String {
 struct Failed {
     error: OpenError,
     at: Instant,
-    /// The pause before chance has its part in it.
+    /// [`PAUSE`], before chance has its part in it.
+    longest: Duration,
     pause: Duration,
-    again: Instant,
+    /// When it is over.
+    again: Time,
 }
 
 /// A device's requests in their order.
@@ -283,19 +285,20 @@ impl Lane {
 
     fn paused(&self) -> Result<(), OpenError> {
         let Some(failed) = &self.failed else { return Ok(()) };
-        let (now, ago) = (Instant::now(), failed.at.elapsed().as_secs());
-        match failed.again.checked_duration_since(now) {
-            Some(left) if !left.is_zero() => Err(OpenError::Pause { error: Box::new(failed.error.clone()), ago, again: left.as_secs() + 1 }),
-            _ => Ok(()),
+        let ago = failed.at.elapsed();
+        match failed.pause.checked_sub(ago) {
+            Some(left) => Err(OpenError::Pause { error: Box::new(failed.error.clone()), ago: ago.as_secs(), again: left.as_secs() + 1 }),
+            None => Ok(()),
         }
     }
 
     fn fail(&mut self, error: OpenError) -> OpenError {
         // That there was no place is no fault of the device.
         if !matches!(error, OpenError::Room) {
-            let pause = self.failed.as_ref().map_or(PAUSE, |failed| (failed.pause * 2).min(MAX_PAUSE));
-            let at = Instant::now();
-            self.failed = Some(Failed { error: error.clone(), at, pause, again: at + pause.mul_f64(1.0 - f64::from(chance()) / 512.0) });
+            let longest = self.failed.as_ref().map_or(PAUSE, |failed| (failed.longest * 2).min(MAX_PAUSE));
+            let pause = longest.mul_f64(1.0 - f64::from(chance()) / 512.0);
+            let again = clock::now().plus(Span(i64::try_from(pause.as_nanos()).unwrap_or(i64::MAX)));
+            self.failed = Some(Failed { error: error.clone(), at: Instant::now(), longest, pause, again });
         }
         error
     }
@@ -303,10 +306,7 @@ impl Lane {
     /// Whether the device can be connected to, as far as is known.
     pub fn reach(&self) -> Reach {
         match (&self.failed, &self.connection) {
-            (Some(failed), _) => {
-                let left = failed.again.saturating_duration_since(Instant::now());
-                Reach::Shut { why: failed.error.to_string(), again: clock::now().plus(Span(i64::try_from(left.as_nanos()).unwrap_or(i64::MAX))) }
-            }
+            (Some(failed), _) => Reach::Shut { why: failed.error.to_string(), again: failed.again },
             (None, Some(_)) => Reach::Open,
             (None, None) => Reach::Unknown,
         }

@@ -178,7 +178,6 @@ fn command(device: &Device, paths: &Paths, socket: &Path) -> Command {
         "UpdateHostKeys=no".to_owned(),
         "CheckHostIP=no".to_owned(),
         "VerifyHostKeyDNS=no".to_owned(),
-        format!("IdentityFile={}", quoted(&paths.key())),
         "IdentitiesOnly=yes".to_owned(),
         "IdentityAgent=none".to_owned(),
         "PreferredAuthentications=publickey".to_owned(),
@@ -191,7 +190,11 @@ fn command(device: &Device, paths: &Paths, socket: &Path) -> Command {
         format!("ConnectTimeout={CONNECT_S}"),
         format!("ServerAliveInterval={ALIVE_S}"),
         format!("ServerAliveCountMax={ALIVE_COUNT}"),
-    ] {
+    ]
+    .into_iter()
+    .chain(enroll::algorithms(paths, device).iter().map(|option| (*option).to_owned()))
+    .chain(enroll::identities(paths, device).iter().map(|key| format!("IdentityFile={}", quoted(key))))
+    {
         command.arg("-o").arg(option);
     }
     command.arg("-p").arg(device.port.to_string()).arg("-l").arg(&device.user).arg("--").arg(&device.host);
@@ -206,7 +209,8 @@ fn unreachable(device: &Device, cause: impl Into<String>) -> ConnectError {
 /// What ssh's words mean. Its texts have been stable for many years; what is not known is passed on.
 fn explain(said: &str, device: &Device, paths: &Paths) -> ConnectError {
     let name = device.name.to_string();
-    let key = paths.key().display().to_string();
+    let own = enroll::identities(paths, device).into_iter().next().unwrap_or_else(|| paths.key());
+    let key = own.display().to_string();
     let add = enroll::command(device);
     if said.contains("REMOTE HOST IDENTIFICATION HAS CHANGED") {
         let shown = said.split_whitespace().map(|word| word.trim_end_matches('.')).find(|word| word.starts_with("SHA256:"));
@@ -215,21 +219,21 @@ fn explain(said: &str, device: &Device, paths: &Paths) -> ConnectError {
     if said.contains("Host key verification failed") || said.contains("host key is known for") {
         return ConnectError::NotPinned { device: name, host: format!("{}:{}", device.host, device.port), add };
     }
-    if !paths.key().exists() && said.contains("Permission denied") {
+    if !own.exists() && said.contains("Permission denied") {
         return ConnectError::NoKey { key, add };
     }
     if let Some(cause) = key_trouble(said) {
         return ConnectError::Key { key, cause, add };
     }
     if said.contains("Permission denied") || said.contains("Too many authentication failures") {
-        return ConnectError::KeyRefused { device: name, remedy: let_in(device, paths) };
+        return ConnectError::KeyRefused { device: name, remedy: let_in(device, &own) };
     }
     unreachable(device, cause(said))
 }
 
 /// How the device comes to accept our key: the line for it, or how to see the line when it is too long to be repeated here.
-fn let_in(device: &Device, paths: &Paths) -> String {
-    let public = fs::read_to_string(paths.key().with_extension("pub")).unwrap_or_default();
+fn let_in(device: &Device, key: &Path) -> String {
+    let public = fs::read_to_string(key.with_extension("pub")).unwrap_or_default();
     match public.lines().next().map(str::trim) {
         Some(line) if (1..=MAX_KEY).contains(&line.len()) => format!("put this line into its {AUTHORIZED}: {}", enroll::authorized_line(line)),
         _ => format!("put the line into its {AUTHORIZED} that `{}` prints", enroll::command(device)),

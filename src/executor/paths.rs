@@ -40,6 +40,12 @@ impl Paths {
         self.keys().join("id_ed25519")
     }
 
+    /// The private key that logs in to devices without Ed25519; made for the first of them.
+    #[must_use]
+    pub fn rsa_key(&self) -> PathBuf {
+        self.keys().join("id_rsa")
+    }
+
     /// The pinned host keys, in the form of ssh's `known_hosts`.
     #[must_use]
     pub fn known_hosts(&self) -> PathBuf {

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use super::lane::{Connection, Lane, enroll_again};
 use super::protocol::{Ran, Reply, Request, Task};
-use super::remote::{self, Bounds, RunError, Timed};
+use super::remote::{self, Bounds, NOT_FOUND, RunError, Timed};
 use super::report;
 use super::setup::Setup;
 use crate::action::{Action, Batch, CommandResult, GuardFacts, Op, Params, REFUSES, Readback, ReadbackState, command_line};
@@ -154,7 +154,9 @@ async fn carry_out(lane: &mut Lane, request: &Request, plan: &Plan<'_>, sent: &m
             lane.connection = None;
             None
         }
-        Some(Some(wrong)) if lane.device.enrolled && sent.commands.get(asked..).is_some_and(by_helper) => return Some(End::new(OutcomeState::Failed, wrong)),
+        Some(Some(wrong)) if sent.commands.get(asked..).is_some_and(|ran| is_not_there(ran) || lane.device.enrolled && by_helper(ran)) => {
+            return Some(End::new(OutcomeState::Failed, wrong));
+        }
         Some(wrong) => wrong,
     };
     // What the device has refused does not come about by waiting.
@@ -181,6 +183,11 @@ async fn carry_out(lane: &mut Lane, request: &Request, plan: &Plan<'_>, sent: &m
         _ if well => End::new(OutcomeState::Unknown, format!("{}; whether it was confirmed is not known", end.detail)),
         _ => end,
     })
+}
+
+/// Whether the device has no such program: then the first command was the last, and changed nothing.
+fn is_not_there(ran: &[Ran]) -> bool {
+    matches!(ran, [only] if only.exit == Some(NOT_FOUND) && only.command.argv.first().is_some_and(|program| program != "sh"))
 }
 
 /// Whether it was the helper that said no, before anything of it was run.
@@ -304,7 +311,7 @@ fn lost(ran: &[Ran], op: Op) -> End {
 
 /// Takes what is ours away; the connection is of no more use then.
 async fn leave(lane: &mut Lane, request: &Request, ran: &mut Vec<Ran>) -> End {
-    let batch = report::leave(&lane.shared.setup.paths);
+    let batch = report::leave(&lane.shared.setup.paths, &lane.device);
     let answer = match lane.open(request).await {
         Ok(connection) => remote::timed(&connection.master, &batch, 0, report::BOUNDS).await,
         Err(error) => return End::new(OutcomeState::Failed, error),
@@ -348,7 +355,7 @@ async fn check(lane: &mut Lane, request: &Request, ran: &mut Vec<Ran>, report: &
     }
     let (printed, held) = (read.first().map_or("", String::as_str), read.get(1).map(|text| text.trim()));
     let mut found = report::report(platform, &connection.facts, printed, connect);
-    if held.is_some_and(|held| held != report::helper(&lane.shared.setup.catalogue, &lane.shared.setup.paths, platform).1) {
+    if held.is_some_and(|held| held != report::helper(&lane.shared.setup.catalogue, &lane.shared.setup.paths, &lane.device).1) {
         found.problems.push(format!("its helper holds another catalogue than this one; run `opmas device enroll {}`", lane.device.name));
     }
     let end = match found.problems.as_slice() {

@@ -33,7 +33,7 @@ const ENDED: i32 = 231;
 /// The shell's exit code for a command that SIGKILL ended.
 const KILLED: i32 = 137;
 /// The exit code of a shell that does not find the program, which the library reports as an error of its own.
-const NOT_FOUND: i32 = 127;
+pub(super) const NOT_FOUND: i32 = 127;
 
 /// Why a command has no exit code.
 #[derive(Clone, Debug, thiserror::Error)]

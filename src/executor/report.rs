@@ -2,18 +2,20 @@
 
 use std::fs;
 use std::net::IpAddr;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
+use super::enroll;
 use super::paths::Paths;
 use super::protocol::Report;
 use super::remote::Bounds;
 use crate::action::{Batch, Catalogue, GuardFacts, HELPER};
 use crate::clock;
 use crate::http::visible;
-use crate::model::{Command, Platform, Time};
+use crate::model::{Command, Device, Platform, Time};
 
 /// Shell functions that change files of a device without losing a line of them. Variables of theirs: `line`, and `first` where nothing
 /// of ours was there before.
@@ -45,9 +47,11 @@ pub(super) fn revision() -> Batch {
 
 /// Takes everything of ours away: the table, the lines with our key, the helper, which stays until the key is gone so that it can be
 /// tried again. Ends well when all of it is gone; where it says no, the device's files have every line that they had.
-pub(super) fn leave(paths: &Paths) -> Batch {
-    let public = fs::read_to_string(paths.key().with_extension("pub")).unwrap_or_default();
-    let ours = public.split_whitespace().nth(1).filter(|blob| STANDARD.decode(blob).is_ok_and(|key| key.len() >= 32)).unwrap_or("no key of opmas");
+pub(super) fn leave(paths: &Paths, device: &Device) -> Batch {
+    let public = |key: PathBuf| fs::read_to_string(key.with_extension("pub")).unwrap_or_default();
+    let blob = |line: String| line.split_whitespace().nth(1).filter(|blob| STANDARD.decode(blob).is_ok_and(|key| key.len() >= 32)).map(str::to_owned);
+    let blobs: Vec<String> = enroll::identities(paths, device).into_iter().map(public).filter_map(blob).collect();
+    let ours = if blobs.is_empty() { "no key of opmas".to_owned() } else { blobs.join("' -e '") };
     let script = format!(
         r#"{LINES}out() {{
   [ -e "$1" ] || return 0
@@ -60,15 +64,15 @@ first= line=
 nft delete table inet opmas 2>/dev/null
 ! nft list table inet opmas >/dev/null 2>&1 || no "table inet opmas cannot be deleted"
 out /etc/sysupgrade.conf -xF /etc/opmas/
-for keys in /etc/dropbear/authorized_keys "$HOME/.ssh/authorized_keys"; do out "$keys" -F '{ours}'; done
+for keys in /etc/dropbear/authorized_keys "$HOME/.ssh/authorized_keys"; do out "$keys" -F -e '{ours}'; done
 why=$(rm -rf /etc/opmas 2>&1) || no "the key of opmas is gone, but /etc/opmas cannot be removed: $why""#
     );
     Batch::fixed("leave", vec![Command { argv: vec!["sh".to_owned(), "-c".to_owned(), script], stdin: None }])
 }
 
 /// The helper of a catalogue, and its revision.
-pub(super) fn helper(catalogue: &Catalogue, paths: &Paths, platform: Platform) -> (String, String) {
-    catalogue.helper(platform, &[facts(), check(), leave(paths)])
+pub(super) fn helper(catalogue: &Catalogue, paths: &Paths, device: &Device) -> (String, String) {
+    catalogue.helper(device.platform, &[facts(), check(), leave(paths, device)])
 }
 
 /// The report of a check, from the facts and what [`command`] printed.
@@ -96,7 +100,8 @@ pub(super) fn report(platform: Platform, facts: &GuardFacts, printed: &str, conn
 fn problems(platform: Platform, report: &Report, nft_said: Option<&str>) -> Vec<String> {
     let mut problems = Vec::new();
     if !report.nft {
-        problems.push(format!("nft cannot list tables ({}); install nftables and log in as root", nft_said.unwrap_or("no answer")));
+        let help = "actions need nftables, which OpenWrt has from 22.03 on; elsewhere install it, and log in as root";
+        problems.push(format!("nft cannot list tables ({}); {help}", nft_said.unwrap_or("no answer")));
     } else if !report.fw4 && platform == Platform::OpenwrtFw4 {
         problems.push("there is no table `inet fw4`: this is no OpenWrt with firewall4, or its firewall is stopped".to_owned());
     }

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io::Write;
-use std::process::{Output, Stdio};
+use std::process::{Child, Output, Stdio};
 use std::time::Duration;
 
 use opmas::executor::{Request, Task};
@@ -10,7 +10,7 @@ use opmas::model::{OutcomeState, Verdict};
 use serde_json::{Value, json};
 
 use crate::executor::{Lab, is};
-use crate::router::{ATTACKER, MANAGER, OTHER, ROUTER};
+use crate::router::{ATTACKER, MANAGER, OTHER, ROUTER, eventually};
 
 fn opmas(lab: &Lab, args: &[&str]) -> (i32, String) {
     let output = lab.router.opmas(&lab.base, args);
@@ -329,4 +329,80 @@ fn a_helper_that_is_gone_and_an_entry_that_does_not_know_of_it_are_told_with_the
     let (code, said) = opmas(&lab, &["device", "forget", "ap1", "--anyway"]);
     assert!(code == 0 && said.contains("What may be there still, to be taken away by hand: `table inet opmas`"), "{said}");
     assert!(!fs::read_to_string(&lab.paths.devices).unwrap().contains("ap1"));
+}
+
+/// Ended with the test.
+struct Server(Child);
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// The router by a dropbear of its own, on port 2224, whose only host key is of RSA.
+fn dropbear(lab: &Lab) -> Server {
+    let root = lab.router.root();
+    let script = format!("mount -t proc p '{0}/proc' && exec chroot '{0}' dropbear -F -r /etc/dropbear/rsa -p 2224", root.display());
+    lab.router.sh("rt", &format!("dropbearkey -t rsa -s 2048 -f '{}/etc/dropbear/rsa' 2>&1", root.display()));
+    Server(lab.router.command("rt", "unshare").args(["-mpf", "--kill-child", "sh", "-c", &script]).spawn().unwrap())
+}
+
+/// The router's network by a server, on port 2225, that signs with RSA and SHA-1 alone and knows no keys of Ed25519, as dropbear before 2020.79.
+fn sha1(lab: &Lab) -> Server {
+    let dir = lab.router.dir.path().join("sha1");
+    fs::create_dir(&dir).unwrap();
+    let keys = lab.router.root().join("etc/dropbear/authorized_keys");
+    let lines =
+        ["HostKeyAlgorithms ssh-rsa", "PubkeyAcceptedAlgorithms ssh-rsa,rsa-sha2-256,rsa-sha2-512", "Port 2225", "PidFile none", "StrictModes no", "UsePAM no"]
+            .join("\n");
+    fs::write(dir.join("config"), format!("{lines}\nHostKey {0}/key\nAuthorizedKeysFile {1}\n", dir.display(), keys.display())).unwrap();
+    let script = format!(
+        "ssh-keygen -qt rsa -b 2048 -N '' -f '{0}/key'; mount -t tmpfs none /run; mkdir /run/sshd; exec /usr/sbin/sshd -D -f '{0}/config'",
+        dir.display()
+    );
+    Server(lab.router.command("rt", "unshare").args(["-mpf", "--kill-child", "sh", "-c", &script]).spawn().unwrap())
+}
+
+#[tokio::test]
+async fn a_device_without_ed25519_is_logged_in_to_with_a_key_of_rsa() {
+    let lab = Lab::new();
+    let (_dropbear, _sha1) = (dropbear(&lab), sha1(&lab));
+    let scan = |port: u16| lab.router.sh("mg", &format!("ssh-keyscan -t rsa -p {port} {ROUTER} 2>/dev/null || true"));
+    eventually(Duration::from_secs(20), "the servers", || [2224, 2225].iter().all(|port| scan(*port).contains("ssh-rsa")));
+    let keys = lab.router.root().join("etc/dropbear/authorized_keys");
+    // The other key of ours, which the router knows, does not do at a server that knows no such keys.
+    fs::write(lab.paths.known_hosts(), format!("{}\n{}", lab.router.host_key(), scan(2225))).unwrap();
+    fs::write(&lab.paths.devices, format!("[[device]]\nname = 'old'\nhost = '{ROUTER}'\nport = 2225\nplatform = 'linux'\n")).unwrap();
+    let (code, said) = opmas(&lab, &["device", "check", "old"]);
+    assert!(code == 4 && said.contains("does not accept the key of opmas"), "{said}");
+    lab.devices(&[("ap1", ROUTER)]);
+    fs::write(lab.paths.known_hosts(), lab.router.host_key() + "\n").unwrap();
+
+    for (name, port, platform) in [("older", 2225, "linux"), ("old", 2224, "openwrt-fw4")] {
+        let (code, said) = opmas(&lab, &["device", "add", name, &format!("root@{ROUTER}:{port}"), "--platform", platform, "--yes"]);
+        let line = said.lines().find(|line| line.contains(" ssh-rsa AAAA") && line.starts_with("no-port-forwarding,")).unwrap_or_else(|| panic!("{said}"));
+        assert!(code == 0 && said.contains("  ssh-rsa SHA256:"), "{said}");
+        if name == "older" {
+            let (code, said) = opmas(&lab, &["device", "check", name]);
+            assert!(code == 4 && said.contains("opmas device add root@192.168.1.1:2225 --name older"), "{said}");
+            lab.router.allow(line);
+        }
+        let (code, said) = opmas(&lab, &["device", "check", name]);
+        assert!(code == 0 && said.contains(&format!("{name}: ok")), "{said}");
+        let client = lab.start().await;
+        let block = Task { device: name.into(), ..block(ATTACKER) };
+        is(&client.perform(Request::Apply(block.clone())).await, OutcomeState::Enforced, "");
+        is(&client.perform(Request::Undo(block)).await, OutcomeState::Undone, "");
+        is(&client.perform(Request::Check { device: "ap1".into() }).await, OutcomeState::Enforced, "ap1 answers");
+        client.shutdown().await;
+    }
+    // It is enrolled with that key, and forgotten with it.
+    let (code, said) = opmas(&lab, &["device", "enroll", "old"]);
+    assert!(code == 0 && said.contains("old: ok"), "{said}");
+    let known = fs::read_to_string(&keys).unwrap();
+    assert_eq!((known.matches("command=\"exec /etc/opmas/helper\"").count(), known.matches("ssh-rsa").count()), (1, 1), "{known}");
+    let (code, said) = opmas(&lab, &["device", "forget", "old"]);
+    assert!(code == 0 && !fs::read_to_string(&keys).unwrap().contains("ssh-rsa"), "{said}");
 }

@@ -494,3 +494,18 @@ async fn what_is_asked_for_twice_at_a_time_is_done_once_and_answered_to_each() {
     is(&first.await.unwrap(), OutcomeState::Enforced, "");
     assert_eq!((lab.noted(), with(&replies)), (2, vec![None, some("test:0")]));
 }
+
+#[tokio::test]
+async fn on_a_router_without_nftables_nothing_is_done_and_the_check_says_why() {
+    let lab = Lab::new();
+    fs::remove_file(lab.router.root().join("usr/sbin/nft")).unwrap();
+    fs::write(lab.router.root().join("etc/openwrt_release"), "DISTRIB_ID='OpenWrt'\nDISTRIB_RELEASE='21.02.7'\n").unwrap();
+    let client = lab.start().await;
+    let check = client.perform(Request::Check { device: "ap1".into() }).await;
+    is(&check, OutcomeState::Partial, "which OpenWrt has from 22.03 on");
+    assert_eq!(check.report.unwrap().system.as_deref(), Some("OpenWrt 21.02.7"));
+    for action in ["block_ip", "rate_limit_ip"] {
+        is(&client.perform(Request::Apply(task("ap1", action, ATTACKER))).await, OutcomeState::Failed, "`nft` ended with code 127");
+    }
+    assert!(lab.router.reaches("at", ROUTER));
+}

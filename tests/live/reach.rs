@@ -15,7 +15,7 @@ const RUNS: usize = 70;
 
 /// Has connections to the other port refused, and counted.
 fn refuse(router: &Router) {
-    router.sh("rt", &format!("nft add table inet t; nft add chain inet t i '{{ type filter hook input priority -300; }}'; nft add rule inet t i tcp dport {PORT} counter reject with tcp reset"));
+    router.sh("rt", &format!("nft add table inet t; nft add chain inet t i '{{ type filter hook input priority -300; }}'; nft add rule inet t i meta l4proto tcp ct original proto-dst {PORT} counter reject with tcp reset"));
 }
 
 /// How many connections were refused.
@@ -29,23 +29,39 @@ fn open(router: &Router) {
     router.sh("rt", &format!("nft delete table inet t; nft add table ip u; nft add chain ip u p '{{ type nat hook prerouting priority -100; }}'; nft add rule ip u p tcp dport {PORT} redirect to :22"));
 }
 
-#[test]
-fn what_waits_for_a_device_out_of_reach_holds_up_nothing_else_and_goes_on_when_it_is_back() {
-    let mut site = Site::new("[source.archive]\ntype = 'file'\npath = 'router.log'", "1h");
+/// A site that knows its router by the other port, too, which is refused, as `attic`. Not started.
+fn site() -> Site {
+    let site = Site::new("[source.archive]\ntype = 'file'\npath = 'router.log'", "1h");
     let known = site.dir.join("opmas-data/keys/known_hosts");
     let key = fs::read_to_string(&known).unwrap();
     fs::write(&known, format!("{key}[{ROUTER}]:{PORT} {}\n", key.trim().split_once(' ').unwrap().1)).unwrap();
     let devices = fs::read_to_string(site.dir.join("devices.toml")).unwrap();
     fs::write(site.dir.join("devices.toml"), format!("{devices}\n[[device]]\nname = 'attic'\nhost = '{ROUTER}'\nport = {PORT}\n")).unwrap();
     refuse(&site.router);
+    site
+}
+
+fn append(site: &Site, text: &str) {
+    let mut log = fs::OpenOptions::new().create(true).append(true).open(site.dir.join("router.log")).unwrap();
+    log.write_all(text.as_bytes()).unwrap();
+}
+
+/// An attack on the device that cannot be reached.
+fn attack(site: &Site, address: &str) {
+    append(site, &lines(address).replace(" ap1 ", " attic "));
+}
+
+fn step_waits(site: &Site) -> bool {
+    site.ready().is_some_and(|ready| ready["reasons"].to_string().contains("step on attic"))
+}
+
+#[test]
+fn what_waits_for_a_device_out_of_reach_holds_up_nothing_else_and_goes_on_when_it_is_back() {
+    let mut site = site();
     site.start();
-    let append = |text: &str| fs::OpenOptions::new().create(true).append(true).open(site.dir.join("router.log")).unwrap().write_all(text.as_bytes()).unwrap();
-    let address = |n: usize| format!("203.0.113.{n}");
-    append(&(1..=RUNS).map(|n| lines(&address(n)).replace(" ap1 ", " attic ")).collect::<String>());
-    eventually(Duration::from_secs(30), "the status names the device", || {
-        site.ready().is_some_and(|ready| ready["reasons"].to_string().contains("step on attic"))
-    });
-    append(&lines("203.0.113.200"));
+    (1..=RUNS).for_each(|n| attack(&site, &format!("203.0.113.{n}")));
+    eventually(Duration::from_secs(30), "the status names the device", || step_waits(&site));
+    append(&site, &lines("203.0.113.200"));
     eventually(Duration::from_secs(20), "the other device has to wait for it", || site.blocked() == ["203.0.113.200"]);
     let said = site.ready().unwrap()["reasons"].to_string();
     assert!(said.contains("Connection refused") && said.contains("it is tried again from"), "{said}");
@@ -58,4 +74,79 @@ fn what_waits_for_a_device_out_of_reach_holds_up_nothing_else_and_goes_on_when_i
     eventually(Duration::from_secs(60), "all are blocked when it is back", || site.blocked().len() == RUNS + 1);
     eventually(Duration::from_secs(20), "the status is well", || site.ready().is_some_and(|ready| ready["status"] == "ready"));
     assert_eq!((site.metric("opmas_devices_out_of_reach"), site.metric("opmas_runs_out_of_reach")), (0.0, 0.0));
+
+    // More effects than a device's queue holds are looked after, and do not look like trouble with it.
+    let unverified = || site.run(&["lease", "list"]).1.matches("not verified since").count();
+    site.router.device("flush-ours");
+    eventually(Duration::from_secs(60), "all are put back", || site.blocked().len() == RUNS + 1);
+    assert_eq!((unverified(), site.ready().unwrap()["status"].as_str()), (0, Some("ready")));
+    // What cannot be looked at is not called held; what the other device holds is.
+    refuse(&site.router);
+    eventually(Duration::from_secs(60), "they are said to hold", || unverified() == RUNS);
+    assert!(site.ready().unwrap()["reasons"].to_string().contains("\"device attic\""), "{:?}", site.ready());
+    open(&site.router);
+    eventually(Duration::from_secs(60), "they are not looked at again", || unverified() == 0 && site.ready().is_some_and(|ready| ready["status"] == "ready"));
+    assert_eq!(site.metric("opmas_leases_active"), RUNS as f64 + 1.0);
+}
+
+fn ok(site: &Site, args: &[&str]) -> String {
+    let (code, said) = site.run(args);
+    assert_eq!(code, Some(0), "{args:?}: {said}");
+    said
+}
+
+fn runs(site: &Site, state: &str) -> Vec<String> {
+    let id = |line: &str| serde_json::from_str::<serde_json::Value>(line).unwrap()["run"].as_str().unwrap().to_owned();
+    ok(site, &["playbook", "runs", "--state", state, "--json"]).lines().map(id).collect()
+}
+
+fn story(site: &Site, run: &str) -> String {
+    ok(site, &["playbook", "show", run])
+}
+
+#[test]
+fn a_step_that_waits_for_a_device_is_given_up_in_time_and_by_a_person() {
+    let mut site = site();
+    let playbook = site.dir.join("playbooks/block_source.rhai");
+    let script = fs::read_to_string(&playbook).unwrap();
+    fs::write(&playbook, script.replace("timeout = \"10m\"", "timeout = \"12s\"")).unwrap();
+    site.start();
+    let soon = Duration::from_secs(30);
+    attack(&site, "203.0.113.1");
+    eventually(soon, "the first waits", || step_waits(&site));
+    let first = runs(&site, "running").remove(0);
+    // The device is known to be out of reach: this one is not even tried.
+    attack(&site, "203.0.113.2");
+    eventually(soon, "the second waits", || site.metric("opmas_runs_out_of_reach") == 2.0);
+    let second = runs(&site, "running").into_iter().find(|run| *run != first).unwrap();
+    ok(&site, &["playbook", "pause", &second]);
+    eventually(soon, "it is not paused", || runs(&site, "paused") == [second.as_str()]);
+    eventually(soon, "the first does not end", || runs(&site, "failed") == [first.as_str()]);
+    let said = story(&site, &first);
+    assert!(said.contains("failed at") && said.contains("stayed out of reach") && said.contains("it is tried again from"), "{said}");
+    ok(&site, &["playbook", "resume", &second]);
+    eventually(soon, "the second does not end", || runs(&site, "failed").contains(&second));
+    assert!(story(&site, &second).contains("failed at") && story(&site, &second).contains("Connection refused"), "{}", story(&site, &second));
+    attack(&site, "203.0.113.3");
+    eventually(soon, "the third waits", || site.metric("opmas_runs_out_of_reach") == 1.0);
+    let third = runs(&site, "running").remove(0);
+    ok(&site, &["playbook", "cancel", &third, "--because", "the attic is locked"]);
+    eventually(soon, "it is not cancelled", || runs(&site, "cancelled") == [third.as_str()]);
+    assert!(story(&site, &third).contains("the attic is locked"), "{}", story(&site, &third));
+    eventually(soon, "nothing waits any more", || !step_waits(&site) && site.metric("opmas_runs_out_of_reach") == 0.0);
+    // Of two devices one is dealt with, and then the run only waits.
+    site.kill();
+    let header = script.split_inclusive("---*/").next().unwrap().replace("devices = 1", "devices = 2");
+    let both = "parallel(devices(), 2, |device| device.block_ip(finding.entity(\"source\"), \"1h\"));";
+    fs::write(&playbook, format!("{header}\n{both}\n")).unwrap();
+    site.start();
+    assert!(!site.log().contains("does not fit"), "{}", site.log());
+    attack(&site, "203.0.113.4");
+    eventually(soon, "the other device waits", || site.blocked() == ["203.0.113.4"]);
+    eventually(soon, "it holds its place", || site.metric("opmas_runs_out_of_reach") == 1.0);
+    let fourth = runs(&site, "running").remove(0);
+    open(&site.router);
+    eventually(Duration::from_secs(60), "it does not go on", || runs(&site, "done").contains(&fourth));
+    assert_eq!(story(&site, &fourth).matches("enforced at").count(), 2, "{}", story(&site, &fourth));
+    assert_eq!(site.blocked(), ["203.0.113.4"], "nothing that was given up");
 }

@@ -186,6 +186,42 @@ fn killed_at_random_moments_it_ends_right_and_nothing_is_done_twice() {
     }
 }
 
+#[test]
+fn workers_executors_and_connections_killed_at_random_moments_leave_the_right_end_state() {
+    let mut site = Site::new("[source.archive]\ntype = 'file'\npath = 'router.log'", "1h");
+    let moments = if std::env::var("OPMAS_LONG").as_deref() == Ok("1") { 90 } else { 18 };
+    let mut seed = u64::from(std::process::id());
+    eprintln!("seed {seed}");
+    site.start();
+    let (mut expected, mut killed) = (Vec::new(), [false; 3]);
+    for n in 0..moments {
+        let word = ["opmas-executor", "opmas-worker", "-M"][n % 3];
+        // The first address has all of them started.
+        if n > 0 {
+            eventually(Duration::from_secs(30), word, || site.router.runs("mg", word));
+        }
+        let address = format!("203.0.113.{}", n + 1);
+        let mut log = fs::OpenOptions::new().create(true).append(true).open(site.dir.join("router.log")).unwrap();
+        log.write_all(lines(&address).as_bytes()).unwrap();
+        expected.push(address);
+        std::thread::sleep(Duration::from_millis(random(&mut seed) % 400));
+        for process in site.router.processes("mg").iter().filter(|process| process.words.iter().any(|w| w == word)) {
+            killed[n % 3] |= site.router.command("mg", "kill").args(["-9", &process.pid.to_string()]).status().unwrap().success();
+        }
+    }
+    assert_eq!(killed, [true; 3]);
+    expected.sort();
+    eventually(Duration::from_secs(120), "the right end state", || site.blocked() == expected);
+    let rows = |args: &[&str]| -> Vec<Value> { site.run(args).1.lines().map(|line| serde_json::from_str(line).unwrap()).collect() };
+    let runs = || rows(&["playbook", "runs", "--state", "done", "--limit", "1000", "--json"]);
+    eventually(Duration::from_secs(120), "each run ends, and waits for nobody", || runs().len() == expected.len());
+    assert_eq!(rows(&["lease", "list", "--json"]).len(), expected.len(), "nothing twice");
+    for run in runs() {
+        let (_, story) = site.run(&["playbook", "show", run["run"].as_str().unwrap()]);
+        assert_eq!(story.matches("enforced at").count(), 1, "{story}");
+    }
+}
+
 /// Deliveries to a channel that stand there, with their findings.
 fn deliveries(site: &Site, channel: &str, state: &str) -> Vec<Value> {
     let (code, said) = site.run(&["delivery", "list", "--limit", "1000", "--json"]);

@@ -159,8 +159,8 @@ fn a_run_asks_with_its_exact_plan_over_a_crash_and_is_denied_or_approved_by_comm
     asking.attack("203.0.113.10");
     let run = asking.one("waiting");
     asking.ok(&["approve", text(&run, "run"), "--because", "seen"]);
-    // Its device cannot be reached, so it goes on trying; a person gives up.
-    eventually("it is attempted", || asking.ok(&["playbook", "show", text(&run, "run")]).contains("no outcome yet, 1 attempts"));
+    // Its device cannot be reached, so it waits; a person gives up.
+    eventually("it waits for its device", || fs::read_to_string(asking.path("opmas.err")).unwrap().contains("a step waits device=ap1"));
     assert!(asking.ok(&["playbook", "show", text(&run, "run")]).contains("approved by "));
     asking.ok(&["playbook", "pause", text(&run, "run")]);
     asking.one("paused");
@@ -287,6 +287,12 @@ fn a_playbook_runs_by_hand_dry_and_for_a_finding_that_is_over() {
     let dry = asking.ok(&["playbook", "run", "block_source", "--finding", &finding[..8], "--dry-run"]);
     assert!(dry.contains("asks for approval to run block_ip on ap1") && dry.contains("undone by") && dry.contains("delete element"), "{dry}");
     assert_eq!(asking.run(&["playbook", "run", "block_source", "--finding", &finding]).0, Some(4));
+    asking.write("playbooks/actions/unblock_ip.toml", include_str!("../../playbooks/actions/unblock_ip.toml"));
+    let script = "finding.device.unblock_ip(finding.entity(\"source\"));";
+    asking
+        .write("playbooks/lets_in.rhai", &format!("/*---\ntitle = 'x'\non = {{ rule = 'other' }}\nmode = 'auto'\nactions = ['unblock_ip']\n---*/\n{script}\n"));
+    let dry = asking.ok(&["playbook", "run", "lets_in", "--finding", &finding, "--dry-run"]);
+    assert!(dry.contains("unblock_ip on ap1") && dry.contains("cannot be undone: block it again with block_ip"), "{dry}");
     asking.write("playbooks/fails.rhai", "/*---\ntitle = 'x'\non = { rule = 'other' }\nmode = 'auto'\nactions = []\n---*/\nthrow `no`;\n");
     let (code, said) = asking.run(&["playbook", "run", "fails", "--finding", &finding, "--dry-run"]);
     assert!(code == Some(1) && said.contains("playbooks/fails.rhai:7:1: no"), "{code:?} {said}");

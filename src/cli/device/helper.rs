@@ -27,7 +27,7 @@ pub(super) fn run(paths: &Paths, arguments: &Arguments) -> Done {
     let inventory = load(paths)?;
     let device = named(paths, &inventory, &arguments.name)?;
     data_folder(paths)?;
-    let script = enroll::script(paths, &shipped_actions(), device.platform).map_err(|e| enroll_failure(&e))?;
+    let script = enroll::script(paths, &shipped_actions(), device).map_err(|e| enroll_failure(&e))?;
     if arguments.print {
         print!("{script}");
         return Ok(Exit::Done);
@@ -36,8 +36,8 @@ pub(super) fn run(paths: &Paths, arguments: &Arguments) -> Done {
     let text = read_optional(&paths.devices)?;
     let with = inventory::enrolled(&name, &text, &device.name).map_err(|e| invalid(&e))?;
     let mut said = String::new();
-    let ours = enroll::session(paths, device, Some(&paths.key()), true);
-    let other = |terminal: bool| enroll::session(paths, device, arguments.identity.as_deref(), !terminal);
+    let ours = enroll::session(paths, device, &enroll::identities(paths, device), true);
+    let other = |terminal: bool| enroll::session(paths, device, arguments.identity.as_slice(), !terminal);
     let ways = [arguments.identity.is_none().then_some(ours), Some(other(std::io::stdin().is_terminal()))];
     let mut installed = false;
     for mut ssh in ways.into_iter().flatten() {
