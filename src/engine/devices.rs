@@ -91,6 +91,6 @@ fn tell(status: &Status, name: &str, reply: &Reply) -> bool {
         return true;
     }
     tracing::warn!(device = name, detail = reply.outcome.detail, "actions cannot run on a device now");
-    status.set(&part(name), Gravity::Degraded, reply.outcome.detail.clone());
+    status.set(&part(name), Gravity::Degraded, format!("{}; `opmas device check {name}` looks again at once", reply.outcome.detail));
     false
 }
