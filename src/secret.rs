@@ -4,6 +4,7 @@ use std::fmt;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
+use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
 
 /// The longest secret: far beyond any password or signing key, far below a file named by mistake.
@@ -42,12 +43,33 @@ impl fmt::Debug for Secret {
 
 /// Where a secret is to be had.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
-#[serde(rename_all = "snake_case")]
+#[serde(rename_all = "snake_case", try_from = "Written")]
 pub enum SecretSource {
     /// A file, read each time: a changed password needs no restart.
     File(PathBuf),
     /// An environment variable of the process.
     Env(String),
+}
+
+/// A place as it is written. Whatever else stands there may be the secret itself, and is not repeated.
+#[derive(Deserialize)]
+#[serde(untagged, deny_unknown_fields)]
+enum Written {
+    File { file: PathBuf },
+    Env { env: String },
+    Other(IgnoredAny),
+}
+
+impl TryFrom<Written> for SecretSource {
+    type Error = &'static str;
+
+    fn try_from(written: Written) -> Result<SecretSource, &'static str> {
+        match written {
+            Written::File { file } => Ok(SecretSource::File(file)),
+            Written::Env { env } => Ok(SecretSource::Env(env)),
+            Written::Other(_) => Err("a secret does not stand here, but where it is: { file = \"PATH\" } or { env = \"NAME\" }"),
+        }
+    }
 }
 
 /// Why a secret could not be had. Never says what was read.

@@ -24,8 +24,10 @@ pub struct Request<'a> {
     pub playbook: &'a str,
     /// The action's name.
     pub action: &'a str,
-    /// `posture` of the configuration.
+    /// The posture in effect.
     pub posture: Posture,
+    /// `posture` of the configuration.
+    pub configured: Posture,
     /// `mode` of the playbook.
     pub mode: Mode,
     /// The operator's ceiling for the action, `[actions]`.
@@ -70,7 +72,7 @@ pub fn authorise(request: &Request<'_>) -> Decision {
 
 /// The policy table.
 fn policy(request: &Request<'_>) -> [Limit; 4] {
-    let Request { playbook, action, posture, mode, ceiling, trust } = *request;
+    let Request { playbook, action, posture, configured, mode, ceiling, trust } = *request;
     let posture_most = match posture {
         Posture::Observe => Mode::Observe,
         Posture::Guarded => Mode::Approve,
@@ -80,8 +82,12 @@ fn policy(request: &Request<'_>) -> [Limit; 4] {
         Trust::Open => Mode::Approve,
         Trust::Verified => Mode::Auto,
     };
+    let posture_lift = match configured.word() {
+        word if configured > posture => format!("opmas posture reset, back to {word} of opmas.toml,"),
+        _ => "posture = \"armed\" in opmas.toml, or opmas posture armed --for 30m --because TEXT,".to_owned(),
+    };
     [
-        limit(posture_most, format!("posture is {}", posture.word()), "posture = \"armed\" in opmas.toml, or opmas posture,".to_owned()),
+        limit(posture_most, format!("posture is {}", posture.word()), posture_lift),
         limit(mode, format!("the mode of {playbook} is {}", mode.word()), format!("mode = \"auto\" in {playbook}.rhai")),
         limit(ceiling, format!("the ceiling of {action} is {}", ceiling.word()), format!("{action} = \"auto\" under [actions] in opmas.toml")),
         limit(

@@ -90,7 +90,7 @@ fn usable<'a>(loaded: &'a Loaded, name: &str) -> Result<&'a Channel, Failure> {
             return Err(invalid(faults.map(ToString::to_string).collect::<Vec<_>>().join("\n")));
         }
         let known = loaded.channels.names();
-        return Err(invalid(format!("no channel is named `{name}`; known: {}", known.join(", "))));
+        return Err(Failure::new(Exit::Usage, format!("no channel is named `{name}`; known: {}", known.join(", "))));
     };
     if !channel.enabled {
         return Err(invalid(channel.disabled().to_string()));

@@ -10,7 +10,7 @@ use serde_json::{Map, Number, Value};
 
 use super::normalise::BUFFER;
 use super::recording::Recording;
-use super::{Done, Exit, Failure, unwritten};
+use super::{Done, Exit, Failure, uncopied};
 use crate::config;
 use crate::correlate;
 use crate::detect::LogsourceMode;
@@ -125,7 +125,7 @@ pub(super) fn run(arguments: &Arguments) -> Done {
     })?;
     match evaluate(BufReader::with_capacity(BUFFER, io::stdin().lock()), &mut io::stdout().lock(), &mut pipeline) {
         Ok(()) => Ok(Exit::Done),
-        Err(error) => unwritten(&error),
+        Err(error) => uncopied(&error),
     }
 }
 

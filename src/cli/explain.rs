@@ -62,13 +62,13 @@ fn find<'s>(set: &'s RuleSet, wanted: &str) -> Result<&'s Detection, Failure> {
         let known = set.rules.iter().flat_map(|rule| [Some(&rule.title), rule.name.as_ref(), rule.id.as_ref()]).flatten();
         let near = crate::diag::nearest(wanted, known.map(|name| &**name));
         let help = near.map_or("give its id, name or title".to_owned(), |name| format!("did you mean `{name}`?"));
-        return Err(Failure::new(Exit::Invalid, format!("no loaded rule is called `{wanted}`; {help}")));
+        return Err(Failure::new(Exit::Usage, format!("no loaded rule is called `{wanted}`; {help}")));
     };
     match &rule.body {
         Body::Detection(detection) => Ok(detection),
         Body::Correlation(correlation) => {
             let of: Vec<&str> = correlation.rules.iter().map(|(name, _)| &**name).collect();
-            Err(Failure::new(Exit::Invalid, format!("`{wanted}` is a correlation, which no single event meets; explain what it refers to: {}", of.join(", "))))
+            Err(Failure::new(Exit::Usage, format!("`{wanted}` is a correlation, which no single event meets; explain what it refers to: {}", of.join(", "))))
         }
     }
 }

@@ -174,9 +174,18 @@ fn say(text: std::fmt::Arguments<'_>) {
 
 /// What a failed write to standard output means: a reader that has seen enough (`| head`) is no error, a full device is one.
 fn unwritten(error: &io::Error) -> Done {
+    broken(error, "standard output takes no more")
+}
+
+/// The same for a command that also reads.
+fn uncopied(error: &io::Error) -> Done {
+    broken(error, "reading standard input or writing standard output failed")
+}
+
+fn broken(error: &io::Error, what: &str) -> Done {
     match error.kind() {
         io::ErrorKind::BrokenPipe => Ok(Exit::Done),
-        _ => Err(Failure::new(Exit::Wrong, format!("reading standard input or writing standard output failed: {error}"))),
+        _ => Err(Failure::new(Exit::Wrong, format!("{what}: {error}"))),
     }
 }
 
@@ -193,9 +202,10 @@ pub fn main() -> ExitCode {
     let arguments = match Arguments::try_parse() {
         Ok(arguments) => arguments,
         Err(error) => {
+            let printed = error.print().and_then(|()| io::stdout().flush());
             // Help and version go to standard output and are no error.
-            let _ = error.print();
-            return if error.use_stderr() { ExitCode::from(Exit::Usage as u8) } else { ExitCode::SUCCESS };
+            let done = if error.use_stderr() { Ok(Exit::Usage) } else { printed.map(|()| Exit::Done).or_else(|error| unwritten(&error)) };
+            return ended(done);
         }
     };
     let config = arguments.config.as_deref();
@@ -232,6 +242,11 @@ pub fn main() -> ExitCode {
         Some(Err(failure)) if done.is_ok() => Err(failure),
         _ => done,
     };
+    ended(done)
+}
+
+/// How the process ends.
+fn ended(done: Done) -> ExitCode {
     match done {
         Ok(exit) => ExitCode::from(exit as u8),
         Err(failure) => {

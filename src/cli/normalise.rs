@@ -4,7 +4,7 @@ use std::io::{self, BufReader, Read, Write};
 use std::sync::Arc;
 
 use super::recording::Recording;
-use super::{Done, Exit, unwritten};
+use super::{Done, Exit, uncopied};
 use crate::model::{Inventory, RecordId};
 use crate::normalise::Normaliser;
 use crate::source::recording::{read_line, record};
@@ -24,7 +24,7 @@ pub(super) fn run(arguments: &Arguments) -> Done {
     let written = copy(BufReader::with_capacity(BUFFER, io::stdin().lock()), &mut io::stdout().lock(), &mut normaliser);
     match written {
         Ok(()) => Ok(Exit::Done),
-        Err(error) => unwritten(&error),
+        Err(error) => uncopied(&error),
     }
 }
 

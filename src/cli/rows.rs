@@ -11,7 +11,7 @@ use crate::api::control;
 use crate::config::Setup;
 use crate::engine::open_index;
 use crate::index::{Answer, Query, Rows};
-use crate::journal::DataDir;
+use crate::journal::{DataDir, OpenError};
 
 /// How long another command may hold the index.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -24,7 +24,8 @@ const MAX_CELL: usize = 100;
 pub(super) fn ask(config: Option<&Path>, query: &Query) -> Result<Answer, Failure> {
     let invalid = |error: &dyn std::fmt::Display| Failure::new(Exit::Invalid, error);
     let path = Setup::settings(config).map_err(|error| invalid(&error))?.1.data_dir;
-    let data = DataDir::open_read_only(&path).map_err(|error| invalid(&error))?;
+    let data = DataDir::open_read_only(&path)
+        .map_err(|error| unopened(&error, "name the configuration whose `data_dir` it is: --config FILE; `opmas run` makes it"))?;
     let until = Instant::now() + PATIENCE;
     loop {
         if let Some(answer) = ask_running(&path, query)? {
@@ -42,6 +43,12 @@ pub(super) fn ask(config: Option<&Path>, query: &Query) -> Result<Answer, Failur
             Err(error) => return Err(invalid(&error)),
         }
     }
+}
+
+/// Why a data folder does not open; `help` is for one that is not there.
+pub(super) fn unopened(error: &OpenError, help: &str) -> Failure {
+    let help = if matches!(error, OpenError::Absent(_)) { format!("; {help}") } else { String::new() };
+    Failure::new(Exit::Invalid, format!("{error}{help}"))
 }
 
 /// `None` when no opmas runs.

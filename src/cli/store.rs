@@ -116,7 +116,7 @@ impl Folder {
             // Rules and the rest are not looked at: a store is to be verified also when one of them is not in order.
             None => Setup::settings(config).map_err(|error| Failure::new(Exit::Invalid, error))?.1.data_dir,
         };
-        DataDir::open_read_only(&path).map_err(|error| Failure::new(Exit::Invalid, error))
+        DataDir::open_read_only(&path).map_err(|error| super::rows::unopened(&error, "name it with --data-dir DIR, or its configuration with --config FILE"))
     }
 }
 

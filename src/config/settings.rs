@@ -114,6 +114,8 @@ impl Default for LeaseConfig {
 const MIN_VERIFY: Span = Span::secs(1);
 /// Shortest `[health] every`: each time is some entries of the spool.
 const MIN_HEALTH: Span = Span::secs(1);
+/// Shortest `keep` of `[spool]`, `[dead]` and `[ledger]`.
+const MIN_KEEP: Span = Span::secs(1);
 /// Least `[spool] keep_bytes`: with less, what came just now is dropped.
 const MIN_KEEP_BYTES: u64 = 1 << 20;
 
@@ -173,6 +175,14 @@ impl Settings {
         }
         if settings.spool.keep_bytes < MIN_KEEP_BYTES || settings.dead.keep_bytes < MIN_KEEP_BYTES {
             return Err(least("keep_bytes", "1048576"));
+        }
+        for (table, keep) in [("spool", settings.spool.keep), ("dead", settings.dead.keep), ("ledger", settings.ledger.keep)] {
+            if keep < MIN_KEEP {
+                let place = Place::of_key_in(text, table, "keep");
+                return Err(
+                    Diagnostic::new(file, place, format!("[{table}] keep is too little: what came just now would be gone")).help("write \"1s\" or more")
+                );
+            }
         }
         if settings.ledger.publish_head < MIN_PUBLISH_HEAD {
             return Err(least("publish_head", "\"1s\""));

@@ -115,6 +115,6 @@ fn tell(status: &Status, name: &str, reply: &Reply) -> bool {
         Reach::Shut { again, .. } => format!("; it is tried again from {} on", again.brief()),
         Reach::Open | Reach::Unknown => String::new(),
     };
-    status.set(&part(name), Gravity::Degraded, format!("{}{again}", reply.outcome.detail));
+    status.set(&part(name), Gravity::Degraded, format!("{}{again}; `opmas device check {name}` looks again at once", reply.outcome.detail));
     false
 }

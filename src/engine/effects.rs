@@ -222,7 +222,8 @@ impl Effects {
 
     /// What steps have used up until now.
     pub(super) fn used(&self) -> Used<'_> {
-        Used { leases: &self.leases, budgets: &self.budgets, posture: self.posture(), now: clock::now() }
+        let (configured, now) = (self.posture.borrow().configured, clock::now());
+        Used { leases: &self.leases, budgets: &self.budgets, posture: self.posture(), configured, now }
     }
 
     /// How far the system may go now.

@@ -44,6 +44,9 @@ pub enum NoIndex {
     Ledger(#[from] ReadError),
 }
 
+/// What helps when it does not open.
+const REMEDY: &str = "see that `index` in the data folder can be written and the disk has room, and ask again; if it stays so, stop opmas and remove `index`: it is made anew from the ledger";
+
 /// Opens the index of a data folder and brings it up to the ledger's newest entry, or to `head`. One that is not of this ledger is
 /// made anew; why is logged, and a rebuilding shows how far it is. `None` when another process holds it for longer than `patience`;
 /// with `force` it is made anew then.
@@ -252,7 +255,7 @@ impl Keeper {
                 self.status.clear("index");
                 self.index = index;
             }
-            Err(error) => self.status.set("index", Gravity::Degraded, format!("commands cannot list what was decided: {error}")),
+            Err(error) => self.status.set("index", Gravity::Degraded, format!("commands cannot list what was decided: {error}; {REMEDY}")),
         }
     }
 }

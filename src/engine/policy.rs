@@ -39,6 +39,7 @@ pub(super) struct Used<'a> {
     pub(super) leases: &'a Mutex<Leases>,
     pub(super) budgets: &'a Mutex<Budgets>,
     pub(super) posture: Posture,
+    pub(super) configured: Posture,
     pub(super) now: Time,
 }
 
@@ -120,6 +121,7 @@ impl Policy {
             playbook: &playbook.name,
             action: &step.action,
             posture: used.posture,
+            configured: used.configured,
             mode: playbook.mode,
             ceiling: self.ceilings.of(&step.action),
             trust: finding.trust,

@@ -18,7 +18,7 @@ pub enum OpenError {
         source: io::Error,
     },
     /// There is no such folder (read-only opening does not make one).
-    #[error("there is no data folder {}; name it with --data-dir", .0.display())]
+    #[error("there is no data folder {}", .0.display())]
     Absent(PathBuf),
     /// The folder was opened for reading, so nothing holds it for us.
     #[error("the data folder {} was opened for reading only", .0.display())]

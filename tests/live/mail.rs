@@ -297,7 +297,7 @@ fn x1_channel_test_sends_a_marked_message_and_says_what_was_answered() {
         ("off", 3, "notifiers/off.toml:6:11: channel off is disabled"),
         ("login", 3, "notifiers/login.toml: the environment variable OPMAS_TEST_PASSWORD is not set"),
         ("bad", 3, "notifiers/bad.toml:6:1: unknown key `hots`; did you mean `host`?"),
-        ("none", 3, "no channel is named `none`; known: bad, dead, good, login, off"),
+        ("none", 2, "no channel is named `none`; known: bad, dead, good, login, off"),
     ];
     for (name, exit, said) in expected {
         let (code, out, error) = opmas(dir.path(), &["channel", "test", name]);

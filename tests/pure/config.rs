@@ -145,6 +145,19 @@ fn wrong_settings_are_told_with_the_remedy() {
     }
     assert!(site.refused("[http]\nlisten = '127.0.0.1'").contains("write \"127.0.0.1:9320\""));
     assert!(site.refused("[lease]\nverify_every = '1ms'").contains("opmas.toml:2:1: verify_every is too little; write \"1s\" or more"));
+    for table in ["spool", "dead", "ledger"] {
+        let refused = site.refused(&format!("[{table}]\nkeep = '0s'"));
+        assert!(refused.contains(&format!("opmas.toml:2:1: [{table}] keep is too little")) && refused.contains("write \"1s\" or more"), "{refused}");
+    }
+    // What stands in the place of a secret may be the secret.
+    let endpoint = "[endpoint.x]\nurl = 'https://x.example/'\n";
+    for secret in ["'abc-123'", "1234567", "{ abc-123 = 'x' }", "{ file = 'a', abc-123 = 'b' }", "['abc-123']", "{ file = 1234567 }"] {
+        for text in [format!("{endpoint}secrets = {{ Authorization = {secret} }}"), format!("[api.token]\nann = {secret}")] {
+            let refused = site.refused(&text);
+            assert!(refused.contains("{ file = \"PATH\" } or { env = \"NAME\" }"), "{text}: {refused}");
+            assert!(!refused.contains("abc-123") && !refused.contains("1234567"), "{text}: {refused}");
+        }
+    }
     assert!(site.refused("[spool]\nkeep_bytes = 5").contains("opmas.toml:2:1: keep_bytes is too little; write 1048576 or more"));
     let (code, said) = opmas(&["--config", "rules", "check"], &site.path(""));
     assert!(code == 3 && said.contains("rules is a folder; name the file in it, such as rules/opmas.toml"), "{said}");

@@ -63,6 +63,45 @@ fn a_reader_that_has_gone_ends_a_command_quietly() {
 }
 
 #[test]
+fn x1_help_that_cannot_be_written_is_an_error() {
+    let site = site();
+    let dir = site.path().join("site");
+    for arguments in [&["help"][..], &["--version"], &["device", "--help"]] {
+        let full = OpenOptions::new().write(true).open("/dev/full").unwrap();
+        let (exit, errors) = run(arguments, &dir, full.into());
+        assert_eq!((exit, errors.as_str()), (Some(1), "opmas: standard output takes no more: No space left on device (os error 28)\n"), "{arguments:?}");
+        let (_, write) = std::io::pipe().unwrap();
+        assert_eq!(run(arguments, &dir, write.into()), (Some(0), String::new()), "{arguments:?}");
+    }
+}
+
+#[test]
+fn x1_a_name_that_there_is_not_is_wrong_usage() {
+    let site = site();
+    let dir = site.path().join("site");
+    for arguments in [&["channel", "test", "nope"][..], &["action", "show", "nope"], &["explain", "nope", "--rules", "rules"], &["device", "check", "nope"]] {
+        let (exit, errors) = run(arguments, &dir, Stdio::null());
+        assert!(exit == Some(2) && errors.contains("nope"), "{arguments:?}: {exit:?} {errors}");
+    }
+}
+
+#[test]
+fn without_a_data_folder_what_helps_is_an_option_that_the_command_has() {
+    let site = site();
+    let dir = site.path().join("site");
+    std::fs::remove_dir_all(dir.join("opmas-data")).unwrap();
+    for arguments in
+        [&["finding", "list"][..], &["finding", "show", "x"], &["lease", "list"], &["delivery", "list"], &["alert", "list"], &["playbook", "show", "x"]]
+    {
+        let (exit, errors) = run(arguments, &dir, Stdio::null());
+        assert!(exit == Some(3) && errors.contains("there is no data folder") && errors.contains("--config FILE"), "{arguments:?}: {errors}");
+        assert!(!errors.contains("--data-dir"), "{arguments:?}: {errors}");
+    }
+    let (exit, errors) = run(&["store", "restore", "nope"], &dir, Stdio::null());
+    assert!(exit == Some(3) && errors.contains("there is no copy nope; name the folder that `opmas store backup` made"), "{errors}");
+}
+
+#[test]
 fn x1_a_full_device_is_an_error() {
     let site = site();
     let dir = site.path().join("site");
@@ -70,5 +109,6 @@ fn x1_a_full_device_is_an_error() {
         let full = OpenOptions::new().write(true).open("/dev/full").unwrap();
         let (exit, errors) = run(&command, &dir, full.into());
         assert!(exit == Some(1) && errors.contains("standard output") && !errors.contains("panicked"), "{command:?}: {exit:?} {errors}");
+        assert_eq!(errors.contains("standard input"), ["eval", "normalise"].contains(&command[0]), "{command:?}: {errors}");
     }
 }

@@ -10,7 +10,7 @@ use super::{Folder, line};
 use crate::cli::recording::parse_time;
 use crate::cli::{Done, Exit, Failure, rows};
 use crate::config::Setup;
-use crate::journal::{BackupError, Content, DataDir, LedgerReader, backup, restore};
+use crate::journal::{BackupError, Content, DataDir, LedgerReader, OpenError, backup, restore};
 use crate::model::{Decided, Time};
 
 /// Arguments of `opmas store backup`.
@@ -73,7 +73,10 @@ pub(super) fn run_backup(config: Option<&Path>, arguments: &Backup) -> Done {
 }
 
 pub(super) fn run_restore(config: Option<&Path>, arguments: &Restore) -> Done {
-    let from = DataDir::open_read_only(&arguments.from).map_err(|error| Failure::new(Exit::Invalid, error))?;
+    let from = DataDir::open_read_only(&arguments.from).map_err(|error| match error {
+        OpenError::Absent(from) => Failure::new(Exit::Invalid, format!("there is no copy {}; name the folder that `opmas store backup` made", from.display())),
+        other => Failure::new(Exit::Invalid, other),
+    })?;
     let to = match &arguments.folder.data_dir {
         Some(to) => to.clone(),
         None => Setup::settings(config).map_err(|error| Failure::new(Exit::Invalid, error))?.1.data_dir,

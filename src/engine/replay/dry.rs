@@ -117,7 +117,7 @@ impl Dry {
     /// The steps of a playbook's run, and why there are no more when it does not end well.
     pub(super) fn run(&self, run: &Arc<str>, playbook: &Playbook, finding: &Finding, at: Time) -> Vec<Told> {
         self.make_room(at);
-        let used = Used { leases: &self.leases, budgets: &self.budgets, posture: self.posture, now: at };
+        let used = Used { leases: &self.leases, budgets: &self.budgets, posture: self.posture, configured: self.posture, now: at };
         let planner = Planner { worker: &self.worker, policy: &self.policy, used, run, playbook, finding };
         let mut steps = Vec::new();
         let progress = self.runtime.block_on(planner.plan(Vec::new(), &mut steps));

@@ -7,7 +7,7 @@ use opmas::model::{Trust, Verdict};
 use super::shipped;
 
 fn request(posture: Posture, mode: Mode, ceiling: Mode, trust: Trust) -> Request<'static> {
-    Request { playbook: "block_source", action: "block_ip", posture, mode, ceiling, trust }
+    Request { playbook: "block_source", action: "block_ip", posture, configured: posture, mode, ceiling, trust }
 }
 
 #[test]
@@ -46,10 +46,22 @@ fn one_step_at_a_time_reads_as_a_sentence() {
     let nothing = authorise(&request(Posture::default(), Mode::Auto, Mode::default(), Trust::Verified));
     assert_eq!(nothing.verdict, Verdict::Observe);
     assert!(
-        nothing.reason.starts_with("only shown: posture is observe (posture = \"armed\" in opmas.toml, or opmas posture, lifts this), and the ceiling"),
+        nothing.reason.starts_with(
+            "only shown: posture is observe (posture = \"armed\" in opmas.toml, or opmas posture armed --for 30m --because TEXT, lifts this), and the ceiling"
+        ),
         "{}",
         nothing.reason
     );
+}
+
+#[test]
+fn a_posture_that_a_person_has_set_is_lifted_where_it_was_set() {
+    let by_hand = |posture, configured| authorise(&Request { configured, ..request(posture, Mode::Auto, Mode::Auto, Trust::Verified) }).reason;
+    let reset = "only shown: posture is observe (opmas posture reset, back to guarded of opmas.toml, lifts this)";
+    assert_eq!(by_hand(Posture::Observe, Posture::Guarded), reset);
+    assert!(by_hand(Posture::Guarded, Posture::Armed).contains("(opmas posture reset, back to armed of opmas.toml, lifts this)"));
+    // Nothing to go back to that would let it go further.
+    assert!(by_hand(Posture::Guarded, Posture::Observe).contains("(posture = \"armed\" in opmas.toml, or opmas posture armed --for 30m"));
 }
 
 #[derive(Debug, serde::Deserialize)]
