@@ -1,6 +1,7 @@
 //! Rows of the index, for people and for programs.
 
 use std::path::Path;
+use std::sync::mpsc::RecvTimeoutError;
 use std::time::{Duration, Instant};
 
 use serde::Serialize;
@@ -17,6 +18,10 @@ use crate::journal::{DataDir, OpenError};
 const PATIENCE: Duration = Duration::from_secs(20);
 /// How long the index itself is waited for, before it is asked again whether an opmas runs now.
 const TURN: Duration = Duration::from_millis(500);
+/// The pause between two turns.
+const PAUSE: Duration = Duration::from_millis(100);
+/// So long nothing is said of what is waited for.
+const QUIET: Duration = Duration::from_secs(1);
 /// Longest text in a column of a table.
 const MAX_CELL: usize = 100;
 
@@ -26,20 +31,25 @@ pub(super) fn ask(config: Option<&Path>, query: &Query) -> Result<Answer, Failur
     let path = Setup::settings(config).map_err(|error| invalid(&error))?.1.data_dir;
     let data = DataDir::open_read_only(&path)
         .map_err(|error| unopened(&error, "name the configuration whose `data_dir` it is: --config FILE; `opmas run` makes it"))?;
-    let until = Instant::now() + PATIENCE;
+    let begun = Instant::now();
+    let mut told = Told { next: begun + QUIET };
     loop {
         if let Some(answer) = ask_running(&path, query)? {
             return Ok(answer);
         }
-        let last = Instant::now() >= until;
-        match open_index(&data, None, TURN, last) {
+        let holder = if data.is_held() { "an opmas that starts or ends" } else { "another command" };
+        if begun.elapsed() >= PATIENCE {
+            return Err(Failure::new(Exit::Unreachable, format!("{holder} holds {} and does not answer yet; try again in a while", path.display())));
+        }
+        told.say(|| format!("{holder} holds {}; waiting for it", path.display()));
+        match open_index(&data, TURN, &mut |seq| told.say(|| format!("the index is brought up to date from the ledger, and is at entry {seq}"))) {
             Ok(Some(index)) => {
                 let answer = index.query(query).map_err(|error| invalid(&error))?;
                 // What is not written is applied again the next time.
                 let _ = index.flush();
                 return Ok(answer);
             }
-            Ok(None) => {}
+            Ok(None) => std::thread::sleep(PAUSE),
             Err(error) => return Err(invalid(&error)),
         }
     }
@@ -51,10 +61,34 @@ pub(super) fn unopened(error: &OpenError, help: &str) -> Failure {
     Failure::new(Exit::Invalid, format!("{error}{help}"))
 }
 
+/// Says on standard error what is waited for, when it takes a while.
+struct Told {
+    next: Instant,
+}
+
+impl Told {
+    fn say(&mut self, what: impl FnOnce() -> String) {
+        if Instant::now() >= self.next {
+            self.next = Instant::now() + QUIET * 5;
+            eprintln!("opmas: {}", what());
+        }
+    }
+}
+
 /// `None` when no opmas runs.
 fn ask_running(data_dir: &Path, query: &Query) -> Result<Option<Answer>, Failure> {
     let unreachable = |why: String| Failure::new(Exit::Unreachable, format!("the running opmas does not answer: {why}"));
-    match control::ask(data_dir, &control::Request::Query { query: query.clone() }) {
+    let (done, waiting) = std::sync::mpsc::channel::<()>();
+    let notice = std::thread::spawn(move || {
+        if waiting.recv_timeout(QUIET * 2) == Err(RecvTimeoutError::Timeout) {
+            eprintln!("opmas: waiting for the running opmas, whose index is being brought up to date; its /readyz says how it is");
+        }
+    });
+    let asked = control::ask(data_dir, &control::Request::Query { query: query.clone() });
+    drop(done);
+    // It only says something.
+    let _ = notice.join();
+    match asked {
         Ok(None) => Ok(None),
         Ok(Some(control::Answer::Rows { found })) => Ok(Some(*found)),
         Ok(Some(control::Answer::Failed { why })) => Err(unreachable(why)),

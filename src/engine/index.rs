@@ -30,6 +30,11 @@ const LOCK_PATIENCE: Duration = Duration::from_secs(5);
 /// The pause between two tries.
 const LOCK_PAUSE: Duration = Duration::from_millis(100);
 
+/// The first pause before an index that cannot be used is tried again; doubled each time, up to [`LAST_PAUSE`].
+const FIRST_PAUSE: Duration = Duration::from_secs(1);
+/// The longest.
+const LAST_PAUSE: Duration = Duration::from_secs(30);
+
 /// Why there is no index to ask.
 #[derive(Debug, thiserror::Error)]
 pub enum NoIndex {
@@ -44,39 +49,68 @@ pub enum NoIndex {
     Ledger(#[from] ReadError),
 }
 
-/// What helps when it does not open.
-const REMEDY: &str = "see that `index` in the data folder can be written and the disk has room, and ask again; if it stays so, stop opmas and remove `index`: it is made anew from the ledger";
-
-/// Opens the index of a data folder and brings it up to the ledger's newest entry, or to `head`. One that is not of this ledger is
-/// made anew; why is logged, and a rebuilding shows how far it is. `None` when another process holds it for longer than `patience`;
-/// with `force` it is made anew then.
+/// Opens the index of a data folder that no opmas runs on, for a command that only reads, and brings it up to the ledger's newest entry;
+/// `far` hears how far that is. `None` when another process holds it for longer than `patience`, or an opmas starts meanwhile: the index
+/// is that one's.
 ///
 /// # Errors
 /// The file system says no, or the ledger does not read.
-pub fn open_index(data: &DataDir, head: Option<u64>, patience: Duration, force: bool) -> Result<Option<Index>, NoIndex> {
+pub fn open_index(data: &DataDir, patience: Duration, far: &mut dyn FnMut(u64)) -> Result<Option<Index>, NoIndex> {
     let (path, until) = (data.path().join("index"), Instant::now() + patience);
     let (index, opened) = loop {
+        if data.is_held() {
+            return Ok(None);
+        }
         match Index::open(&path) {
             Err(OpenError::Locked(_)) if Instant::now() < until => thread::sleep(LOCK_PAUSE),
-            Err(OpenError::Locked(_)) if force => break Index::replace(&path, "another process holds it")?,
             Err(OpenError::Locked(_)) => return Ok(None),
             other => break other?,
         }
     };
-    up_to_date(index, &opened, &data.ledger(), head).map(Some)
+    up_to_date(index, &opened, &data.ledger(), None, &mut |seq| {
+        far(seq);
+        !data.is_held()
+    })
 }
 
-fn up_to_date(mut index: Index, opened: &Opened, ledger: &Path, head: Option<u64>) -> Result<Index, NoIndex> {
+/// The same for the opmas that runs on the folder, up to `head`: an index that another process holds for too long is made anew.
+fn own_index(data: &DataDir, head: u64) -> Result<Option<Index>, NoIndex> {
+    let (path, until) = (data.path().join("index"), Instant::now() + LOCK_PATIENCE);
+    let (index, opened) = loop {
+        match Index::open(&path) {
+            Err(OpenError::Locked(_)) if Instant::now() < until => thread::sleep(LOCK_PAUSE),
+            Err(OpenError::Locked(_)) => break Index::replace(&path, "another process holds it")?,
+            other => break other?,
+        }
+    };
+    up_to_date(index, &opened, &data.ledger(), Some(head), &mut |_| true)
+}
+
+/// One that is not of this ledger is made anew; why is logged, and a rebuilding shows how far it is. `None` once `goes_on`, which is told
+/// the newest entry that it knows, says no.
+fn up_to_date(mut index: Index, opened: &Opened, ledger: &Path, head: Option<u64>, goes_on: &mut dyn FnMut(u64) -> bool) -> Result<Option<Index>, NoIndex> {
     if let Opened::Rebuilt { why } = opened {
         tell(why, head);
     }
-    if let Some(why) = catch_up(&mut index, ledger, head)? {
-        let (anew, _) = index.anew(&why)?;
+    let mut caught = catch_up(&mut index, ledger, head, goes_on)?;
+    if let CaughtUp::Other(why) = &caught {
+        let (anew, _) = index.anew(why)?;
         index = anew;
-        tell(&why, head);
-        catch_up(&mut index, ledger, head)?;
+        tell(why, head);
+        caught = catch_up(&mut index, ledger, head, goes_on)?;
     }
-    Ok(index)
+    Ok((caught != CaughtUp::Left).then_some(index))
+}
+
+/// How an index stands to the ledger.
+#[derive(PartialEq)]
+enum CaughtUp {
+    /// It knows all of it.
+    Whole,
+    /// It was not gone on with.
+    Left,
+    /// It is not one of this ledger, and why.
+    Other(String),
 }
 
 fn tell(why: &str, head: Option<u64>) {
@@ -85,17 +119,17 @@ fn tell(why: &str, head: Option<u64>) {
     }
 }
 
-/// Applies what the ledger has behind the index's position, up to `head`. `Some` is why this index is not one of this ledger.
-fn catch_up(index: &mut Index, ledger: &Path, head: Option<u64>) -> Result<Option<String>, NoIndex> {
+/// Applies what the ledger has behind the index's position, up to `head`, as long as `goes_on`.
+fn catch_up(index: &mut Index, ledger: &Path, head: Option<u64>, goes_on: &mut dyn FnMut(u64) -> bool) -> Result<CaughtUp, NoIndex> {
     let (position, hash) = index.position();
     let mut reader = match LedgerReader::open(ledger, position) {
-        Err(ReadError::Gone { oldest, .. }) => return Ok(Some(format!("it ends with entry {position}, and the ledger begins with {oldest}"))),
+        Err(ReadError::Gone { oldest, .. }) => return Ok(CaughtUp::Other(format!("it ends with entry {position}, and the ledger begins with {oldest}"))),
         other => other?,
     };
     if position > 0 {
         match reader.next().transpose()? {
             Some(entry) if entry.seq == position && entry.hash.0 == hash && head.is_none_or(|head| position <= head) => {}
-            _ => return Ok(Some(format!("its entry {position} is not that of the ledger"))),
+            _ => return Ok(CaughtUp::Other(format!("its entry {position} is not that of the ledger"))),
         }
     }
     let mut progress = Progress::new("the index", Unit::Count("ledger entries"), head);
@@ -105,8 +139,11 @@ fn catch_up(index: &mut Index, ledger: &Path, head: Option<u64>) -> Result<Optio
         let Some(last) = batch.last() else { break };
         index.apply(&batch.iter().map(|entry| (entry.seq, decided(entry))).collect::<Vec<_>>(), last.hash.0)?;
         progress.at(last.seq);
+        if !goes_on(last.seq) {
+            return Ok(CaughtUp::Left);
+        }
     }
-    Ok(None)
+    Ok(CaughtUp::Whole)
 }
 
 fn decided(entry: &LedgerEntry) -> Option<&Decided> {
@@ -165,7 +202,7 @@ impl Feed {
 /// The system has no thread for it.
 pub(super) fn start(data: DataDir, head: u64, status: Status) -> io::Result<Feed> {
     let (sender, news) = sync_channel(MAX_NEWS);
-    let keeper = Keeper { data, index: None, head, early: BTreeMap::new(), status };
+    let keeper = Keeper { data, index: None, pause: Duration::ZERO, next: Instant::now(), why: String::new(), head, early: BTreeMap::new(), status };
     let thread = thread::Builder::new().name("index".to_owned()).spawn(move || keeper.run(&news))?;
     Ok(Feed { news: sender, thread: Arc::new(Mutex::new(Some(thread))) })
 }
@@ -175,6 +212,10 @@ struct Keeper {
     data: DataDir,
     /// `None` until it opens.
     index: Option<Index>,
+    /// While there is none: how long is waited before it is tried again, until when, and why there is none.
+    pause: Duration,
+    next: Instant,
+    why: String,
     /// The newest entry that is known to be durable.
     head: u64,
     /// Batches with a gap before them, by their first entry.
@@ -186,7 +227,11 @@ impl Keeper {
     fn run(mut self, news: &Receiver<News>) {
         self.catch_up();
         loop {
-            let next = if self.early.is_empty() { news.recv().map_err(|_| RecvTimeoutError::Disconnected) } else { news.recv_timeout(LATE) };
+            let next = match &self.index {
+                None => news.recv_timeout(self.next.saturating_duration_since(Instant::now())),
+                Some(_) if self.early.is_empty() => news.recv().map_err(|_| RecvTimeoutError::Disconnected),
+                Some(_) => news.recv_timeout(LATE),
+            };
             match next {
                 Ok(News::Recorded { place, decided }) => self.recorded(place, decided),
                 Ok(News::Query { query, head, answer }) => {
@@ -212,6 +257,12 @@ impl Keeper {
 
     fn recorded(&mut self, place: LedgerPlace, decided: Vec<Arc<Decided>>) {
         self.head = self.head.max(place.last);
+        if self.index.is_none() {
+            // The ledger has it.
+            return if self.next <= Instant::now() {
+                self.catch_up()
+            };
+        }
         self.early.insert(place.first, (place, decided));
         while self.early.keys().next().is_some_and(|first| *first <= self.position() + 1) {
             let Some((_, (place, decided))) = self.early.pop_first() else { break };
@@ -225,19 +276,30 @@ impl Keeper {
 
     fn answer(&mut self, query: &Query) -> Result<Answer, String> {
         self.catch_up();
-        self.used(|index| index.query(query)).ok_or_else(|| "the index cannot be used; the log of opmas says why".to_owned())
+        self.used(|index| index.query(query)).ok_or_else(|| self.why.clone())
     }
 
-    /// Uses the index; one that fails is given up, to be opened anew when it is needed next.
+    /// Uses the index; one that fails is given up, to be opened anew soon, or when it is asked for.
     fn used<T>(&mut self, work: impl FnOnce(&mut Index) -> Result<T, IndexError>) -> Option<T> {
         match work(self.index.as_mut()?) {
             Ok(done) => Some(done),
             Err(error) => {
                 tracing::error!(%error, "the index is given up; the ledger has everything");
                 self.index = None;
+                self.missing(&error);
                 None
             }
         }
+    }
+
+    /// There is none, and it is tried again by itself.
+    fn missing(&mut self, error: &dyn std::fmt::Display) {
+        self.pause = (self.pause * 2).clamp(FIRST_PAUSE, LAST_PAUSE);
+        self.next = Instant::now() + self.pause;
+        self.why = format!(
+            "commands cannot list what was decided: {error}; see that the disk has room; the index is tried again by itself, and made anew from the ledger once that can be"
+        );
+        self.status.set("index", Gravity::Degraded, self.why.clone());
     }
 
     /// Opens the index when it is not open, and reads from the ledger what it does not know.
@@ -247,15 +309,15 @@ impl Keeper {
         }
         self.early.clear();
         let opened = match self.index.take() {
-            Some(index) => up_to_date(index, &Opened::Ready, &self.data.ledger(), Some(self.head)).map(Some),
-            None => open_index(&self.data, Some(self.head), LOCK_PATIENCE, true),
+            Some(index) => up_to_date(index, &Opened::Ready, &self.data.ledger(), Some(self.head), &mut |_| true),
+            None => own_index(&self.data, self.head),
         };
         match opened {
             Ok(index) => {
                 self.status.clear("index");
-                self.index = index;
+                (self.index, self.pause) = (index, Duration::ZERO);
             }
-            Err(error) => self.status.set("index", Gravity::Degraded, format!("commands cannot list what was decided: {error}; {REMEDY}")),
+            Err(error) => self.missing(&error),
         }
     }
 }

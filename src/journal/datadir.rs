@@ -5,6 +5,7 @@ use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use rustix::fs::{FlockOperation, flock};
 
@@ -21,6 +22,10 @@ const VERSION: u32 = 1;
 const FOLDERS: [&str; 6] = ["spool", "dead", "ledger", "state", "revisions", "evidence"];
 /// Where old segments of the spool are, once there are some.
 pub(super) const ARCHIVE: &str = "spool/archive";
+/// So often a lock that is held is tried again, since a command that looks whether it is ([`DataDir::is_held`]) holds it for that moment.
+const LOOKS: u32 = 3;
+/// The pause before each.
+const LOOK: Duration = Duration::from_millis(20);
 /// `format`, `node` and `lock` are shorter than this; more is not read.
 const MAX_SMALL_FILE: u64 = 256;
 
@@ -135,6 +140,20 @@ impl DataDir {
         self.path.join("evidence")
     }
 
+    /// Whether an opmas has it open for writing, or is about to. Takes nothing from it.
+    #[must_use]
+    pub fn is_held(&self) -> bool {
+        let Ok(file) = File::open(self.path.join("lock")) else { return false };
+        match flock(&file, FlockOperation::NonBlockingLockShared) {
+            Ok(()) => {
+                // It is closed next, which is the second best.
+                let _ = flock(&file, FlockOperation::Unlock);
+                false
+            }
+            Err(_) => true,
+        }
+    }
+
     /// What a writer keeps for as long as it writes.
     pub(super) fn lock(&self) -> Result<Arc<Lock>, OpenError> {
         self.lock.clone().ok_or_else(|| OpenError::ReadOnly(self.path.clone()))
@@ -165,7 +184,14 @@ fn refuse_foreign(path: &Path) -> Result<(), OpenError> {
 fn hold(path: &Path) -> Result<Lock, OpenError> {
     let lock = path.join("lock");
     let mut file = OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(&lock).map_err(OpenError::io("open", &lock))?;
-    match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+    let mut held = flock(&file, FlockOperation::NonBlockingLockExclusive);
+    for _ in 0..LOOKS {
+        if held.is_err() {
+            std::thread::sleep(LOOK);
+            held = flock(&file, FlockOperation::NonBlockingLockExclusive);
+        }
+    }
+    match held {
         Ok(()) => {}
         Err(error) if io::Error::from(error).kind() == io::ErrorKind::WouldBlock => {
             let by = read_small(&lock).ok().and_then(|text| text.trim().parse::<u32>().ok()).map_or(String::new(), |pid| format!(" (process {pid})"));

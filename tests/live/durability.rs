@@ -236,6 +236,27 @@ fn a_record_on_which_it_dies_again_and_again_is_a_dead_letter_and_the_others_go_
     assert_eq!((code, said.lines().filter(|line| line.contains("\"type\":\"finding\"")).count()), (Some(0), 60));
 }
 
+#[test]
+fn an_index_that_the_disk_refused_comes_back_by_itself_once_there_is_room() {
+    let mut station = Station::new();
+    write_lines(&station.dir, 0, 5_000);
+    station.start();
+    station.read_all();
+    station.kill();
+    fs::remove_dir_all(station.data.join("index")).unwrap();
+    // Everything has room but the index.
+    let disk = Disk::new(station.data.join("index"), "64k");
+    station.start();
+    let says = |what: &str| station.ready().is_some_and(|(code, ready)| code == 200 && ready["reasons"].to_string().contains(what));
+    eventually(Duration::from_secs(30), "it says so", || says("the index is tried again by itself"));
+    let (code, said) = station.run(&["finding", "list"]);
+    assert!(code == Some(4) && said.contains("the index is tried again by itself"), "{said}");
+    drop(disk);
+    eventually(Duration::from_secs(90), "it is well again", || station.ready().is_some_and(|(_, ready)| ready["status"] == "ready"));
+    let (code, said) = station.run(&["finding", "list", "--limit", "1000", "--json"]);
+    assert_eq!((code, said.lines().count()), (Some(0), station.findings().len()), "{said}");
+}
+
 /// A file system of its own, with as much room as is said.
 pub struct Disk(pub PathBuf);
 

@@ -242,6 +242,47 @@ fn a_running_opmas_takes_over_an_index_that_is_held_and_mends_one_that_is_broken
 }
 
 #[test]
+fn a_command_waits_for_an_opmas_that_starts_and_leaves_its_index_alone() {
+    let site = Site::new(&stories(20));
+    let before = site.answers();
+    fs::remove_dir_all(site.path("opmas-data/index")).unwrap();
+    // As while it starts: the folder is held, and nobody answers yet.
+    let starting = DataDir::open(&site.path("opmas-data")).unwrap();
+    let command = site.command(&["finding", "list", "--limit", "1000", "--json"]).spawn().unwrap();
+    std::thread::sleep(Duration::from_secs(2));
+    assert!(!site.path("opmas-data/index").exists());
+    drop(starting);
+    let output = command.wait_with_output().unwrap();
+    assert_eq!((output.status.code(), String::from_utf8(output.stdout).unwrap()), (Some(0), before[0].clone()));
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(said.contains("an opmas that starts or ends holds ") && said.contains("waiting for it"), "{said}");
+
+    // Nor does it push another process off: it says who is waited for, and gives up.
+    let holder = sled::open(site.path("opmas-data/index")).unwrap();
+    let output = site.opmas(&["finding", "list"]);
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(output.status.code() == Some(4) && said.contains("another command holds ") && said.contains("try again"), "{said}");
+    assert_eq!(site.set_aside(), 0);
+    drop(holder);
+}
+
+#[test]
+fn a_command_that_makes_the_index_lets_go_of_it_when_an_opmas_starts() {
+    let site = Site::new(&stories(2_000));
+    let mut command = site.command(&["finding", "list", "--limit", "1", "--json"]).spawn().unwrap();
+    let until = Instant::now() + Duration::from_secs(60);
+    while !site.path("opmas-data/index/db").exists() {
+        assert!(Instant::now() < until, "it makes no index");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    let running = site.run();
+    assert_eq!(command.wait().unwrap().code(), Some(0), "the running one answers it, if it has no answer yet");
+    assert!(!fs::read_to_string(site.path("opmas.log")).unwrap().contains("another process holds it"));
+    assert_eq!(site.set_aside(), 0);
+    drop(running);
+}
+
+#[test]
 fn a_folder_without_a_ledger_is_named() {
     let dir = tempfile::tempdir().unwrap();
     let output = Command::new(env!("CARGO_BIN_EXE_opmas")).current_dir(dir.path()).args(["finding", "list"]).output().unwrap();
