@@ -53,7 +53,7 @@ cargo test --locked --test live --no-run
 if [ ${#filter[@]} -gt 0 ]; then
   live "${filter[@]}"
 else
-  half=(nats:: kafka:: publish:: replay:: durability::)
+  half=(nats:: kafka:: publish:: replay:: durability:: storm::)
   live "${half[@]}" >target/live.log 2>&1 & other=$!
   trap 'kill "$other" 2>/dev/null || true' EXIT
   failed=0
