@@ -56,17 +56,7 @@ pub enum NoIndex {
 /// # Errors
 /// The file system says no, or the ledger does not read.
 pub fn open_index(data: &DataDir, patience: Duration, far: &mut dyn FnMut(u64)) -> Result<Option<Index>, NoIndex> {
-    let (path, until) = (data.path().join("index"), Instant::now() + patience);
-    let (index, opened) = loop {
-        if data.is_held() {
-            return Ok(None);
-        }
-        match Index::open(&path) {
-            Err(OpenError::Locked(_)) if Instant::now() < until => thread::sleep(LOCK_PAUSE),
-            Err(OpenError::Locked(_)) => return Ok(None),
-            other => break other?,
-        }
-    };
+    let Some((index, opened)) = unlocked(&data.path().join("index"), patience, || !data.is_held())? else { return Ok(None) };
     up_to_date(index, &opened, &data.ledger(), None, &mut |seq| {
         far(seq);
         !data.is_held()
@@ -75,15 +65,25 @@ pub fn open_index(data: &DataDir, patience: Duration, far: &mut dyn FnMut(u64)) 
 
 /// The same for the opmas that runs on the folder, up to `head`: an index that another process holds for too long is made anew.
 fn own_index(data: &DataDir, head: u64) -> Result<Option<Index>, NoIndex> {
-    let (path, until) = (data.path().join("index"), Instant::now() + LOCK_PATIENCE);
-    let (index, opened) = loop {
-        match Index::open(&path) {
-            Err(OpenError::Locked(_)) if Instant::now() < until => thread::sleep(LOCK_PAUSE),
-            Err(OpenError::Locked(_)) => break Index::replace(&path, "another process holds it")?,
-            other => break other?,
-        }
+    let path = data.path().join("index");
+    let (index, opened) = match unlocked(&path, LOCK_PATIENCE, || true)? {
+        Some(opened) => opened,
+        None => Index::replace(&path, "another process holds it")?,
     };
     up_to_date(index, &opened, &data.ledger(), Some(head), &mut |_| true)
+}
+
+/// Opens the index at a path; `None` when another process holds it for longer than `patience`, or once `goes_on` says no.
+fn unlocked(path: &Path, patience: Duration, goes_on: impl Fn() -> bool) -> Result<Option<(Index, Opened)>, OpenError> {
+    let until = Instant::now() + patience;
+    while goes_on() {
+        match Index::open(path) {
+            Err(OpenError::Locked(_)) if Instant::now() < until => thread::sleep(LOCK_PAUSE),
+            Err(OpenError::Locked(_)) => break,
+            other => return other.map(Some),
+        }
+    }
+    Ok(None)
 }
 
 /// One that is not of this ledger is made anew; why is logged, and a rebuilding shows how far it is. `None` once `goes_on`, which is told

@@ -244,7 +244,10 @@ impl<'a> Member<'a> {
         }
         let since = Instant::now();
         while !self.has_room()? {
-            if self.is_stopped() || was_frozen(self.awake) {
+            if self.is_stopped() {
+                return Ok(());
+            }
+            if was_frozen(self.awake) {
                 break;
             }
             if since.elapsed() > PATIENCE {
@@ -254,9 +257,6 @@ impl<'a> Member<'a> {
                 self.look_if_due();
             }
             self.settle()?;
-        }
-        if self.is_stopped() {
-            return Ok(());
         }
         self.resume();
         self.send()
