@@ -75,10 +75,20 @@ impl Streams {
     }
 }
 
-/// Appends what sources bring until all of them have ended; from `stop` on a disk that refuses is not waited for.
+/// Appends what sources bring until all of them have ended. A while after `stop` neither a disk that refuses is waited for, nor a source that
+/// does not end (librdkafka's close has no bound while a broker is away): what comes then is not taken, nor acknowledged.
 pub(super) async fn run(mut batches: mpsc::Receiver<Batch>, spool: SpoolHandle, streams: Streams, status: Status, stop: CancellationToken) {
+    let late = give_up(&stop);
+    tokio::pin!(late);
     let mut waiting = Vec::with_capacity(MAX_GROUP);
-    while batches.recv_many(&mut waiting, MAX_GROUP).await > 0 {
+    loop {
+        tokio::select! {
+            count = batches.recv_many(&mut waiting, MAX_GROUP) => if count == 0 { return },
+            () = &mut late, if !batches.is_closed() => {
+                batches.close();
+                continue;
+            }
+        }
         let mut bodies = Vec::with_capacity(waiting.iter().map(|batch| batch.records.len()).sum());
         let mut done = Vec::new();
         for batch in waiting.drain(..) {

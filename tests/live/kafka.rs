@@ -177,6 +177,26 @@ fn a_broker_that_is_killed_is_waited_for_and_read_on_where_it_was_left() {
 }
 
 #[test]
+fn a_broker_that_stands_still_does_not_hold_up_the_end() {
+    let kafka = Kafka::start();
+    kafka.make_topic("logs", 1);
+    let mut station = station(&kafka.table(), "logs = ['logs']");
+    station.start();
+    kafka.produce("logs", 0, strs(&lines(0, 1_000)));
+    wait_for(&station, 1_000);
+    // Commits and the group's heartbeats are not answered any more.
+    kafka.produce("logs", 0, strs(&lines(1_000, 1_000)));
+    kafka.freeze(true);
+    std::thread::sleep(Duration::from_secs(3));
+    let took = station.terminate();
+    kafka.freeze(false);
+    assert!(took < Duration::from_secs(15), "{took:?}");
+    station.start();
+    wait_for(&station, 2_000);
+    station.terminate();
+}
+
+#[test]
 fn o4_a_topic_that_is_deleted_and_made_anew_is_read_anew() {
     let kafka = Kafka::start();
     kafka.make_topic("logs", 1);

@@ -106,6 +106,12 @@ impl Kafka {
         server.wait().unwrap();
     }
 
+    /// Lets it stand still, or go on.
+    pub fn freeze(&self, still: bool) {
+        let signal = if still { rustix::process::Signal::STOP } else { rustix::process::Signal::CONT };
+        rustix::process::kill_process(rustix::process::Pid::from_child(self.server.as_ref().unwrap()), signal).unwrap();
+    }
+
     /// Of the listener with TLS.
     pub fn secure_port(&self) -> u16 {
         self.secure

@@ -24,7 +24,7 @@ pub(super) enum Rebalance {
 pub(super) struct Ears {
     pub(super) listener: Listener,
     rebalances: Mutex<Vec<Rebalance>>,
-    /// Set before the client is dropped: nobody acts on rebalances any more.
+    /// Set before the client is dropped: rebalances are only answered from then on.
     leaving: AtomicBool,
 }
 
@@ -38,8 +38,23 @@ impl Ears {
         std::mem::take(&mut lock(&self.rebalances))
     }
 
-    pub(super) fn leave(&self) {
+    /// From here on nothing is taken. What was noted and not acted on is answered, because the client's end waits for the answer.
+    pub(super) fn leave(&self, client: &BaseConsumer<Ears>) {
         self.leaving.store(true, Ordering::Release);
+        for event in self.take_rebalances() {
+            decline(client, &event);
+        }
+    }
+}
+
+/// Takes nothing of what comes and gives up what goes.
+fn decline(client: &BaseConsumer<Ears>, event: &Rebalance) {
+    let answered = match event {
+        Rebalance::Assigned(_) => client.incremental_assign(&TopicPartitionList::new()),
+        Rebalance::Revoked(list) => client.incremental_unassign(list),
+    };
+    if let Err(error) = answered {
+        tracing::debug!(%error, "Kafka: partitions are given up with the client");
     }
 }
 
@@ -61,13 +76,10 @@ impl ClientContext for Ears {
 impl ConsumerContext for Ears {
     fn rebalance(&self, consumer: &BaseConsumer<Ears>, event: RDKafkaRespErr, list: &mut TopicPartitionList) {
         let assigned = event == RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS;
+        let event = if assigned { Rebalance::Assigned(list.clone()) } else { Rebalance::Revoked(list.clone()) };
         if self.leaving.load(Ordering::Acquire) {
-            // The group waits for an answer, and the client's end for the group.
-            if !assigned && let Err(error) = consumer.incremental_unassign(list) {
-                tracing::debug!(%error, "Kafka: partitions are given up with the client");
-            }
-            return;
+            return decline(consumer, &event);
         }
-        lock(&self.rebalances).push(if assigned { Rebalance::Assigned(list.clone()) } else { Rebalance::Revoked(list.clone()) });
+        lock(&self.rebalances).push(event);
     }
 }

@@ -320,6 +320,7 @@ impl<'a> Member<'a> {
 
     /// Ends well: what is under way is waited for a little, committed, and the group is left.
     fn leave(mut self) {
+        self.client.context().leave(&self.client);
         let until = Instant::now() + LAST;
         while Instant::now() < until && !self.flights.is_over(&self.parts) {
             if self.wait_for_flight().is_err() || self.settle().is_err() {
@@ -328,7 +329,6 @@ impl<'a> Member<'a> {
             // What it reads is not handed over, and not committed.
             self.client.poll(POLL_BUSY);
         }
-        self.client.context().leave();
     }
 }
 
