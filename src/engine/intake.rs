@@ -162,3 +162,24 @@ pub(super) async fn tick(spool: SpoolHandle, streams: Streams, status: Status, s
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::journal::{DataDir, Spool, SpoolConfig};
+
+    #[tokio::test(start_paused = true)]
+    async fn a_source_that_does_not_end_is_not_waited_for() {
+        let folder = tempfile::tempdir().unwrap();
+        let (spool, _) = Spool::open(&DataDir::open(folder.path()).unwrap(), SpoolConfig::default()).unwrap();
+        let (subscriber, _entries) = mpsc::channel(4);
+        let (to_intake, batches) = mpsc::channel(1);
+        let stop = CancellationToken::new();
+        let intake = tokio::spawn(run(batches, spool.start(subscriber).unwrap(), Streams::default(), Status::default(), stop.clone()));
+        tokio::time::sleep(2 * PATIENCE).await;
+        assert!(!intake.is_finished(), "before the end it waits for input");
+        stop.cancel();
+        intake.await.unwrap();
+        assert!(to_intake.is_closed(), "what comes later is given back");
+    }
+}
