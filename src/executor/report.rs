@@ -39,7 +39,7 @@ const LEAVE_NFT: &str = r#"nft delete table inet opmas 2>/dev/null
 const LEAVE_FW3: &str = r#"for t in iptables ip6tables; do
   rules=$($t -w -t mangle -S | grep opmas_) || continue
   { echo '*mangle'
-    echo "$rules" | sed -n -e 's/^-A \(INPUT\|FORWARD\) /-D \1 /p'
+    echo "$rules" | sed -n -e 's/^-A \(INPUT\|FORWARD\) -j opmas_/-D \1 -j opmas_/p'
     echo "$rules" | sed -n -e 's/^-N /-F /p'
     echo "$rules" | sed -n -e 's/^-N /-X /p'
     echo COMMIT; } | $t-restore -w --noflush || no "the chains of opmas in table mangle cannot be deleted"
