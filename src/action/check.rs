@@ -108,7 +108,8 @@ impl Check {
     pub(super) fn commands(&self) -> RangeInclusive<usize> {
         match self {
             Check::NftSet(_) => nft::LISTINGS..=nft::LISTINGS,
-            Check::Ipset(_) => ipset::LISTINGS,
+            Check::Ipset(set) if set.absent => ipset::LISTINGS_OF_ABSENCE..=ipset::LISTINGS_OF_ABSENCE,
+            Check::Ipset(_) => ipset::LISTINGS..=ipset::LISTINGS,
             Check::Prints { lines } => lines.len()..=lines.len(),
             Check::Json(expected) => expected.iter().map(|one| one.of + 1).max().unwrap_or(1)..=MAX_COMMANDS,
             Check::Output => 1..=MAX_COMMANDS,

@@ -1,10 +1,9 @@
 //! Reads back an address or a network in an ipset, and the rules in table `mangle` that look it up, from what `ipset` and `iptables -S` print.
 //!
 //! Four listings: the names of the sets (so that "no such set" is told from any other error), the set, the rules, what offloaded
-//! connections there are; a fifth for an action that lets in: the blocked networks.
+//! connections there are; of an action that lets in, three: the names, the set, the blocked networks.
 
 use std::net::IpAddr;
-use std::ops::RangeInclusive;
 
 use ipnet::IpNet;
 
@@ -13,8 +12,10 @@ use super::nft::{EARLY, NftSet};
 use super::params::Params;
 use crate::model::Span;
 
-/// `ipset list -n`, `ipset save SET`, `iptables -t mangle -S`, offloaded connections, `ipset save NETWORKS`.
-pub(super) const LISTINGS: RangeInclusive<usize> = 4..=5;
+/// `ipset list -n`, `ipset save SET`, `iptables -t mangle -S`, offloaded connections.
+pub(super) const LISTINGS: usize = 4;
+/// `ipset list -n`, `ipset save SET`, `ipset save NETWORKS`.
+pub(super) const LISTINGS_OF_ABSENCE: usize = 3;
 /// The longest that a set is asked to keep a member; of a longer lifetime the half of it is enough, and it is asked for again.
 const LONGEST: Span = Span::secs(24 * 86_400);
 /// What the names of our chains and sets begin with.
@@ -26,59 +27,50 @@ pub(super) fn judge(check: &NftSet, params: &Params, results: &[CommandResult]) 
         return Readback::new(ReadbackState::Unknown, "the call has no address");
     };
     let set = check.set.render(params);
-    let judged = read(results).and_then(|read| {
-        let there = if read.has(&set) { member(&printed(read.set, "ipset save")?, element) } else { None };
-        let shown = shown(element);
-        Ok(match there {
-            Some(_) if check.absent => Readback::new(ReadbackState::Absent, format!("{shown} is still in set {set}")),
-            None if check.absent => absent(&shown, &set, around(&read, element)?),
-            None => Readback::new(ReadbackState::Absent, format!("{shown} is not in set {set}")),
-            Some(expires_in) => {
-                let mut wrong: Vec<String> = check.rules(params).iter().flat_map(|(chain, rules)| faults(chain, rules, &read.rules)).collect();
-                if let (Some(left), Some(asked)) = (expires_in, check.lifetime(params))
-                    && left.0.saturating_add(EARLY.0) < if asked > LONGEST { LONGEST.0 / 2 } else { asked.0 }
-                {
-                    wrong.push("the device will end it earlier than asked".to_owned());
-                }
-                if !read.offloaded.trim().is_empty() {
-                    wrong.push("flow offloading is on, and packets of offloaded connections pass no rule".to_owned());
-                }
-                let (state, detail) = match wrong.as_slice() {
-                    [] => (ReadbackState::Enforced, format!("{shown} is in set {set}, and the rules look it up")),
-                    wrong => (ReadbackState::Partial, format!("{shown} is in set {set}, but {}", wrong.join("; "))),
-                };
-                Readback { state, detail, expires_in }
-            }
-        })
-    });
+    let judged = if check.absent { gone(&set, element, results) } else { there(check, params, &set, element, results) };
     judged.unwrap_or_else(|why| Readback::new(ReadbackState::Unknown, why))
 }
 
-struct Read<'a> {
-    names: String,
-    set: &'a CommandResult,
-    rules: String,
-    offloaded: String,
-    networks: Option<&'a CommandResult>,
-}
-
-impl Read<'_> {
-    fn has(&self, set: &str) -> bool {
-        self.names.lines().any(|name| name == set)
+/// That the member is gone, and that no blocked network holds it.
+fn gone(set: &str, element: IpNet, results: &[CommandResult]) -> Result<Readback, String> {
+    let [names, saved, networks] = results else { return Err(too_few(results, LISTINGS_OF_ABSENCE)) };
+    let (names, shown) = (printed(names, "ipset list -n")?, shown(element));
+    if member(&names, set, saved, element)?.is_some() {
+        return Ok(Readback::new(ReadbackState::Absent, format!("{shown} is still in set {set}")));
     }
+    let name = if element.addr().is_ipv4() { "opmas_nets4" } else { "opmas_nets6" };
+    let around = members(&names, name, networks)?.into_iter().find(|(net, _)| net.contains(&element));
+    Ok(match around {
+        Some((net, _)) => Readback::new(ReadbackState::Partial, format!("{shown} is not in set {set}, but the network {net} is blocked")),
+        None => Readback::new(ReadbackState::Enforced, format!("{shown} is not in set {set}")),
+    })
 }
 
-fn read(results: &[CommandResult]) -> Result<Read<'_>, String> {
-    let [names, set, rules, offloaded, networks @ ..] = results else {
-        return Err(format!("{} listings were read back instead of {}", results.len(), LISTINGS.start()));
+fn there(check: &NftSet, params: &Params, set: &str, element: IpNet, results: &[CommandResult]) -> Result<Readback, String> {
+    let [names, saved, rules, offloaded] = results else { return Err(too_few(results, LISTINGS)) };
+    let (names, shown) = (printed(names, "ipset list -n")?, shown(element));
+    let (rules, offloaded) = (printed(rules, "iptables -t mangle -S")?, printed(offloaded, "iptables -S FORWARD")?);
+    let Some(expires_in) = member(&names, set, saved, element)? else {
+        return Ok(Readback::new(ReadbackState::Absent, format!("{shown} is not in set {set}")));
     };
-    Ok(Read {
-        names: printed(names, "ipset list -n")?,
-        set,
-        rules: printed(rules, "iptables -t mangle -S")?,
-        offloaded: printed(offloaded, "iptables -S FORWARD")?,
-        networks: networks.first(),
-    })
+    let mut wrong: Vec<String> = check.rules(params).iter().flat_map(|(chain, wanted)| faults(chain, wanted, &rules)).collect();
+    if let (Some(left), Some(asked)) = (expires_in, check.lifetime(params))
+        && left.0.saturating_add(EARLY.0) < if asked > LONGEST { LONGEST.0 / 2 } else { asked.0 }
+    {
+        wrong.push("the device will end it earlier than asked".to_owned());
+    }
+    if !offloaded.trim().is_empty() {
+        wrong.push("flow offloading is on, and packets of offloaded connections pass no rule".to_owned());
+    }
+    let (state, detail) = match wrong.as_slice() {
+        [] => (ReadbackState::Enforced, format!("{shown} is in set {set}, and the rules look it up")),
+        wrong => (ReadbackState::Partial, format!("{shown} is in set {set}, but {}", wrong.join("; "))),
+    };
+    Ok(Readback { state, detail, expires_in })
+}
+
+fn too_few(results: &[CommandResult], wanted: usize) -> String {
+    format!("{} listings were read back instead of {wanted}", results.len())
 }
 
 fn printed(result: &CommandResult, what: &str) -> Result<String, String> {
@@ -98,36 +90,26 @@ fn shown(net: IpNet) -> String {
     if net.prefix_len() == net.max_prefix_len() { net.addr().to_string() } else { net.to_string() }
 }
 
-/// What `ipset save` says of its members: `add opmas_hosts4 203.0.113.9 timeout 3599`; without a time one stays for good.
-fn members(saved: &str) -> impl Iterator<Item = (IpNet, Option<Span>)> {
-    saved.lines().filter_map(|line| {
-        let mut words = line.split_whitespace().skip_while(|word| *word != "add").skip(2);
+/// What `ipset save` says of a set's members: `add opmas_hosts4 203.0.113.9 timeout 3599`; without a time one stays for good.
+fn members(names: &str, set: &str, saved: &CommandResult) -> Result<Vec<(IpNet, Option<Span>)>, String> {
+    // Saving a set that is not there fails.
+    if !names.lines().any(|name| name == set) {
+        return Ok(Vec::new());
+    }
+    let begin = format!("add {set} ");
+    let read = |line: &str| {
+        let mut words = line.strip_prefix(begin.as_str())?.split_whitespace();
         let net = network(words.next()?)?;
         let seconds = words.skip_while(|word| *word != "timeout").nth(1).and_then(|word| word.parse().ok());
         Some((net, seconds.filter(|seconds| *seconds > 0).map(Span::secs)))
-    })
+    };
+    Ok(printed(saved, &format!("ipset save {set}"))?.lines().filter_map(read).collect())
 }
 
 /// `Some(how long still)` when it is in the set.
 #[expect(clippy::option_option, reason = "absent, without end, and with an end are three answers")]
-fn member(saved: &str, element: IpNet) -> Option<Option<Span>> {
-    members(saved).find(|(net, _)| *net == element).map(|(_, left)| left)
-}
-
-/// The blocked network that holds it.
-fn around(read: &Read<'_>, element: IpNet) -> Result<Option<IpNet>, String> {
-    let name = if element.addr().is_ipv4() { "opmas_nets4" } else { "opmas_nets6" };
-    match read.networks {
-        Some(saved) if read.has(name) => Ok(members(&printed(saved, "ipset save")?).map(|(net, _)| net).find(|net| net.contains(&element))),
-        _ => Ok(None),
-    }
-}
-
-fn absent(shown: &str, set: &str, around: Option<IpNet>) -> Readback {
-    match around {
-        Some(net) => Readback::new(ReadbackState::Partial, format!("{shown} is not in set {set}, but the network {net} is blocked")),
-        None => Readback::new(ReadbackState::Enforced, format!("{shown} is not in set {set}")),
-    }
+fn member(names: &str, set: &str, saved: &CommandResult, element: IpNet) -> Result<Option<Option<Span>>, String> {
+    Ok(members(names, set, saved)?.into_iter().find(|(net, _)| *net == element).map(|(_, left)| left))
 }
 
 /// What is missing or in the way of a chain of ours, `opmas_input…` or `opmas_forward…`.

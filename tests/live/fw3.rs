@@ -127,6 +127,7 @@ async fn what_fw3_and_a_reboot_take_away_is_seen_and_put_back() {
         assert!(!lab.router.reaches("at", address));
     }
     // What would accept a packet before our rules see it, or among them.
+    is(&apply(&client, "block_ip", &v4).await, OutcomeState::Enforced, "");
     lab.router.sh("rt", "iptables-legacy -t mangle -I INPUT -s 192.168.1.66 -j ACCEPT");
     is(&verify(&client, "block_ip", &v4).await, OutcomeState::Partial, "does not begin with opmas_input");
     is(&apply(&client, "block_ip", &v4).await, OutcomeState::Enforced, "");
