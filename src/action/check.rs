@@ -3,6 +3,7 @@
 use std::ops::RangeInclusive;
 
 use super::catalogue::{Action, CommandsError, Op};
+use super::ipset;
 use super::json::{self, Expected};
 use super::load::MAX_COMMANDS;
 use super::nft::{self, NftSet};
@@ -53,6 +54,8 @@ pub struct Readback {
 pub(super) enum Check {
     /// An element of a set in table `inet opmas`, and the rules that look it up.
     NftSet(Box<NftSet>),
+    /// A member of an ipset, and the rules of iptables that look it up.
+    Ipset(Box<NftSet>),
     /// What each command prints, without the line's end; an empty one asks only for exit status 0.
     Prints {
         /// One for each command.
@@ -105,6 +108,8 @@ impl Check {
     pub(super) fn commands(&self) -> RangeInclusive<usize> {
         match self {
             Check::NftSet(_) => nft::LISTINGS..=nft::LISTINGS,
+            Check::Ipset(set) if set.absent => ipset::LISTINGS_OF_ABSENCE..=ipset::LISTINGS_OF_ABSENCE,
+            Check::Ipset(_) => ipset::LISTINGS..=ipset::LISTINGS,
             Check::Prints { lines } => lines.len()..=lines.len(),
             Check::Json(expected) => expected.iter().map(|one| one.of + 1).max().unwrap_or(1)..=MAX_COMMANDS,
             Check::Output => 1..=MAX_COMMANDS,
@@ -114,6 +119,7 @@ impl Check {
     fn judge(&self, params: &Params, results: &[CommandResult]) -> Readback {
         match self {
             Check::NftSet(set) => set.judge(params, results),
+            Check::Ipset(set) => ipset::judge(set, params, results),
             Check::Prints { lines } => prints(&lines.iter().map(|line| line.render(params)).collect::<Vec<_>>(), results),
             Check::Json(expected) => json::judge(expected, params, results),
             Check::Output => output(results),

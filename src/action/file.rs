@@ -107,6 +107,7 @@ pub(super) struct PlatformTable {
 #[serde(deny_unknown_fields, rename_all = "snake_case")]
 pub(super) enum CheckTable {
     NftSet(Box<NftSetTable>),
+    Ipset(Box<NftSetTable>),
     Prints(Vec<Spanned<String>>),
     Json(Vec<JsonTable>),
     Output,

@@ -83,7 +83,7 @@ impl Action {
                 (Grammar::Enum(words), _) => format!("take {name}; one {}", command_line(words)),
                 (Grammar::Duration { min, max }, "seconds") => format!("take {name} 0-9; range {} {}", min.as_secs(), max.as_secs()),
                 (Grammar::Int { min, max }, _) => format!("take {name} 0-9; range {min} {max}"),
-                (_, "length" | "ms_of_an_hour") => format!("take {name} 0-9"),
+                (_, "length" | "ms_of_an_hour" | "seconds_of_24_days") => format!("take {name} 0-9"),
                 (Grammar::Ip, _) | (Grammar::Prefix, "network" | "mask") => format!("take {name} 0-9a-f.:"),
                 (Grammar::Prefix, _) => format!("take {name} 0-9a-f.:/"),
                 (Grammar::Mac, _) => format!("take {name} 0-9a-f:"),

@@ -19,6 +19,7 @@ pub(super) fn load_check(text: Text<'_>, written: &Spanned<CheckTable>, params: 
         CheckTable::Prints(lines) => templates(lines).map(|lines| Check::Prints { lines }),
         CheckTable::Json(tables) => tables.iter().map(|table| expected(text, table, params)).collect::<Result<_, _>>().map(Check::Json),
         CheckTable::NftSet(table) => nft_set(text, table, params, templates).map(Box::new).map(Check::NftSet),
+        CheckTable::Ipset(table) => nft_set(text, table, params, templates).map(Box::new).map(Check::Ipset),
     }
 }
 

@@ -16,6 +16,7 @@ mod facts;
 mod file;
 mod guard;
 mod helper;
+mod ipset;
 mod json;
 mod lease;
 mod leases;

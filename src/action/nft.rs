@@ -18,7 +18,7 @@ pub(super) const LISTINGS: usize = 3;
 /// The chains' priority: before fw4's filter chains, so that its accept of established connections comes too late.
 const PRIORITY: i64 = -10;
 /// How much earlier than asked the device may end the effect: time passes between applying and reading back.
-const EARLY: Span = Span::secs(30);
+pub(super) const EARLY: Span = Span::secs(30);
 
 /// The table of our own.
 const TABLE: &str = "opmas";
@@ -51,13 +51,7 @@ impl NftSet {
         let Ok(element) = self.element.render(params).parse() else {
             return Readback::new(ReadbackState::Unknown, "the call has no address");
         };
-        let lifetime = self.lifetime.as_deref().and_then(|name| params.get(name)).and_then(|value| match value {
-            ParamValue::Duration(span) => Some(*span),
-            _ => None,
-        });
-        let render = |templates: &[Template]| templates.iter().map(|template| template.render(params)).collect();
-        let rules = self.rules.iter().map(|(chain, rules)| (chain.render(params), render(rules))).collect();
-        let wanted = Wanted { set: self.set.render(params), element, lifetime, rules };
+        let wanted = Wanted { set: self.set.render(params), element, lifetime: self.lifetime(params), rules: self.rules(params) };
         match listings(results) {
             Ok(listings) if self.absent => wanted.absent(&listings.table.unwrap_or_default()),
             Ok(Listings { table: None, .. }) => {
@@ -66,6 +60,20 @@ impl NftSet {
             Ok(Listings { table: Some(table), flowtables }) => wanted.judge(&table, &flowtables),
             Err(why) => Readback::new(ReadbackState::Unknown, why),
         }
+    }
+
+    /// For how long it was asked for.
+    pub(super) fn lifetime(&self, params: &Params) -> Option<Span> {
+        self.lifetime.as_deref().and_then(|name| params.get(name)).and_then(|value| match value {
+            ParamValue::Duration(span) => Some(*span),
+            _ => None,
+        })
+    }
+
+    /// By chain, the rules.
+    pub(super) fn rules(&self, params: &Params) -> Vec<(String, Vec<String>)> {
+        let render = |templates: &[Template]| templates.iter().map(|template| template.render(params)).collect();
+        self.rules.iter().map(|(chain, rules)| (chain.render(params), render(rules))).collect()
     }
 }
 

@@ -36,10 +36,14 @@ enum Property {
     Seconds,
     /// Of a duration: milliseconds, an hour's at most: what counts in microseconds of 32 bits goes wrong after 71 minutes.
     MillisOfAnHour,
+    /// Of a duration: whole seconds, 24 days at most: an ipset keeps nothing for longer than 2^31 milliseconds.
+    SecondsOf24Days,
 }
 
 /// An hour, in milliseconds.
 const HOUR_MS: i64 = 3_600_000;
+/// 24 days, in seconds.
+const DAYS_24_S: i64 = 24 * 86_400;
 
 /// What is wrong with a template, and the text that it is about.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
@@ -148,7 +152,7 @@ impl Property {
         match kind {
             Grammar::Ip => &[Property::Version, Property::Protocol],
             Grammar::Prefix => &[Property::Version, Property::Protocol, Property::Network, Property::Mask, Property::Length],
-            Grammar::Duration { .. } => &[Property::Seconds, Property::MillisOfAnHour],
+            Grammar::Duration { .. } => &[Property::Seconds, Property::MillisOfAnHour, Property::SecondsOf24Days],
             _ => &[],
         }
     }
@@ -168,6 +172,7 @@ impl Property {
             Property::Length => "length",
             Property::Seconds => "seconds",
             Property::MillisOfAnHour => "ms_of_an_hour",
+            Property::SecondsOf24Days => "seconds_of_24_days",
         }
     }
 
@@ -179,6 +184,7 @@ impl Property {
             (Property::Mask, ParamValue::Prefix(net)) => net.netmask().to_string(),
             (Property::Length, ParamValue::Prefix(net)) => net.prefix_len().to_string(),
             (Property::MillisOfAnHour, ParamValue::Duration(span)) => span.as_secs().saturating_mul(1000).min(HOUR_MS).to_string(),
+            (Property::SecondsOf24Days, ParamValue::Duration(span)) => span.as_secs().min(DAYS_24_S).to_string(),
             (Property::Seconds, ParamValue::Duration(span)) => span.as_secs().to_string(),
             (_, value) => value.to_string(),
         }

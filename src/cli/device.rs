@@ -61,7 +61,7 @@ pub(super) struct AddArguments {
     /// Its name in findings and playbooks, best the host name that its log lines carry; without one, its address.
     #[arg(long)]
     name: Option<String>,
-    /// Which commands it understands: `openwrt-fw4`, or `linux` for any Linux with nftables.
+    /// Which commands it understands: `openwrt-fw4`, `openwrt-fw3` for OpenWrt up to 21.02, or `linux` for any Linux with nftables.
     #[arg(long, value_parser = platform, default_value = "openwrt-fw4")]
     platform: Platform,
     /// Where it stands.
@@ -206,7 +206,7 @@ fn device(arguments: &AddArguments) -> Result<Device, Failure> {
 }
 
 fn platform(text: &str) -> Result<Platform, String> {
-    serde_json::from_value(text.into()).map_err(|_| "it is one of openwrt-fw4, linux".to_owned())
+    serde_json::from_value(text.into()).map_err(|_| "it is one of openwrt-fw4, openwrt-fw3, linux".to_owned())
 }
 
 /// `host`, `host:port`, `[address]:port`, or a bare IPv6 address.
@@ -427,7 +427,11 @@ fn print_check(name: &str, reply: &Reply) {
     if let Some(report) = &reply.report {
         let system = report.system.as_deref().unwrap_or("unknown system");
         let clock = report.clock_offset_s.map_or_else(|| "unknown".to_owned(), |s| format!("{s} s off"));
-        println!("  {system}; nft {}, fw4 {}; clock {clock}; login {} ms", yes(report.nft), yes(report.fw4), report.connect_ms);
+        let firewall = match report.fw3 {
+            true => format!("fw3 yes, ipset {}", yes(report.ipset)),
+            false => format!("nft {}, fw4 {}", yes(report.nft), yes(report.fw4)),
+        };
+        println!("  {system}; {firewall}; clock {clock}; login {} ms", report.connect_ms);
         println!("  {}", report.versions.join("; "));
         println!("  seen from {}; addresses {}", report.manager.as_deref().unwrap_or("?"), report.addresses.join(" "));
         println!("  gateways {}", if report.gateways.is_empty() { "none".to_owned() } else { report.gateways.join(" ") });

@@ -154,6 +154,12 @@ pub struct Report {
     pub nft: bool,
     /// Whether the table `inet fw4` is there.
     pub fw4: bool,
+    /// Whether it has firewall3.
+    #[serde(default)]
+    pub fw3: bool,
+    /// Whether it has iptables, and `ipset` that may list sets.
+    #[serde(default)]
+    pub ipset: bool,
     /// The device's clock.
     pub clock: Option<Time>,
     /// The device's clock minus ours, in seconds.

@@ -14,6 +14,8 @@ pub enum Platform {
     OpenwrtFw4,
     /// Any Linux with nftables.
     Linux,
+    /// OpenWrt with firewall3 (iptables and ipset): up to 21.02.
+    OpenwrtFw3,
 }
 
 impl Platform {
@@ -23,6 +25,7 @@ impl Platform {
         match self {
             Platform::OpenwrtFw4 => "openwrt-fw4",
             Platform::Linux => "linux",
+            Platform::OpenwrtFw3 => "openwrt-fw3",
         }
     }
 }

@@ -5,6 +5,9 @@
 #   fw4-reload  load the firewall4 ruleset again, as `fw4 reload` does: only table `inet fw4` is flushed
 #   fw4-stop    as `service firewall stop`: every table is deleted
 #   flush-ours  delete table `inet opmas`
+#   fw3-reload  as `fw3 reload`: rules with its comment and its own chains are made anew
+#   fw3-stop    as `service firewall stop` there (`fw3 flush`): every chain of every table is emptied or deleted; sets stay
+#   fw3-flush   empty the built-in chains of table mangle
 #   reboot      every session, process, table and what was in /tmp is gone; firewall, log daemon and dropbear start again.
 #               `reboot` on the router does the same by itself
 #   cut|join    take the router's LAN cable to the manager out, and put it back
@@ -12,8 +15,9 @@
 #   rt router: 192.168.1.1 and fd00:6f70::1 on br-lan, 198.51.100.2 on eth1
 #   at attacker .66, ot other client .77, mg manager .2 on br-lan; fr far host 198.51.100.9 behind eth1
 # `ip netns exec opmas-mg ssh -i DIR/id root@192.168.1.1`; the password is "secret".
+# OPMAS_ROUTER_FIREWALL=fw3: an OpenWrt 21.02 with iptables-legacy and ipset, without nft; else fw4.
 # Log lines go from logd.py to OPMAS_ROUTER_LOG (default udp:192.168.1.2:1514) under the host name OPMAS_ROUTER_NAME (default ap1).
-# Needs root and Debian's dropbear-bin, busybox, nftables, iproute2, openssh-client, openssl, procps, util-linux, python3.
+# Needs root and Debian's dropbear-bin, busybox, nftables, iptables, ipset, iproute2, openssh-client, openssl, procps, util-linux, python3.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 data=$here/../data
@@ -23,6 +27,8 @@ R=$dir/root
 p=${OPMAS_ROUTER_PREFIX:-opmas-}
 log_to=${OPMAS_ROUTER_LOG:-udp:192.168.1.2:1514}
 log_name=${OPMAS_ROUTER_NAME:-ap1}
+
+firewall=${OPMAS_ROUTER_FIREWALL:-fw4}
 
 in_rt() { ip netns exec "${p}rt" "$@"; }
 
@@ -74,16 +80,59 @@ fw4() {
   { echo 'table inet fw4'; echo 'flush table inet fw4'; cat "$data/openwrt-fw4-default.nft"; } | in_rt nft -f -
 }
 
+# As fw3 writes them: every rule in a built-in chain has its comment, by which it finds them again.
+fw3() {
+  local t filter mangle
+  for t in iptables ip6tables; do
+    # Read before the restore, which holds the lock from its first line on.
+    filter=$(in_rt $t-legacy -w -S | sed -n '/!fw3/s/^-A \([A-Z]\)/-D \1/p')
+    mangle=$(in_rt $t-legacy -w -t mangle -S | sed -n '/!fw3/s/^-A/-D/p')
+    { printf '*filter\n%s\n' "$filter"
+      cat "$data/openwrt-fw3-default.rules"
+      printf '*mangle\n%s\n' "$mangle"
+      echo '-A FORWARD -o eth1 -p tcp -m tcp --tcp-flags SYN,RST SYN -m comment --comment "!fw3: Zone wan MTU fixing" -j TCPMSS --clamp-mss-to-pmtu'
+      echo COMMIT; } | in_rt $t-legacy-restore -w --noflush
+  done
+}
+
+fw3_flush() {
+  local t table chain
+  for t in iptables ip6tables; do
+    for table in filter mangle; do
+      for chain in INPUT FORWARD OUTPUT; do in_rt $t-legacy -w -t $table -P $chain ACCEPT; done
+      in_rt $t-legacy -w -t $table -F
+      in_rt $t-legacy -w -t $table -X
+    done
+  done
+}
+
+# The firewall as it is after a start of the router.
+afresh() {
+  if [ "$firewall" = fw3 ]; then fw3_flush; in_rt ipset destroy; fw3; else in_rt nft flush ruleset; fw4; fi
+}
+
 files() {
   mkdir -p "$R"/{bin,usr/sbin,etc/dropbear,root,proc,dev/pts,tmp,var/run}
   cp /usr/bin/busybox "$R/bin"
-  cp /usr/sbin/dropbear /usr/sbin/nft /usr/bin/flock /usr/bin/pgrep "$R/usr/sbin"
+  cp /usr/sbin/dropbear /usr/bin/flock /usr/bin/pgrep "$R/usr/sbin"
+  local release=24.10.4 t
+  if [ "$firewall" = fw3 ]; then
+    release=21.02.7
+    cp /usr/sbin/xtables-legacy-multi /usr/sbin/ipset "$R/usr/sbin"
+    for t in iptables ip6tables; do for a in "" -restore -save; do ln -s xtables-legacy-multi "$R/usr/sbin/$t$a"; done; done
+    # Matches and targets are loaded by name.
+    cp --parents "$(dirname "$(dpkg -L iptables | grep '/libxt_mark\.so$')")"/*.so -t "$R"
+    mkdir -p "$R/run"
+  else
+    cp /usr/sbin/nft "$R/usr/sbin"
+  fi
   local applets
   applets=$(busybox --list)
   for a in $(grep -v '^#' "$data/openwrt-busybox-applets.txt"); do
     if grep -qxF -- "$a" <<<"$applets"; then ln -s busybox "$R/bin/$a"; fi
   done
   ldd "$R"/bin/busybox "$R"/usr/sbin/* 2>/dev/null | grep -o '/[^ :]*\.so[^ :]*' | sort -u | xargs cp -L --parents -t "$R"
+  if [ "$firewall" = fw3 ]; then install -m 755 /dev/stdin "$R/usr/sbin/fw3" <<<'#!/bin/ash'; fi
   # busybox's reboot would want to end the init of this machine.
   rm -f "$R/bin/reboot"
   install -D -m 755 "$here/root/uci" "$here/root/logread" "$here/root/ubus" "$here/root/wifi" "$here/root/reboot" -t "$R/usr/sbin"
@@ -93,7 +142,7 @@ files() {
   echo 'root:x:0:0:root:/root:/bin/ash' >"$R/etc/passwd"
   echo /bin/ash >"$R/etc/shells"
   echo "root:$(openssl passwd -6 secret):1:0:9:7:::" >"$R/etc/shadow"
-  printf "DISTRIB_ID='OpenWrt'\nDISTRIB_RELEASE='24.10.4'\nDISTRIB_TARGET='x86/64'\n" >"$R/etc/openwrt_release"
+  printf "DISTRIB_ID='OpenWrt'\nDISTRIB_RELEASE='%s'\nDISTRIB_TARGET='x86/64'\n" $release >"$R/etc/openwrt_release"
   ssh-keygen -qt ed25519 -N '' -C test -f "$dir/id"
   cp "$dir/id.pub" "$R/etc/dropbear/authorized_keys"
   chmod 600 "$R/etc/dropbear/authorized_keys"
@@ -114,8 +163,7 @@ alive() {
       exec chroot '$R' dropbear -F -R -p 22" || true
     [ -e "$R/tmp/reboot" ] || return
     rm -rf "${R:?}/tmp/"*
-    in_rt nft flush ruleset
-    fw4
+    afresh
     cat /proc/sys/kernel/random/uuid >"$dir/boot_id"
     sleep 2
   done
@@ -143,7 +191,7 @@ up() {
   mkdir -p "$dir"
   trap 'down' ERR
   network
-  fw4
+  afresh
   files
   boot
   trap - ERR
@@ -154,8 +202,11 @@ case "$1" in
   down) down ;;
   fw4-reload) fw4 ;;
   fw4-stop) in_rt nft flush ruleset ;;
+  fw3-reload) fw3 ;;
+  fw3-stop) fw3_flush ;;
+  fw3-flush) for t in iptables ip6tables; do for c in INPUT FORWARD; do in_rt $t-legacy -w -t mangle -F $c; done; done ;;
   flush-ours) in_rt nft delete table inet opmas ;;
-  reboot) halt; rm -rf "${R:?}/tmp/"*; in_rt nft flush ruleset; fw4; boot ;;
+  reboot) halt; rm -rf "${R:?}/tmp/"*; afresh; boot ;;
   cut) ip -n "${p}rt" link set lmg down ;;
   join) ip -n "${p}rt" link set lmg up ;;
   *) sed -n 2,9p "$0" >&2; exit 2 ;;

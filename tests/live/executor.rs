@@ -21,7 +21,10 @@ pub struct Lab {
 
 impl Lab {
     pub fn new() -> Lab {
-        let router = Router::up();
+        Lab::of(Router::up())
+    }
+
+    pub fn of(router: Router) -> Lab {
         // Longer than a socket's path may be, and with what shells and ssh's options take apart.
         let base = router.dir.path().join(format!("a folder with 'quotes' and 100% \"spaces\" {}", "long ".repeat(20)));
         fs::create_dir_all(base.join("playbooks/actions")).unwrap();

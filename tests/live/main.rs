@@ -10,6 +10,7 @@ mod enroll;
 mod executor;
 #[expect(dead_code, reason = "benches/fleet.rs uses the rest")]
 mod fleet;
+mod fw3;
 mod guide;
 mod hand;
 mod http;

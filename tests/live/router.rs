@@ -28,6 +28,7 @@ pub struct Router {
     /// A folder of the test's own, removed with the router.
     pub dir: tempfile::TempDir,
     prefix: String,
+    firewall: &'static str,
     /// Held while the namespaces are in use: their names are the machine's.
     _lock: File,
 }
@@ -42,15 +43,20 @@ pub struct Process {
 impl Router {
     /// Makes it; waits while another test has it. A router that a killed test left is taken away first.
     pub fn up() -> Router {
+        Router::with("fw4")
+    }
+
+    /// With `fw4` (nftables) or `fw3` (iptables-legacy and ipset, no nft).
+    pub fn with(firewall: &'static str) -> Router {
         let prefix = std::env::var("OPMAS_ROUTER_PREFIX").unwrap_or_else(|_| "opmas-t-".to_owned());
         let lock = File::create(std::env::temp_dir().join(format!("{prefix}router.lock"))).unwrap();
         rustix::fs::flock(&lock, rustix::fs::FlockOperation::LockExclusive).unwrap();
-        let router = Router { dir: tempfile::tempdir().unwrap(), prefix, _lock: lock };
+        let router = Router { dir: tempfile::tempdir().unwrap(), prefix, firewall, _lock: lock };
         router.device("up");
         router
     }
 
-    /// Runs one of `device.sh`'s commands: `fw4-reload`, `fw4-stop`, `flush-ours`, `reboot`, `cut`, `join`.
+    /// Runs one of `device.sh`'s commands: `fw4-reload`, `fw4-stop`, `flush-ours`, `fw3-reload`, `fw3-stop`, `fw3-flush`, `reboot`, `cut`, `join`.
     pub fn device(&self, what: &str) {
         let output = self.script(what).output().unwrap();
         assert!(output.status.success(), "device.sh {what}: {}", String::from_utf8_lossy(&output.stderr));
@@ -59,7 +65,7 @@ impl Router {
     fn script(&self, what: &str) -> Command {
         let mut script = Command::new(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/device/device.sh"));
         // The daemons that it leaves running must not hold our pipes.
-        script.arg(what).arg(self.folder()).env("OPMAS_ROUTER_PREFIX", &self.prefix).stdin(Stdio::null());
+        script.arg(what).arg(self.folder()).env("OPMAS_ROUTER_PREFIX", &self.prefix).env("OPMAS_ROUTER_FIREWALL", self.firewall).stdin(Stdio::null());
         script
     }
 

@@ -6,6 +6,7 @@ mod catalogue;
 mod command;
 mod guard;
 mod helper;
+mod ipset;
 mod leases;
 mod params;
 mod quote;

@@ -75,7 +75,7 @@ fn sample(grammar: &Grammar, n: usize) -> Value {
 #[test]
 fn the_helper_runs_what_a_plan_shows_and_nothing_else() {
     let mut compared = 0;
-    for platform in [Platform::OpenwrtFw4, Platform::Linux] {
+    for platform in [Platform::OpenwrtFw4, Platform::OpenwrtFw3, Platform::Linux] {
         let bench = Bench::new(platform);
         for action in bench.catalogue.iter() {
             for op in [Op::Apply, Op::Verify, Op::Undo, Op::Confirm] {
