@@ -21,7 +21,7 @@ export OPMAS_LONG=$long
 as_root() { if [ "$(id -u)" = 0 ]; then "$@"; else sudo --preserve-env=PATH,HOME,OPMAS_LONG,CARGO_TARGET_DIR "$@"; fi; }
 
 # Debian's packages that the live tests start: the router's daemons and tools; and those that judge what we ship.
-packages=(dropbear-bin openssh-server sudo busybox dnsmasq-base ppp nftables iptables ipset iproute2 openssh-client openssl util-linux procps python3 python3-venv bsdutils curl man-db prometheus systemd e2fsprogs)
+packages=(dropbear-bin openssh-server sudo busybox dnsmasq-base ppp nftables iptables ipset conntrack iproute2 openssh-client openssl util-linux procps python3 python3-venv bsdutils curl man-db prometheus systemd e2fsprogs)
 # A JDK and Maven of any origin do.
 command -v java >/dev/null || packages+=(default-jre-headless)
 command -v mvn >/dev/null || packages+=(maven)

@@ -17,7 +17,7 @@
 # `ip netns exec opmas-mg ssh -i DIR/id root@192.168.1.1`; the password is "secret".
 # OPMAS_ROUTER_FIREWALL=fw3: an OpenWrt 21.02 with iptables-legacy and ipset, without nft; else fw4.
 # Log lines go from logd.py to OPMAS_ROUTER_LOG (default udp:192.168.1.2:1514) under the host name OPMAS_ROUTER_NAME (default ap1).
-# Needs root and Debian's dropbear-bin, busybox, nftables, iptables, ipset, iproute2, openssh-client, openssl, procps, util-linux, python3.
+# Needs root and Debian's dropbear-bin, busybox, nftables, iptables, ipset, conntrack, iproute2, openssh-client, openssl, procps, util-linux, python3.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 data=$here/../data
@@ -118,7 +118,7 @@ files() {
   local release=24.10.4 t
   if [ "$firewall" = fw3 ]; then
     release=21.02.7
-    cp /usr/sbin/xtables-legacy-multi /usr/sbin/ipset "$R/usr/sbin"
+    cp /usr/sbin/xtables-legacy-multi /usr/sbin/ipset /usr/sbin/conntrack "$R/usr/sbin"
     for t in iptables ip6tables; do for a in "" -restore -save; do ln -s xtables-legacy-multi "$R/usr/sbin/$t$a"; done; done
     # Matches and targets are loaded by name.
     cp --parents "$(dirname "$(dpkg -L iptables | grep '/libxt_mark\.so$')")"/*.so -t "$R"
@@ -132,7 +132,11 @@ files() {
     if grep -qxF -- "$a" <<<"$applets"; then ln -s busybox "$R/bin/$a"; fi
   done
   ldd "$R"/bin/busybox "$R"/usr/sbin/* 2>/dev/null | grep -o '/[^ :]*\.so[^ :]*' | sort -u | xargs cp -L --parents -t "$R"
-  if [ "$firewall" = fw3 ]; then install -m 755 /dev/stdin "$R/usr/sbin/fw3" <<<'#!/bin/ash'; fi
+  if [ "$firewall" = fw3 ]; then
+    install -m 755 /dev/stdin "$R/usr/sbin/fw3" <<<'#!/bin/ash'
+    # A package that few have: tests put it back.
+    mv "$R/usr/sbin/conntrack" "$R/usr/sbin/conntrack.package"
+  fi
   # busybox's reboot would want to end the init of this machine.
   rm -f "$R/bin/reboot"
   install -D -m 755 "$here/root/uci" "$here/root/logread" "$here/root/ubus" "$here/root/wifi" "$here/root/reboot" -t "$R/usr/sbin"

@@ -183,6 +183,38 @@ async fn networks_and_rates_on_firewall3() {
     assert!(answered("at") >= 45);
 }
 
+/// What `-j FLOWOFFLOAD` hands over passes no rule. The rule itself is a patch of OpenWrt's kernels, so that only the listing has it here.
+#[tokio::test]
+async fn where_connections_are_offloaded_a_block_is_not_said_to_be_whole() {
+    let lab = lab("openwrt-fw3");
+    let bin = lab.router.root().join("usr/sbin");
+    fs::write(
+        bin.join("xtables-with-offloading"),
+        "#!/bin/sh\ncase \"$*\" in '-w -S FORWARD') echo '-A FORWARD -m conntrack --ctstate RELATED,ESTABLISHED -j FLOWOFFLOAD' ;; esac\nexec xtables-legacy-multi iptables \"$@\"\n",
+    )
+    .unwrap();
+    fs::set_permissions(bin.join("xtables-with-offloading"), std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    fs::remove_file(bin.join("iptables")).unwrap();
+    std::os::unix::fs::symlink("xtables-with-offloading", bin.join("iptables")).unwrap();
+    fs::write(lab.base.join("opmas.toml"), "").unwrap();
+    let client = lab.start().await;
+    let (one, net) = (json!({"ip": ATTACKER}), json!({"net": "192.168.1.64/28"}));
+    let both = [("block_ip", &one), ("block_subnet", &net)];
+    for (action, params) in both {
+        is(&apply(&client, action, params).await, OutcomeState::Partial, "offloaded");
+    }
+    fs::copy(bin.join("conntrack.package"), bin.join("conntrack")).unwrap();
+    for (action, params) in both {
+        is(&verify(&client, action, params).await, OutcomeState::Enforced, "");
+        is(&apply(&client, action, params).await, OutcomeState::Enforced, "");
+    }
+    // One that lists nothing is not one that has nothing.
+    fs::write(bin.join("conntrack"), "#!/bin/sh\nexit 2\n").unwrap();
+    for (action, params) in both {
+        is(&verify(&client, action, params).await, OutcomeState::Partial, "offloaded");
+    }
+}
+
 #[tokio::test]
 async fn hostile_values_reach_no_shell_of_firewall3() {
     let lab = lab("openwrt-fw3");
