@@ -9,6 +9,8 @@ use serde_json::{Value, json};
 
 use crate::executor::{Lab, is};
 use crate::router::{ATTACKER, ATTACKER6, ROUTER, Router, eventually};
+use crate::site::Site;
+use crate::whole::lines;
 
 const ROUTER6: &str = "fd00:6f70::1";
 const FAR: &str = "198.51.100.9";
@@ -181,6 +183,25 @@ async fn networks_and_rates_on_firewall3() {
         is(&undo(&client, "rate_limit_ip", &slow).await, OutcomeState::Undone, "");
     }
     assert!(answered("at") >= 45);
+}
+
+#[test]
+fn from_the_log_to_the_block_and_its_end_on_firewall3() {
+    let mut site = Site::of(Router::with("fw3"), "[source.archive]\ntype = 'file'\npath = 'router.log'", "1h");
+    site.start();
+    fs::write(site.dir.join("router.log"), lines(ATTACKER)).unwrap();
+    let soon = Duration::from_secs(30);
+    eventually(soon, "it is not blocked", || site.blocked() == [ATTACKER]);
+    site.router.device("fw3-stop");
+    eventually(soon, "the rules are not put back", || !site.router.reaches("at", ROUTER));
+    site.router.device("reboot");
+    eventually(soon, "it is not put back", || site.blocked() == [ATTACKER] && !site.router.reaches("at", ROUTER));
+    let (_, leases) = site.run(&["lease", "list", "--json"]);
+    let lease = serde_json::from_str::<Value>(leases.lines().next().unwrap()).unwrap()["lease"].as_str().unwrap().to_owned();
+    let (status, said) = site.run(&["lease", "end", &lease]);
+    assert_eq!(status, Some(0), "{said}");
+    eventually(soon, "it is not let in", || site.blocked().is_empty() && site.router.reaches("at", ROUTER));
+    site.terminate();
 }
 
 /// What `-j FLOWOFFLOAD` hands over passes no rule. The rule itself is a patch of OpenWrt's kernels, so that only the listing has it here.

@@ -28,7 +28,7 @@ pub struct Router {
     /// A folder of the test's own, removed with the router.
     pub dir: tempfile::TempDir,
     prefix: String,
-    firewall: &'static str,
+    pub firewall: &'static str,
     /// Held while the namespaces are in use: their names are the machine's.
     _lock: File,
 }

@@ -47,7 +47,11 @@ pub struct Site {
 impl Site {
     /// Everything but opmas itself: configured, enrolled, not started. `source` is the `[source.…]` table, `hold` how long a block lasts.
     pub fn new(source: &str, hold: &str) -> Site {
-        let router = Router::up();
+        Site::of(Router::up(), source, hold)
+    }
+
+    /// The same, of a router with another firewall.
+    pub fn of(router: Router, source: &str, hold: &str) -> Site {
         let dir = router.dir.path().join("site");
         assert!(router.opmas(router.dir.path(), &["init", "site"]).status.success());
         let settings = format!("posture = 'armed'\n[actions]\nblock_ip = 'auto'\n{source}\n[lease]\nverify_every = '1s'\n");
@@ -81,7 +85,8 @@ impl Site {
     }
 
     fn enrol(&self) {
-        let added = self.router.opmas(&self.dir, &["device", "add", &format!("root@{ROUTER}"), "--name", "ap1", "--yes"]);
+        let platform = format!("openwrt-{}", self.router.firewall);
+        let added = self.router.opmas(&self.dir, &["device", "add", &format!("root@{ROUTER}"), "--name", "ap1", "--platform", &platform, "--yes"]);
         let said = String::from_utf8_lossy(&added.stdout).into_owned();
         assert!(added.status.success(), "{said}{}", String::from_utf8_lossy(&added.stderr));
         let line = said.lines().find(|line| line.contains("ssh-ed25519 ") && !line.starts_with(' ')).expect("the line for authorized_keys");
@@ -131,6 +136,9 @@ impl Site {
 
     /// The addresses that the router blocks now.
     pub fn blocked(&self) -> Vec<String> {
+        if self.router.firewall == "fw3" {
+            return self.router.sh("rt", "ipset save | sed -n 's/^add opmas_hosts[46] \\([^ ]*\\).*/\\1/p' | sort").lines().map(str::to_owned).collect();
+        }
         let listed = self.router.command("rt", "nft").args(["-j", "list", "table", "inet", "opmas"]).output().unwrap();
         let Ok(table) = serde_json::from_slice::<Value>(&listed.stdout) else { return Vec::new() };
         let sets = table["nftables"].as_array().unwrap().iter().filter_map(|one| one["set"]["elem"].as_array());
