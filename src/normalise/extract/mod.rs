@@ -7,7 +7,7 @@ mod pattern;
 mod template;
 
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use serde_json::{Map, Value};
 
@@ -30,8 +30,8 @@ struct Compiled {
     files: Vec<usize>,
     /// The patterns in their order, each as the file and its place there.
     patterns: Vec<(usize, usize)>,
-    /// Says which of the patterns can match; without it each is tried.
-    automaton: Option<Automaton>,
+    /// Says which of the patterns can match; without it each is tried. Made when the program is first heard of.
+    automaton: OnceLock<Option<Automaton>>,
 }
 
 /// What a message was typed as, beside its fields.
@@ -57,7 +57,6 @@ impl Extractors {
                 Err(found) => diagnostics.extend(found),
             }
         }
-        loaded.compile();
         (loaded, diagnostics)
     }
 
@@ -85,7 +84,8 @@ impl Extractors {
         let Some(compiled) = self.by_program.get(program) else { return Applied::default() };
         let (repeats, message) = repeated(message).map_or((None, message), |(repeats, line)| (Some(repeats), line));
         let mut candidates = Vec::new();
-        if compiled.automaton.as_ref().and_then(|automaton| automaton.candidates(message, &mut candidates)).is_none() {
+        let automaton = compiled.automaton.get_or_init(|| self.automaton(compiled));
+        if automaton.as_ref().and_then(|automaton| automaton.candidates(message, &mut candidates)).is_none() {
             candidates = (0..compiled.patterns.len()).collect();
         }
         let read = candidates.into_iter().find_map(|candidate| {
@@ -123,12 +123,9 @@ impl Extractors {
     }
 
     /// Each pattern compiled by itself, so that all together only take more room.
-    fn compile(&mut self) {
-        for compiled in self.by_program.values_mut() {
-            let files = compiled.files.iter().filter_map(|index| self.files.get(*index));
-            let expressions: Vec<String> = files.flat_map(Program::expressions).collect();
-            compiled.automaton = Automaton::new(&expressions).ok();
-        }
+    fn automaton(&self, compiled: &Compiled) -> Option<Automaton> {
+        let files = compiled.files.iter().filter_map(|index| self.files.get(*index));
+        Automaton::new(&files.flat_map(Program::expressions).collect::<Vec<_>>()).ok()
     }
 }
 

@@ -61,6 +61,12 @@ impl Pattern {
 
     /// The fields of a message; `None` when it is not of this wording, or a value is not of its type.
     pub(super) fn read(&self, message: &str) -> Option<Vec<(Arc<str>, Value)>> {
+        // Most are told apart by how they begin, without what the regular expression needs.
+        if let Some(Part::Fixed(head)) = self.parts.first()
+            && !message.starts_with(head.as_str())
+        {
+            return None;
+        }
         let greedy = self.greedy(message).and_then(|texts| self.values(&texts));
         greedy.or_else(|| self.values(&self.exactly(message)?))
     }
