@@ -55,14 +55,25 @@ fn since(begin: Time, end: Time) -> f64 {
     (end.0 - begin.0) as f64 / 1e6
 }
 
-/// When each address's block was recorded as read back.
-fn blocks(site: &Site) -> BTreeMap<String, Time> {
-    let (mut steps, mut found) = (BTreeMap::new(), BTreeMap::new());
+/// What is recorded of a block, in its order.
+const STAGES: [&str; 4] = ["found", "intended", "attempted", "read back"];
+
+/// When each stage of each address's block was recorded; of those that were read back.
+fn blocks(site: &Site) -> BTreeMap<String, [Time; STAGES.len()]> {
+    let (mut steps, mut times, mut found) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
     for entry in LedgerReader::open(&site.dir.join("opmas-data/ledger"), 0).unwrap().map_while(Result::ok) {
         let Content::Decided(decided) = entry.content else { continue };
         match *decided {
-            Decided::Intent { step, .. } => _ = steps.insert(step.run.clone(), step.params["ip"].as_str().unwrap().to_owned()),
-            Decided::Outcome { run, outcome, .. } if outcome.state == OutcomeState::Enforced => _ = found.insert(steps[&run].clone(), entry.time),
+            Decided::Run { run, .. } => _ = times.insert(run, [entry.time; STAGES.len()]),
+            Decided::Intent { step, .. } => {
+                times.get_mut(&step.run).unwrap()[1] = entry.time;
+                steps.insert(step.run.clone(), step.params["ip"].as_str().unwrap().to_owned());
+            }
+            Decided::Attempt { run, .. } => times.get_mut(&run).unwrap()[2] = entry.time,
+            Decided::Outcome { run, outcome, .. } if outcome.state == OutcomeState::Enforced => {
+                times.get_mut(&run).unwrap()[3] = entry.time;
+                found.insert(steps[&run].clone(), times[&run]);
+            }
             _ => {}
         }
     }
@@ -135,7 +146,12 @@ fn main() {
         let n = mails.iter().position(|mail| mail.contains(&format!("from {address}:50880"))).unwrap() + 1;
         of(fs::metadata(site.router.dir.path().join(format!("mail/{n}.json"))).unwrap().modified().unwrap())
     };
-    println!("last log line to block read back   {}", milliseconds(begun.iter().map(|(address, begin)| since(*begin, blocked[address])).collect()));
+    println!("last log line to block read back   {}", milliseconds(begun.iter().map(|(address, begin)| since(*begin, blocked[address][3])).collect()));
+    for (at, stage) in STAGES.iter().enumerate() {
+        let from = |address: &String, begin: Time| at.checked_sub(1).map_or(begin, |before| blocked[address][before]);
+        let took = |(address, begin): (&String, &Time)| since(from(address, *begin), blocked[address][at]);
+        println!("    until it is {stage:<16}       {}", milliseconds(begun.iter().map(took).collect()));
+    }
     println!("last log line to webhook received  {}", milliseconds(begun.iter().map(|(address, begin)| since(*begin, of(about(address).at))).collect()));
     println!("last log line to mail received     {}", milliseconds(begun.iter().map(|(address, begin)| since(*begin, mail(address))).collect()));
     println!("a bare fdatasync of {SYNCED_BYTES} bytes     {}", milliseconds(fsync(&site.dir)));

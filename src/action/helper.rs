@@ -21,7 +21,7 @@ pub const REFUSES: (i32, &str) = (126, "opmas: ");
 const HEAD: &str = include_str!("helper.sh");
 
 /// Commands of one operation, and what they are called in the helper.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Batch {
     /// As a device without the helper runs them.
     pub commands: Vec<Command>,

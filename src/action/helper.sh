@@ -1,6 +1,6 @@
 #!/bin/sh
 # What the key of opmas runs on this device, and all that it can (opmas device enroll). ssh brings
-#   SECONDS MARK ACTION REVISION OPERATION NUMBER…
+#   SECONDS MARK ACTION REVISION OPERATION NUMBER… [OPERATION NUMBER…]
 # and standard input the values of the action, a line `NAME=VALUE` each. Commands with these numbers, as they stand below, are run.
 # Values are only ever data: each is made of the characters of its type, and stands in quotes.
 PATH=/usr/sbin:/usr/bin:/sbin:/bin
@@ -33,7 +33,7 @@ fi
 
 set -- $SSH_ORIGINAL_COMMAND
 [ $# -ge 6 ] || refuse "this key opens no shell"
-mark=$2 action=$3 name="$3 $4 $5"
+mark=$2 action=$3 name="$3 $4" operation=$5
 shift 5
 
 case $action in
@@ -52,9 +52,10 @@ work() {
   if [ -n "$input" ]; then printf '%s' "$input" | "$@"; else "$@" </dev/null; fi
 }
 
-if [ "$mark" = - ]; then work "$name $1"; exit; fi
+if [ "$mark" = - ]; then work "$name $operation $1"; exit; fi
 for i; do
-  work "$name $i"
+  case $i in *[!0-9]*) operation=$i; continue ;; esac
+  work "$name $operation $i"
   s=$?
   echo; echo "$mark $s"
   { echo; echo "$mark"; } >&2

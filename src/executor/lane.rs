@@ -14,9 +14,9 @@ use super::protocol::{Asked, Reach, Reply, Request, Said};
 use super::remote::{self, RunError};
 use super::report;
 use super::setup::Setup;
-use crate::action::{FactsError, GuardFacts};
+use crate::action::{FactsError, GuardFacts, Op};
 use crate::clock;
-use crate::model::{Device, OutcomeState, Span, Time};
+use crate::model::{Device, OutcomeState, Platform, Span, Time};
 
 /// Requests that wait for one device; more are answered at once as failed. A playbook's budget is far below it.
 pub(super) const MAX_QUEUE: usize = 64;
@@ -121,12 +121,12 @@ impl Jobs {
     }
 
     /// Takes what comes next, as far as it is done by doing this. Nothing is passed over: what lies in between may undo it.
-    fn take_like(&mut self, setup: &Setup, first: &Request) -> Vec<Asked> {
+    fn take_like(&mut self, setup: &Setup, platform: Platform, first: &Request) -> Vec<Asked> {
         let mut like = Vec::new();
         while like.len() < MAX_QUEUE
             && let Some(next) = self.ahead.take().or_else(|| self.received.try_recv().ok())
         {
-            if !serves(setup, first, &next.request) {
+            if !serves(setup, platform, first, &next.request) {
                 self.ahead = Some(next);
                 break;
             }
@@ -136,11 +136,17 @@ impl Jobs {
     }
 }
 
-/// Whether doing one does the other, too: the same action with the same parameters, and an effect that lasts as long at least.
-fn serves(setup: &Setup, one: &Request, other: &Request) -> bool {
-    let (Request::Apply(one), Request::Apply(other)) = (one, other) else { return false };
-    let Some(action) = setup.catalogue.get(&one.action).filter(|_| one.action == other.action && one.verdict == other.verdict) else { return false };
-    action.params(&one.params).ok().zip(action.params(&other.params).ok()).is_some_and(|(one, other)| action.covers(&one, &other))
+/// Whether doing one does the other, too: the same action with the same parameters, and an effect that lasts as long at least; or the same is read.
+fn serves(setup: &Setup, platform: Platform, one: &Request, other: &Request) -> bool {
+    let (Some(task), Some(like)) = (one.task(), other.task()) else { return false };
+    let Some(action) = setup.catalogue.get(&task.action).filter(|_| task.action == like.action && task.verdict == like.verdict) else { return false };
+    let Some((params, like)) = action.params(&task.params).ok().zip(action.params(&like.params).ok()) else { return false };
+    let reads = |params| action.commands(Op::Verify, platform, params).ok();
+    match (one, other) {
+        (Request::Apply(_), Request::Apply(_)) => action.covers(&params, &like),
+        (Request::Verify(_), Request::Verify(_)) => reads(&params).is_some_and(|read| reads(&like) == Some(read)),
+        _ => false,
+    }
 }
 
 /// The lane of one device.
@@ -172,12 +178,12 @@ impl Lane {
                 self.connection = None;
                 continue;
             };
-            let mut like = jobs.take_like(&self.shared.setup, &request);
-            let reply = perform::perform(&mut self, &request).await;
+            let mut like = jobs.take_like(&self.shared.setup, self.device.platform, &request);
+            let (reply, read) = perform::perform(&mut self, &request).await;
             if self.holds(&request, &reply) {
-                like.extend(jobs.take_like(&self.shared.setup, &request));
+                like.extend(jobs.take_like(&self.shared.setup, self.device.platform, &request));
             }
-            let together = |asked: Asked| (asked.n, reply.clone().together(&request));
+            let together = |asked: Asked| (asked.n, perform::together(&self, (&request, &reply, read.as_deref()), &asked.request));
             let answers = like.into_iter().map(together).collect::<Vec<_>>().into_iter().chain([(n, reply)]);
             for (n, reply) in answers {
                 if self.shared.answers.send(Said::Answer { n, reply: Box::new(reply) }).await.is_err() {
@@ -189,7 +195,7 @@ impl Lane {
 
     /// Whether what was done is there now, also for those who asked for it while it was being done: it has a lifetime, and was read back.
     fn holds(&self, request: &Request, reply: &Reply) -> bool {
-        let action = self.shared.setup.catalogue.get(request.action());
+        let action = self.shared.setup.catalogue.get(request.action()).filter(|_| matches!(request, Request::Apply(_)));
         action.is_some_and(|action| action.lease.is_some()) && matches!(reply.outcome.state, OutcomeState::Enforced | OutcomeState::Partial)
     }
 

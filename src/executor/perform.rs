@@ -59,10 +59,12 @@ struct Plan<'a> {
 struct Sent {
     commands: Vec<Ran>,
     evidence: Option<String>,
+    /// What was read back last.
+    read: Option<Vec<CommandResult>>,
 }
 
-/// Carries a request out. Never fails: whatever goes wrong is an outcome.
-pub(super) async fn perform(lane: &mut Lane, request: &Request) -> Reply {
+/// Carries a request out, and gives what was read back as well. Never fails: whatever goes wrong is an outcome.
+pub(super) async fn perform(lane: &mut Lane, request: &Request) -> (Reply, Option<Vec<CommandResult>>) {
     let started = Instant::now();
     let mut sent = Sent::default();
     let mut report = None;
@@ -73,7 +75,22 @@ pub(super) async fn perform(lane: &mut Lane, request: &Request) -> Reply {
         Request::Check { .. } => check(lane, request, &mut sent.commands, &mut report).await,
         Request::Leave { .. } => leave(lane, request, &mut sent.commands).await,
     };
-    Reply { outcome: outcome(end, started.elapsed()), commands: sent.commands, report, evidence: sent.evidence, reach: lane.reach(), with: None }
+    let Sent { commands, evidence, read } = sent;
+    (Reply { outcome: outcome(end, started.elapsed()), commands, report, evidence, reach: lane.reach(), with: None }, read)
+}
+
+/// The answer to a request that was carried out together with another one. What is to be read back is judged for itself.
+pub(super) fn together(lane: &Lane, (request, reply, read): (&Request, &Reply, Option<&[CommandResult]>), like: &Request) -> Reply {
+    let mut reply = reply.clone().together(request);
+    if let (Request::Verify(task), Some(read)) = (like, read) {
+        let took = Duration::from_millis(reply.outcome.took_ms);
+        let end = plan(&lane.shared.setup, &lane.device, Op::Verify, task).and_then(|plan| {
+            let readback = plan.action.check(lane.device.platform, &plan.params, None, read).map_err(End::refused)?;
+            Ok(judged(&plan, &readback, None))
+        });
+        reply.outcome = outcome(end.unwrap_or_else(|end| end), took);
+    }
+    reply
 }
 
 /// The outcome of an end, bounded.
@@ -146,25 +163,28 @@ fn guarded(setup: &Setup, plan: &Plan<'_>, here: &GuardFacts) -> Result<(), Stri
 /// Changes, reads back and confirms; `None` when the connection was lost, and did not come back where it may.
 async fn carry_out(lane: &mut Lane, request: &Request, plan: &Plan<'_>, sent: &mut Sent) -> Option<End> {
     let before = if plan.must_change { Some(read(lane.connection.as_ref()?, plan, sent).await?) } else { None };
-    let asked = sent.commands.len();
-    let wrong = match change(lane.connection.as_ref()?, &plan.change, plan.bounds, sent).await {
+    let changed = match change_and_read(lane, plan, sent).await {
         None if plan.settle.is_zero() => return None,
         // A device that restarts may take the connection with it: what came of it is read back all the same.
         None => {
             lane.connection = None;
-            None
+            Changed::default()
         }
-        Some(Some(wrong)) if sent.commands.get(asked..).is_some_and(|ran| is_not_there(ran) || lane.device.enrolled && by_helper(ran)) => {
-            return Some(End::new(OutcomeState::Failed, wrong));
-        }
-        Some(wrong) => wrong,
+        Some(changed) if changed.nothing => return Some(End::new(OutcomeState::Failed, changed.wrong.unwrap_or_default())),
+        Some(changed) => changed,
     };
+    let (wrong, mut results) = (changed.wrong, changed.read);
     // What the device has refused does not come about by waiting.
     let settle = if wrong.is_some() { Duration::ZERO } else { plan.settle };
     let (end, changed) = (Instant::now() + settle, sent.commands.len());
     let readback = loop {
-        sent.commands.truncate(changed);
-        let read = read_back(lane, request, plan, before.as_deref(), sent).await;
+        let read = match results.take() {
+            Some(results) => judge(lane, plan, before.as_deref(), results, sent),
+            None => {
+                sent.commands.truncate(changed);
+                read_back(lane, request, plan, before.as_deref(), sent).await
+            }
+        };
         let over = Instant::now() >= end;
         match read {
             Some(readback) if over || readback.state == ReadbackState::Enforced => break readback,
@@ -185,6 +205,34 @@ async fn carry_out(lane: &mut Lane, request: &Request, plan: &Plan<'_>, sent: &m
     })
 }
 
+/// What came of changing something.
+#[derive(Default)]
+struct Changed {
+    /// What did not end well.
+    wrong: Option<String>,
+    /// It is certain that nothing was changed.
+    nothing: bool,
+    /// What was read in the same session.
+    read: Option<Vec<CommandResult>>,
+}
+
+/// Changes; and reads back in the session of the last command, unless it has to settle first. `None` when the connection was lost.
+async fn change_and_read(lane: &Lane, plan: &Plan<'_>, sent: &mut Sent) -> Option<Changed> {
+    let (connection, asked) = (lane.connection.as_ref()?, sent.commands.len());
+    let together = if plan.settle.is_zero() { plan.change.commands.len().checked_sub(1) } else { None };
+    let mut wrong = change(connection, &plan.change, together, plan.bounds, sent).await?;
+    let mut answers = None;
+    if let (Some(last), None) = (together, &wrong) {
+        let (changed, read) = remote::run_and_read(&connection.master, (&plan.change, last), &plan.verify, plan.bounds).await;
+        wrong = did(plan.change.commands.get(last)?, changed, sent)?;
+        answers = read;
+    }
+    let ran = sent.commands.get(asked..).unwrap_or_default();
+    let nothing = wrong.is_some() && (is_not_there(ran) || lane.device.enrolled && by_helper(ran));
+    let read = answers.and_then(|answers| noted(&plan.verify, answers, sent));
+    Some(Changed { wrong, nothing, read })
+}
+
 /// Whether the device has no such program: then the first command was the last, and changed nothing.
 fn is_not_there(ran: &[Ran]) -> bool {
     matches!(ran, [only] if only.exit == Some(NOT_FOUND) && only.command.argv.first().is_some_and(|program| program != "sh"))
@@ -195,42 +243,58 @@ fn by_helper(ran: &[Ran]) -> bool {
     matches!(ran, [only] if only.exit == Some(REFUSES.0) && only.said.starts_with(REFUSES.1))
 }
 
-/// Runs commands up to the first that does not end well, and says what that was; `None` when the connection was lost.
-async fn change(connection: &Connection, batch: &Batch, bounds: Bounds, sent: &mut Sent) -> Option<Option<String>> {
-    for (number, command) in batch.commands.iter().enumerate() {
-        let result = note(command, remote::timed(&connection.master, batch, number, bounds).await, &mut sent.commands)?;
-        if result.status != Some(0) {
-            return Some(sent.commands.last().map(describe));
+/// Runs commands up to the first that does not end well, the first so many or all, and says what that was; `None` when the connection was lost.
+async fn change(connection: &Connection, batch: &Batch, most: Option<usize>, bounds: Bounds, sent: &mut Sent) -> Option<Option<String>> {
+    for (number, command) in batch.commands.iter().enumerate().take(most.unwrap_or(usize::MAX)) {
+        let wrong = did(command, remote::timed(&connection.master, batch, number, bounds).await, sent)?;
+        if wrong.is_some() {
+            return Some(wrong);
         }
     }
     Some(None)
 }
 
+/// Notes a command that was to change something, and says what it was when it did not end well; `None` when the connection was lost.
+fn did(command: &Command, answer: Timed, sent: &mut Sent) -> Option<Option<String>> {
+    let result = note(command, answer, &mut sent.commands)?;
+    Some(if result.status == Some(0) { None } else { sent.commands.last().map(describe) })
+}
+
 /// Reads back, over a connection made anew when it was lost; `None` when there is none.
 async fn read_back(lane: &mut Lane, request: &Request, plan: &Plan<'_>, before: Option<&[CommandResult]>, sent: &mut Sent) -> Option<Readback> {
-    let platform = lane.device.platform;
     if lane.connection.is_none() {
         lane.open(request).await.ok()?;
     }
     let results = read(lane.connection.as_ref()?, plan, sent).await?;
-    if plan.only_reads {
-        sent.evidence = Some(evidence(&plan.verify.commands, &results));
-    }
-    // The platform has commands, so that it has a check.
-    plan.action.check(platform, &plan.params, before, &results).ok()
+    judge(lane, plan, before, results, sent)
 }
 
 async fn read(connection: &Connection, plan: &Plan<'_>, sent: &mut Sent) -> Option<Vec<CommandResult>> {
     let answers = remote::run_all(&connection.master, &plan.verify, plan.bounds).await;
-    let results: Vec<_> = plan.verify.commands.iter().zip(answers).map(|(command, answer)| note(command, answer, &mut sent.commands)).collect();
+    noted(&plan.verify, answers, sent)
+}
+
+/// Notes what was read; `None` when the connection was lost.
+fn noted(batch: &Batch, answers: Vec<Timed>, sent: &mut Sent) -> Option<Vec<CommandResult>> {
+    let results: Vec<_> = batch.commands.iter().zip(answers).map(|(command, answer)| note(command, answer, &mut sent.commands)).collect();
     results.into_iter().collect()
+}
+
+fn judge(lane: &Lane, plan: &Plan<'_>, before: Option<&[CommandResult]>, results: Vec<CommandResult>, sent: &mut Sent) -> Option<Readback> {
+    if plan.only_reads {
+        sent.evidence = Some(evidence(&plan.verify.commands, &results));
+    }
+    // The platform has commands, so that it has a check.
+    let readback = plan.action.check(lane.device.platform, &plan.params, before, &results).ok();
+    sent.read = Some(results);
+    readback
 }
 
 /// Tells a device that would take the effect back by itself that it was read back.
 async fn confirmed(lane: &mut Lane, plan: &Plan<'_>, end: End, well: bool, sent: &mut Sent) -> End {
     let by_itself = |why: &str| End::new(OutcomeState::Failed, format!("{}; {why}: what was changed the device takes back by itself", end.detail));
     let Some(connection) = lane.connection.as_ref().filter(|_| well) else { return by_itself("it is not confirmed") };
-    match change(connection, &plan.confirm, plan.bounds, sent).await {
+    match change(connection, &plan.confirm, None, plan.bounds, sent).await {
         Some(None) => end,
         Some(Some(wrong)) => by_itself(&format!("it could not be confirmed, {wrong}")),
         None => {

@@ -105,8 +105,9 @@ impl Reply {
     /// The same for a request that was carried out together with this one.
     pub(super) fn together(mut self, with: &Request) -> Reply {
         self.with = with.task().map(|task| task.id.clone());
-        let id = self.with.as_deref().unwrap_or_default();
-        self.outcome.detail = format!("{}; done once, together with {id}", self.outcome.detail);
+        if let (Request::Apply(_), Some(id)) = (with, &self.with) {
+            self.outcome.detail = format!("{}; done once, together with {id}", self.outcome.detail);
+        }
         self
     }
 }

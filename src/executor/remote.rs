@@ -78,9 +78,8 @@ impl Line {
 
     /// For the helper: what is to be run by its name; with a mark after each, when it is more than one.
     fn asked(batch: &Batch, mark: &str, numbers: &[usize], bounds: Bounds) -> Line {
-        let numbers: String = numbers.iter().map(|number| format!(" {number}")).collect();
         let input = Some(batch.values.clone()).filter(|values| !values.is_empty());
-        Line { text: format!("{} {mark} {}{numbers}", bounds.time.as_secs().max(1), batch.name), input }
+        Line { text: format!("{} {mark} {}{}", bounds.time.as_secs().max(1), batch.name, spaced(numbers)), input }
     }
 
     fn one(master: &Master, batch: &Batch, number: usize, bounds: Bounds) -> Line {
@@ -89,24 +88,63 @@ impl Line {
             _ => Line::asked(batch, "-", &[number], bounds),
         }
     }
+
+    /// Commands of a batch, and behind them all of another one of the same action, with a mark after each.
+    fn both(master: &Master, mark: &str, (first, numbers): (&Batch, &[usize]), then: &Batch, bounds: Bounds) -> Line {
+        if master.enrolled {
+            let mut line = Line::asked(first, mark, numbers, bounds);
+            if let Some((_, operation)) = then.name.rsplit_once(' ').filter(|_| !then.commands.is_empty()) {
+                line.text += &format!(" {operation}{}", spaced(&every(then)));
+            }
+            return line;
+        }
+        let commands: Vec<&Command> = numbers.iter().filter_map(|number| first.commands.get(*number)).chain(&then.commands).collect();
+        Line::plain(&script(&commands, mark), bounds)
+    }
+}
+
+fn every(batch: &Batch) -> Vec<usize> {
+    (0..batch.commands.len()).collect()
+}
+
+fn spaced(numbers: &[usize]) -> String {
+    numbers.iter().map(|number| format!(" {number}")).collect()
+}
+
+/// How a session ended, and what it printed until then, bounded.
+struct Answer {
+    ended: Result<i32, RunError>,
+    stdout: Vec<u8>,
+    stderr: Vec<u8>,
+}
+
+impl Answer {
+    fn without_end(error: RunError) -> Answer {
+        Answer { ended: Err(error), stdout: Vec::new(), stderr: Vec::new() }
+    }
+
+    fn result(self) -> Result<CommandResult, RunError> {
+        let status = Some(self.ended?);
+        Ok(CommandResult { status, stdout: self.stdout, stderr: self.stderr })
+    }
 }
 
 /// Runs one command and waits for its end. After [`RunError::Lost`] the connection is of no more use.
-async fn run(master: &Master, line: &Line, bounds: Bounds) -> Result<CommandResult, RunError> {
+async fn run(master: &Master, line: &Line, bounds: Bounds) -> Answer {
     let deadline = bounds.time + GRACE;
-    let result = tokio::select! {
+    let answer = tokio::select! {
         biased;
-        result = exchange(&master.session, line, bounds) => result,
-        said = master.gone() => Err(RunError::Lost(last_line(&said))),
-        () = tokio::time::sleep(deadline) => Err(RunError::Lost(format!("no answer within {} s", deadline.as_secs()))),
+        answer = exchange(&master.session, line, bounds) => answer,
+        said = master.gone() => Answer::without_end(RunError::Lost(last_line(&said))),
+        () = tokio::time::sleep(deadline) => Answer::without_end(RunError::Lost(format!("no answer within {} s", deadline.as_secs()))),
     };
-    match result {
+    match answer.ended {
         // A lost connection looks like a killed shell: the master knows.
         Err(RunError::Killed) => match tokio::time::timeout(MASTER_ENDS, master.gone()).await {
-            Ok(said) => Err(RunError::Lost(last_line(&said))),
-            Err(_) => Err(RunError::Killed),
+            Ok(said) => Answer::without_end(RunError::Lost(last_line(&said))),
+            Err(_) => answer,
         },
-        result => result,
+        _ => answer,
     }
 }
 
@@ -120,8 +158,7 @@ pub(super) async fn run_all(master: &Master, batch: &Batch, bounds: Bounds) -> V
     }
     // The device alone hears the mark, and answers for what it prints.
     let Ok(mark) = crate::clock::random_hex::<16>() else { return each(master, batch, bounds).await };
-    let numbers: Vec<usize> = (0..commands.len()).collect();
-    let line = if master.enrolled { Line::asked(batch, &mark, &numbers, bounds) } else { Line::plain(&script(commands, &mark), bounds) };
+    let line = Line::both(master, &mark, (batch, &every(batch)), &Batch::default(), bounds);
     let started = Instant::now();
     let whole = Bounds { output: bounds.output.saturating_mul(commands.len()), ..bounds };
     let result = read(master, &line, whole).await;
@@ -134,9 +171,31 @@ pub(super) async fn run_all(master: &Master, batch: &Batch, bounds: Bounds) -> V
             let why = why_refused(master.enrolled, &answer);
             commands.iter().map(|_| (Err(RunError::Refused(why.clone())), took)).collect()
         }
-        Ok(answer) => parts(&answer, commands.len(), &mark, bounds.output).into_iter().map(|result| (Ok(result), took)).collect(),
+        Ok(answer) => parts(&answer.stdout, &answer.stderr, commands.len(), &mark, bounds.output).into_iter().map(|result| (Ok(result), took)).collect(),
         Err(error) => commands.iter().map(|_| (Err(error.clone()), took)).collect(),
     }
+}
+
+/// Runs a command that changes something, and behind it those that read back what came of it: together they take one way there and back.
+/// Nothing was read where one of them did not end as it should: then they are to be run by themselves.
+pub(super) async fn run_and_read(master: &Master, (change, number): (&Batch, usize), verify: &Batch, bounds: Bounds) -> (Timed, Option<Vec<Timed>>) {
+    let Ok(mark) = crate::clock::random_hex::<16>() else { return (timed(master, change, number, bounds).await, None) };
+    let started = Instant::now();
+    let count = verify.commands.len() + 1;
+    let whole = Bounds { output: bounds.output.saturating_mul(count), ..bounds };
+    let answer = run(master, &Line::both(master, &mark, (change, &[number]), verify, bounds), whole).await;
+    let took = started.elapsed();
+    let is_cut = answer.stdout.len().max(answer.stderr.len()) >= whole.output;
+    let mut parts = parts(&answer.stdout, &answer.stderr, count, &mark, bounds.output);
+    let read = parts.split_off(1);
+    let changed = match (parts.pop(), answer.ended) {
+        (Some(part), _) if part.status.is_some() => Ok(part),
+        (_, Err(error)) => Err(error),
+        // Nothing of ours was run, unless it printed so much that its end was thrown away.
+        (part, Ok(code)) => Ok(CommandResult { status: Some(code).filter(|_| !is_cut), ..part.unwrap_or_default() }),
+    };
+    let whole = !is_cut && read.iter().all(|part| part.status.is_some());
+    ((changed, took), whole.then(|| read.into_iter().map(|part| (Ok(part), took)).collect()))
 }
 
 /// Whether what answered is neither our shell nor the helper as it should be: it ended before the first command did.
@@ -172,18 +231,18 @@ async fn each(master: &Master, batch: &Batch, bounds: Bounds) -> Vec<Timed> {
 /// As [`run`], for what only reads: dropbear on a busy device sometimes ends a session without its exit status; then it is read again,
 /// which changes nothing.
 async fn read(master: &Master, line: &Line, bounds: Bounds) -> Result<CommandResult, RunError> {
-    let mut result = run(master, line, bounds).await;
+    let mut answer = run(master, line, bounds).await;
     for _ in 1..MAX_READS {
-        if !matches!(result, Err(RunError::Killed)) {
+        if !matches!(answer.ended, Err(RunError::Killed)) {
             break;
         }
-        result = run(master, line, bounds).await;
+        answer = run(master, line, bounds).await;
     }
-    result
+    answer.result()
 }
 
 /// A shell that runs the commands, and says after each on a line of its own the mark and the exit code.
-fn script(commands: &[Command], mark: &str) -> Command {
+fn script(commands: &[&Command], mark: &str) -> Command {
     let mut script = format!("e() {{ s=$?; echo; echo {mark} $s; {{ echo; echo {mark}; }} >&2; }}\n");
     for command in commands {
         let line = command_line(&command.argv);
@@ -194,8 +253,7 @@ fn script(commands: &[Command], mark: &str) -> Command {
 }
 
 /// What each of the commands has printed, at most `most` bytes. One whose end is not there, since too much was printed, has no status.
-fn parts(answer: &CommandResult, count: usize, mark: &str, most: usize) -> Vec<CommandResult> {
-    let (mut out, mut err) = (answer.stdout.as_slice(), answer.stderr.as_slice());
+fn parts(mut out: &[u8], mut err: &[u8], count: usize, mark: &str, most: usize) -> Vec<CommandResult> {
     let one = |_| {
         let (stdout, status) = part(&mut out, mark);
         let (stderr, _) = part(&mut err, mark);
@@ -223,8 +281,8 @@ pub(super) type Timed = (Result<CommandResult, RunError>, Duration);
 /// One command of a batch, with the time that it took.
 pub(super) async fn timed(master: &Master, batch: &Batch, number: usize, bounds: Bounds) -> Timed {
     let started = Instant::now();
-    let result = run(master, &Line::one(master, batch, number, bounds), bounds).await;
-    (result, started.elapsed())
+    let answer = run(master, &Line::one(master, batch, number, bounds), bounds).await;
+    (answer.result(), started.elapsed())
 }
 
 fn last_line(said: &str) -> String {
@@ -232,7 +290,7 @@ fn last_line(said: &str) -> String {
     line.chars().filter(|c| !c.is_control()).take(200).collect()
 }
 
-async fn exchange(session: &Session, line: &Line, bounds: Bounds) -> Result<CommandResult, RunError> {
+async fn exchange(session: &Session, line: &Line, bounds: Bounds) -> Answer {
     let started = Instant::now();
     let lost = |error: openssh::Error| {
         let cause = std::error::Error::source(&error).map_or_else(String::new, |cause| format!(": {cause}"));
@@ -240,7 +298,10 @@ async fn exchange(session: &Session, line: &Line, bounds: Bounds) -> Result<Comm
     };
     let mut remote = session.raw_command(&line.text);
     remote.stdin(if line.input.is_some() { Stdio::piped() } else { Stdio::null() }).stdout(Stdio::piped()).stderr(Stdio::piped());
-    let mut child = remote.spawn().await.map_err(lost)?;
+    let mut child = match remote.spawn().await {
+        Ok(child) => child,
+        Err(error) => return Answer::without_end(lost(error)),
+    };
     let (stdin, stdout, stderr) = (child.stdin().take(), child.stdout().take(), child.stderr().take());
     let feed = async {
         if let (Some(mut pipe), Some(data)) = (stdin, line.input.as_deref()) {
@@ -249,17 +310,18 @@ async fn exchange(session: &Session, line: &Line, bounds: Bounds) -> Result<Comm
         }
     };
     let ((), stdout, stderr, ended) = tokio::join!(feed, bounded(stdout, bounds.output), bounded(stderr, bounds.output), child.wait());
-    let exit = match ended {
-        Ok(status) => status.code().ok_or(RunError::Killed)?,
-        Err(openssh::Error::Remote(e)) if e.kind() == std::io::ErrorKind::NotFound => NOT_FOUND,
-        Err(openssh::Error::RemoteProcessTerminated) => return Err(RunError::Killed),
-        Err(error) => return Err(lost(error)),
+    let ended = match ended {
+        Ok(status) => status.code().ok_or(RunError::Killed),
+        Err(openssh::Error::Remote(e)) if e.kind() == std::io::ErrorKind::NotFound => Ok(NOT_FOUND),
+        Err(openssh::Error::RemoteProcessTerminated) => Err(RunError::Killed),
+        Err(error) => Err(lost(error)),
     };
-    // The shell may see the killed command before it hears from its watchdog.
-    if (exit == ENDED || exit == KILLED) && started.elapsed() + Duration::from_secs(1) >= bounds.time {
-        return Err(RunError::Limit(bounds.time.as_secs()));
-    }
-    Ok(CommandResult { status: Some(exit), stdout, stderr })
+    let ended = match ended {
+        // The shell may see the killed command before it hears from its watchdog.
+        Ok(ENDED | KILLED) if started.elapsed() + Duration::from_secs(1) >= bounds.time => Err(RunError::Limit(bounds.time.as_secs())),
+        ended => ended,
+    };
+    Answer { ended, stdout, stderr }
 }
 
 /// Reads to the end, keeps the first `most` bytes.

@@ -498,6 +498,89 @@ async fn what_is_asked_for_twice_at_a_time_is_done_once_and_answered_to_each() {
     assert_eq!((lab.noted(), with(&replies)), (2, vec![None, some("test:0")]));
 }
 
+/// An action of two commands of a shell: what is done, and what reads it back.
+fn action(apply: &[&str], verify: &[&str], more: &str) -> String {
+    let head = format!("title = 'A test'\nrisk = 'low'\nassumed = 'enforced'\nidempotence = ['ip']\n[params.ip]\ntype = 'ip'\ndescription = 'Whom'\n{more}");
+    let one = |part: &str, script: &&str| format!("[[platform.openwrt-fw4.{part}]]\nargv = ['sh', '-c', '{script}']\n");
+    let all: String = apply.iter().map(|script| one("apply", script)).chain(verify.iter().map(|script| one("verify", script))).collect();
+    format!("{head}\n[platform.openwrt-fw4]\ncheck = 'output'\nno_undo = 'none'\n{all}")
+}
+
+#[tokio::test]
+async fn a_change_and_what_reads_it_back_share_a_session_and_each_has_its_own_limits() {
+    let lab = Lab::new();
+    let write = |name: &str, text: String| fs::write(lab.base.join(format!("playbooks/actions/{name}.toml")), text).unwrap();
+    let note = "echo >>/tmp/noted";
+    // The shell that runs them is the same.
+    write("one", action(&["echo one >>/tmp/noted", "echo $PPID >/tmp/one"], &["test \"$(cat /tmp/one)\" = $PPID"], ""));
+    write("long", action(&[note], &["sleep 2", "sleep 2"], "[limits]\ntime = '3s'\n"));
+    write("loud", action(&[note], &["yes | head -c 100000", "echo end"], "[limits]\noutput_bytes = 4096\n"));
+    write("shouts", action(&["echo >>/tmp/noted; yes | head -c 100000"], &["echo end"], "[limits]\noutput_bytes = 4096\n"));
+    write("wrong", action(&["echo >>/tmp/noted; exit 3"], &["echo end"], ""));
+    write("never", action(&[note, "exit 3", note], &["echo end"], ""));
+    write("hangs", action(&["echo >>/tmp/noted; sleep 655"], &["echo end"], "[limits]\ntime = '2s'\n"));
+    let plain = ["one", "long", "loud", "shouts", "wrong", "never", "hangs"];
+    for enrolled in [false, true] {
+        if enrolled {
+            let output = lab.router.opmas(&lab.base, &["device", "enroll", "ap1"]);
+            assert!(output.status.success(), "{output:?}");
+        }
+        let client = lab.start().await;
+        for name in plain {
+            let reply =
+                client.perform(Request::Apply(Task { params: json!({"ip": ATTACKER}).as_object().unwrap().clone(), ..task("ap1", name, ATTACKER) })).await;
+            let (words, ended) = match name {
+                "one" => ("bytes were read", vec![Some(0), Some(0), Some(0)]),
+                "long" => ("0 bytes were read", vec![Some(0), Some(0), Some(0)]),
+                "loud" => ("bytes were read", vec![Some(0), Some(0), Some(0)]),
+                // Its end is lost in what it printed.
+                "shouts" => ("then read back", vec![None, Some(0)]),
+                "wrong" => ("ended with code 3; then read back", vec![Some(3), Some(0)]),
+                "never" => ("ended with code 3; then read back", vec![Some(0), Some(3), Some(0)]),
+                _ => ("the device ended it after 2 s", vec![None, Some(0)]),
+            };
+            is(&reply, OutcomeState::Enforced, words);
+            assert_eq!(reply.commands.iter().map(|ran| ran.exit).collect::<Vec<_>>(), ended, "{name}: {reply:#?}");
+            assert_eq!(lab.noted(), 1, "{name} is done once");
+        }
+        client.shutdown().await;
+    }
+    // A helper of before that does not know of it does the same in two sessions.
+    let helper = lab.router.root().join("etc/opmas/helper");
+    let text = fs::read_to_string(&helper).unwrap();
+    let before: String = text.lines().filter(|line| !line.contains("operation=$i; continue")).map(|line| format!("{line}\n")).collect();
+    assert_ne!(before, text);
+    fs::write(&helper, before).unwrap();
+    let client = lab.start().await;
+    is(&client.perform(Request::Apply(block(ATTACKER))).await, OutcomeState::Enforced, "");
+    assert!(!lab.router.reaches("at", ROUTER));
+    is(&client.perform(Request::Undo(block(ATTACKER))).await, OutcomeState::Undone, "");
+}
+
+#[tokio::test]
+async fn what_is_read_back_of_many_effects_is_read_once_and_judged_for_each() {
+    let lab = Lab::new();
+    fs::write(lab.base.join("playbooks/actions/reads.toml"), action(&["true"], &["echo >>/tmp/noted; sleep 1"], "")).unwrap();
+    let client = lab.start().await;
+    let verify = |action: &str, ip: String| {
+        let params = json!({"ip": ip}).as_object().unwrap().clone();
+        client.perform(Request::Verify(Task { params, ..task("ap1", action, ATTACKER) }))
+    };
+    let replies = futures_util::future::join_all((1..=30).map(|n| verify("reads", format!("203.0.113.{n}")))).await;
+    replies.iter().for_each(|reply| is(reply, OutcomeState::Enforced, "bytes were read"));
+    // The first may have begun before the others came.
+    let (noted, alone) = (lab.noted(), replies.iter().filter(|reply| reply.with.is_none()).count());
+    assert!((1..=2).contains(&noted) && noted == alone, "{noted} times, {alone} by themselves");
+    is(&client.perform(Request::Apply(block("203.0.113.7"))).await, OutcomeState::Enforced, "");
+    let replies = futures_util::future::join_all((1..=30).map(|n| verify("block_ip", format!("203.0.113.{n}")))).await;
+    for (n, reply) in replies.iter().enumerate() {
+        let (state, words) = if n == 6 { (OutcomeState::Enforced, "203.0.113.7") } else { (OutcomeState::Undone, "is not in set") };
+        is(reply, state, words);
+        assert!(!reply.outcome.detail.contains("together") && reply.outcome.until.is_some() == (n == 6), "{reply:#?}");
+    }
+    assert!(replies.iter().filter(|reply| reply.with.is_none()).count() <= 2);
+}
+
 #[tokio::test]
 async fn on_a_router_without_nftables_nothing_is_done_and_the_check_says_why() {
     let lab = Lab::new();

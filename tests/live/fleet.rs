@@ -47,6 +47,8 @@ impl Fleet {
         router.allow(&enroll::authorized_line(&enroll::own_key(&paths).unwrap()));
         let key = router.host_key();
         fs::write(paths.known_hosts(), format!("[10.99.*.*]:2200 {}\n", key.split_once(' ').unwrap().1)).unwrap();
+        // Each of them would count its own SYN packets; together they are not to share what one router lets through in a second.
+        router.sh("rt", "nft insert rule inet fw4 input ip daddr 10.99.0.0/16 tcp dport 2200 accept");
         let mut command = router.command("rt", "unshare");
         command.args(["-mpf", "--kill-child", concat!(env!("CARGO_MANIFEST_DIR"), "/tests/device/fleet.py")]).arg(router.root());
         let server = command.arg(socket(&router)).arg(count.to_string()).stdin(Stdio::null()).spawn().unwrap();
