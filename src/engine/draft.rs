@@ -68,7 +68,7 @@ impl Reading {
             let (made, ready) = sync_channel(MAX_MADE);
             for room in others.iter_mut().take(shares.len()) {
                 let made = made.clone();
-                scope.spawn(move || {
+                let work = move || {
                     while let Some((at, share)) = shares.claim(next) {
                         // What makes this thread panic is left to the first one: then the panic is that one's.
                         let Ok(drafts) = catch_unwind(AssertUnwindSafe(|| drafter.share(share, room))) else { return };
@@ -76,7 +76,9 @@ impl Reading {
                             return;
                         }
                     }
-                });
+                };
+                // Without a thread the first one makes them all.
+                let _ = std::thread::Builder::new().name("reading".to_owned()).spawn_scoped(scope, work);
             }
             drop(made);
             then(&mut Drafts { reading: self, drafter, shares, next, ready, made: BTreeMap::new(), room: own, at: 0, now: Vec::new().into_iter() })
