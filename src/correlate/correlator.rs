@@ -80,7 +80,7 @@ pub struct Correlator {
     pub(super) timers: Timers,
     /// How many groups there are.
     pub(super) total: usize,
-    pub(super) view: Arc<View>,
+    pub(super) view: View,
 }
 
 /// Inputs of one spool entry, each with its correlation in [`Correlator::rules`].
@@ -126,7 +126,7 @@ impl Correlator {
             freed: Time::MIN,
             timers: Timers::default(),
             total: 0,
-            view: Arc::default(),
+            view: View::default(),
         })
     }
 
@@ -179,7 +179,7 @@ impl Correlator {
     /// `told`: what [`Correlator::attempt`] said of this event before it was believed, and is not said again.
     pub fn event(&mut self, time: &mut Timekeeper, event: &Arc<Event>, matched: &[usize], told: &[Told]) -> Vec<Fired> {
         if event.text("action").is_some_and(teaches) {
-            Arc::make_mut(&mut self.view).learn(event);
+            self.view.learn(event);
         }
         let mut fired = self.run(time, event, matched, told, false).0;
         // What came late may have opened what is due already.

@@ -1,6 +1,7 @@
 //! `new_value`: which values a group knows, and since when it learns (C14).
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::cmp::Ordering;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::compiled::Compiled;
@@ -9,17 +10,25 @@ use super::measure::Datum;
 use super::place::Place;
 use super::window::{Entry, Input};
 use super::wire::{Reader, put, put_signed, put_text};
+use crate::entity::{Pieces, hash};
 use crate::model::Time;
 
-/// The values of a group, each with its newest time: of the rest of a window nothing is asked.
+/// The values of a group, each with its newest time: of the rest of a window nothing is asked. They are many, and a copy shares them.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Known {
     /// The time of the group's first entry.
     pub since: Option<Time>,
     /// Its newest entry.
     last: Option<Place>,
-    newest: BTreeMap<Arc<str>, Time>,
-    by_time: BTreeSet<(Time, Arc<str>)>,
+    /// By their hash and themselves.
+    newest: Pieces<(u64, Arc<str>), Time>,
+    by_time: Pieces<(Time, Arc<str>), ()>,
+}
+
+/// How values compare to this one.
+fn to(value: &str) -> impl Fn(&(u64, Arc<str>)) -> Ordering {
+    let hash = hash(value);
+    move |(own, other)| (*own, &**other).cmp(&(hash, value))
 }
 
 impl Known {
@@ -32,7 +41,7 @@ impl Known {
             put(out, seq);
         }
         put(out, self.newest.len() as u64);
-        for (value, time) in &self.newest {
+        for ((_, value), time) in self.newest.iter() {
             put_text(out, value);
             put_signed(out, time.0);
         }
@@ -49,32 +58,32 @@ impl Known {
         }
         for _ in 0..reader.len()? {
             let (value, time): (Arc<str>, Time) = (reader.text()?.into(), Time(reader.signed()?));
-            known.by_time.insert((time, Arc::clone(&value)));
-            known.newest.insert(value, time);
+            known.by_time.insert((time, Arc::clone(&value)), ());
+            known.newest.insert((hash(&value), value), time);
         }
         Some(known)
     }
 
     /// Takes a value in; whether nothing brought it later than `after`.
     fn learn(&mut self, value: &Arc<str>, time: Time, after: Time) -> bool {
-        let before = self.newest.get(value).copied();
+        let before = self.newest.get(to(value)).copied();
         if before.is_none_or(|before| before < time) {
-            before.map(|before| self.by_time.remove(&(before, Arc::clone(value))));
-            self.newest.insert(Arc::clone(value), time);
-            self.by_time.insert((time, Arc::clone(value)));
+            before.map(|before| self.by_time.remove(|(own, other)| (*own, &**other).cmp(&(before, value))));
+            self.newest.insert((hash(value), Arc::clone(value)), time);
+            self.by_time.insert((time, Arc::clone(value)), ());
         }
         before.is_none_or(|before| before <= after)
     }
 
     fn forget_oldest(&mut self) {
-        if let Some((_, value)) = self.by_time.pop_first() {
-            self.newest.remove(&value);
+        if let Some(((_, value), ())) = self.by_time.pop_first() {
+            self.newest.remove(to(&value));
         }
     }
 
     /// Forgets what is not kept any longer (C1).
     fn forget(&mut self, horizon: Time) {
-        while self.by_time.first().is_some_and(|(time, _)| *time <= horizon) {
+        while self.by_time.first().is_some_and(|((time, _), ())| *time <= horizon) {
             self.forget_oldest();
         }
     }

@@ -45,7 +45,7 @@ pub struct Frozen {
     rules: Vec<FrozenRule>,
     counters: Counters,
     freed: Time,
-    view: Arc<View>,
+    view: View,
 }
 
 #[derive(Debug)]
@@ -82,7 +82,7 @@ impl From<Frozen> for State {
             let parts = groups.parts().map(|part| Bytes(part.into())).collect();
             RuleState { key, shape, streams: groups.streams, groups: parts }
         });
-        State { archive, rules: rules.collect(), counters, freed, view: Arc::unwrap_or_clone(view) }
+        State { archive, rules: rules.collect(), counters, freed, view }
     }
 }
 
@@ -92,7 +92,7 @@ impl Correlator {
     pub fn freeze(&self) -> Frozen {
         let frozen = |(rule, groups): (&Compiled, &Groups)| FrozenRule { key: self.key(rule.rule), shape: Arc::clone(&rule.shape), groups: groups.freeze() };
         let rules = self.rules.iter().zip(&self.groups).map(frozen).collect();
-        Frozen { archive: self.archive.kept(), rules, counters: self.counters, freed: self.freed, view: Arc::clone(&self.view) }
+        Frozen { archive: self.archive.kept(), rules, counters: self.counters, freed: self.freed, view: self.view.clone() }
     }
 
     /// Goes on from what another one remembered. The windows of rules that are equal as far as windows go are kept, others are empty (C13).
@@ -110,7 +110,7 @@ impl Correlator {
         }
         self.archive.settle();
         self.total = self.groups.iter().map(Groups::len).sum();
-        (self.counters, self.freed, self.view) = (counters, freed, Arc::new(view));
+        (self.counters, self.freed, self.view) = (counters, freed, view);
         Ok(())
     }
 

@@ -13,12 +13,12 @@ use crate::sigma::RuleSet;
 #[derive(Debug)]
 pub struct Compiled {
     pub(super) rules: Arc<RuleSet>,
-    pub(super) detector: Detector,
+    pub(super) detector: Arc<Detector>,
 }
 
 impl From<Arc<RuleSet>> for Compiled {
     fn from(rules: Arc<RuleSet>) -> Compiled {
-        Compiled { detector: Detector::new(&rules), rules }
+        Compiled { detector: Arc::new(Detector::new(&rules)), rules }
     }
 }
 

@@ -1,10 +1,36 @@
 //! What can be said of a record by itself, on any thread: its fields, and the rules that hold for them.
 
+use std::collections::BTreeMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::{Receiver, sync_channel};
+
 use crate::correlate::Timekeeper;
 use crate::detect::{Detector, LogsourceMode, Room};
 use crate::entity;
 use crate::model::{Entry, EntryBody, Event, Inventory, Record, Time};
 use crate::normalise::{ADDED, Glance, Normaliser, Parsed};
+
+/// Entries whose drafts are made by one thread, one after the other.
+const SHARE: usize = 64;
+/// Shares that are made and not asked for yet; beyond it other threads wait.
+const MAX_MADE: usize = 32;
+
+/// What threads work in.
+#[derive(Debug, Default)]
+pub(super) struct Rooms {
+    pub(super) own: Room,
+    /// One for each further thread.
+    others: Vec<Room>,
+}
+
+impl Rooms {
+    /// For so many threads.
+    pub(super) fn new(threads: usize) -> Rooms {
+        Rooms { own: Room::default(), others: std::iter::repeat_with(Room::default).take(threads.saturating_sub(1)).collect() }
+    }
+}
 
 /// A record before its time and its place are known; with the time that the rules took for its own where they mind it.
 pub(super) enum Draft {
@@ -23,20 +49,114 @@ pub(super) struct Drafter<'p> {
     pub(super) mode: LogsourceMode,
 }
 
+/// What drafts are made with, kept for other threads.
+pub(super) struct Reading {
+    pub(super) normaliser: Normaliser,
+    pub(super) detector: Arc<Detector>,
+    pub(super) inventory: Arc<Inventory>,
+    pub(super) mode: LogsourceMode,
+}
+
+impl Reading {
+    /// Has the drafts of the entries made while `then` asks for them: on another thread for each further room, and on this one as well while
+    /// the next is not made.
+    pub(super) fn ahead<R>(&self, entries: &[Entry], rooms: &mut Rooms, then: impl FnOnce(&mut Drafts<'_>) -> R) -> R {
+        let drafter = Drafter { normaliser: &self.normaliser, detector: &self.detector, inventory: &self.inventory, mode: self.mode };
+        let Rooms { own, others } = rooms;
+        let (shares, next) = (Shares(if others.is_empty() { &[] } else { entries }), &AtomicUsize::new(0));
+        std::thread::scope(|scope| {
+            let (made, ready) = sync_channel(MAX_MADE);
+            for room in others.iter_mut().take(shares.len()) {
+                let made = made.clone();
+                let work = move || {
+                    while let Some((at, share)) = shares.claim(next) {
+                        // What makes this thread panic is left to the first one: then the panic is that one's.
+                        let Ok(drafts) = catch_unwind(AssertUnwindSafe(|| drafter.share(share, room))) else { return };
+                        if made.send((at, drafts)).is_err() {
+                            return;
+                        }
+                    }
+                };
+                // Without a thread the first one makes them all.
+                let _ = std::thread::Builder::new().name("reading".to_owned()).spawn_scoped(scope, work);
+            }
+            drop(made);
+            then(&mut Drafts { reading: self, drafter, shares, next, ready, made: BTreeMap::new(), room: own, at: 0, now: Vec::new().into_iter() })
+        })
+    }
+}
+
+/// Entries in shares, of which each is claimed once.
+#[derive(Clone, Copy)]
+struct Shares<'a>(&'a [Entry]);
+
+impl<'a> Shares<'a> {
+    fn get(self, at: usize) -> Option<&'a [Entry]> {
+        self.0.chunks(SHARE).nth(at)
+    }
+
+    fn len(self) -> usize {
+        self.0.len().div_ceil(SHARE)
+    }
+
+    fn claim(self, next: &AtomicUsize) -> Option<(usize, &'a [Entry])> {
+        let at = next.fetch_add(1, Ordering::Relaxed);
+        self.get(at).map(|share| (at, share))
+    }
+}
+
+/// The drafts of a share; of what is no record there is none.
+type Share = Vec<Option<Draft>>;
+
+/// Drafts of entries, in their order.
+pub(super) struct Drafts<'a> {
+    pub(super) reading: &'a Reading,
+    drafter: Drafter<'a>,
+    shares: Shares<'a>,
+    next: &'a AtomicUsize,
+    ready: Receiver<(usize, Share)>,
+    /// Shares that come later.
+    made: BTreeMap<usize, Share>,
+    pub(super) room: &'a mut Room,
+    /// The next share.
+    at: usize,
+    now: std::vec::IntoIter<Option<Draft>>,
+}
+
+impl Drafts<'_> {
+    /// That of the next entry, if it is made ahead.
+    pub(super) fn next(&mut self) -> Option<Draft> {
+        if self.now.len() == 0 && !self.shares.0.is_empty() {
+            self.now = self.share().into_iter();
+            self.at += 1;
+        }
+        self.now.next().flatten()
+    }
+
+    fn share(&mut self) -> Share {
+        loop {
+            self.made.extend(self.ready.try_iter());
+            if let Some(share) = self.made.remove(&self.at) {
+                return share;
+            }
+            if let Some((at, share)) = self.shares.claim(self.next) {
+                self.made.insert(at, self.drafter.share(share, self.room));
+            } else if let Ok((at, share)) = self.ready.recv() {
+                self.made.insert(at, share);
+            } else {
+                return self.shares.get(self.at).map(|share| self.drafter.share(share, self.room)).unwrap_or_default();
+            }
+        }
+    }
+}
+
 impl Drafter<'_> {
-    /// Drafts of the records among the entries, each share on a thread and in a room of its own.
-    pub(super) fn spread(self, entries: &[Entry], rooms: &mut [Room]) -> Vec<Option<Draft>> {
-        let one = move |entry: &Entry, room: &mut Room| match &entry.body {
+    fn share(self, entries: &[Entry], room: &mut Room) -> Share {
+        let one = |entry: &Entry| match &entry.body {
             EntryBody::Record(record) => Some(self.draft(record, room)),
             EntryBody::Tick(_) | EntryBody::Revision(_) => None,
         };
-        let each = |share: &[Entry], room: &mut Room| share.iter().map(|entry| one(entry, room)).collect::<Vec<_>>();
-        let shares = entries.chunks(entries.len().div_ceil(rooms.len().max(1)).max(1));
-        std::thread::scope(|scope| {
-            let threads: Vec<_> = shares.zip(rooms).map(|(share, room)| (share, scope.spawn(move || each(share, room)))).collect();
-            // A thread that died is made up for here: then the panic is this thread's.
-            threads.into_iter().flat_map(|(share, thread)| thread.join().unwrap_or_else(|_| each(share, &mut Room::default()))).collect()
-        })
+        entries.iter().map(one).collect()
     }
 
     /// Reads a record and looks for the rules that hold for it. Most records are [`Draft::Quiet`]: for those no event is made.

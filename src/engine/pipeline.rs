@@ -8,7 +8,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 pub use super::ahead::Compiled;
-use super::draft::{Draft, Drafter};
+use super::draft::{Draft, Drafter, Drafts, Reading, Rooms};
 use super::tally::Tally;
 use crate::correlate::{self, Correlator, Counters, Fired, Frozen, Judgement, Limits, State, Timekeeper, Told, WireEvent};
 use crate::detect::{Detector, LogsourceMode, Room};
@@ -113,9 +113,8 @@ pub struct Pipeline {
     inventory: Arc<Inventory>,
     normaliser: Normaliser,
     timekeeper: Timekeeper,
-    detector: Detector,
-    /// One for each thread.
-    rooms: Vec<Room>,
+    detector: Arc<Detector>,
+    rooms: Rooms,
     correlator: Correlator,
     /// By `seq`.
     pending: BTreeMap<u64, Pending>,
@@ -133,10 +132,9 @@ impl Pipeline {
     /// A diagnostic for each correlation that this version does not evaluate.
     pub fn new(rules: Arc<RuleSet>, normaliser: Normaliser, inventory: Arc<Inventory>, settings: Settings) -> Result<Pipeline, Vec<Diagnostic>> {
         let correlator = Correlator::new(&rules, settings.limits)?;
-        let detector = Detector::new(&rules);
+        let detector = Arc::new(Detector::new(&rules));
         let timekeeper = Timekeeper::new(settings.lateness);
-        let rooms = std::iter::repeat_with(Room::default).take(settings.threads.max(1)).collect();
-        let (pending, refused) = (BTreeMap::new(), Vec::new());
+        let (rooms, pending, refused) = (Rooms::new(settings.threads), BTreeMap::new(), Vec::new());
         Ok(Pipeline { rules, inventory, normaliser, timekeeper, detector, rooms, correlator, pending, refused, settings, tally: None })
     }
 
@@ -198,7 +196,10 @@ impl Pipeline {
     /// One entry. A revision is the caller's: it calls [`Pipeline::set_rules`], [`Pipeline::set_extractors`] or [`Pipeline::set_inventory`].
     pub fn entry(&mut self, entry: &Entry) -> Vec<Found> {
         self.refused.clear();
-        self.one(entry)
+        let mut rooms = std::mem::take(&mut self.rooms);
+        let found = self.one(entry, &mut rooms.own);
+        self.rooms = rooms;
+        found
     }
 
     /// The records of the last call that could not be used, by their place, and why (M2). They move time on and do nothing else.
@@ -207,13 +208,25 @@ impl Pipeline {
         &self.refused
     }
 
-    fn one(&mut self, entry: &Entry) -> Vec<Found> {
+    /// As [`Pipeline::entry`], for the next entry of `drafts`.
+    pub(super) fn drafted(&mut self, entry: &Entry, drafts: &mut Drafts<'_>) -> Vec<Found> {
+        self.refused.clear();
+        self.next(entry, drafts)
+    }
+
+    fn next(&mut self, entry: &Entry, drafts: &mut Drafts<'_>) -> Vec<Found> {
+        let draft = drafts.next().filter(|_| self.reads_as(drafts.reading));
+        match (&entry.body, draft) {
+            (EntryBody::Record(record), Some(draft)) => self.complete(entry.seq, record, draft, drafts.room),
+            _ => self.one(entry, drafts.room),
+        }
+    }
+
+    fn one(&mut self, entry: &Entry, room: &mut Room) -> Vec<Found> {
         match &entry.body {
             EntryBody::Record(record) => {
-                let mut rooms = std::mem::take(&mut self.rooms);
-                let found = rooms.first_mut().map(|room| self.complete(entry.seq, record, self.drafter().draft(record, room), room));
-                self.rooms = rooms;
-                found.unwrap_or_default()
+                let draft = self.drafter().draft(record, room);
+                self.complete(entry.seq, record, draft, room)
             }
             EntryBody::Tick(tick) => {
                 self.correlator.abandon(&tick.elsewhere);
@@ -228,20 +241,31 @@ impl Pipeline {
     /// Several entries in their order, detection spread over the threads of the settings; the findings as [`Pipeline::entry`] gives them one by one.
     pub fn entries(&mut self, entries: &[Entry]) -> Vec<Found> {
         self.refused.clear();
-        if self.settings.threads <= 1 || entries.len() < self.settings.threads {
-            return entries.iter().flat_map(|entry| self.one(entry)).collect();
-        }
-        let mut rooms = std::mem::take(&mut self.rooms);
-        let drafts = self.drafter().spread(entries, &mut rooms);
-        let mut found = Vec::new();
-        for (entry, draft) in entries.iter().zip(drafts) {
-            match (&entry.body, draft, rooms.first_mut()) {
-                (EntryBody::Record(record), Some(draft), Some(room)) => found.extend(self.complete(entry.seq, record, draft, room)),
-                _ => found.extend(self.one(entry)),
-            }
-        }
-        self.rooms = rooms;
+        let (reading, mut rooms) = self.lend();
+        let found = reading.ahead(entries, &mut rooms, |drafts| entries.iter().flat_map(|entry| self.next(entry, drafts)).collect());
+        self.give_back(rooms);
         found
+    }
+
+    /// What drafts are made with, and the rooms for it, to be given back.
+    pub(super) fn lend(&mut self) -> (Reading, Rooms) {
+        let reading = Reading {
+            normaliser: self.normaliser.reader(),
+            detector: Arc::clone(&self.detector),
+            inventory: Arc::clone(&self.inventory),
+            mode: self.settings.logsource,
+        };
+        (reading, std::mem::take(&mut self.rooms))
+    }
+
+    /// Takes back what was lent.
+    pub(super) fn give_back(&mut self, rooms: Rooms) {
+        self.rooms = rooms;
+    }
+
+    /// Whether nothing has come to read otherwise since.
+    fn reads_as(&self, reading: &Reading) -> bool {
+        Arc::ptr_eq(&self.detector, &reading.detector) && Arc::ptr_eq(&self.inventory, &reading.inventory) && self.normaliser.reads_as(&reading.normaliser)
     }
 
     fn drafter(&self) -> Drafter<'_> {

@@ -4,8 +4,10 @@
 //! DHCPACK, neighbour, association ─► View ─► at the time of an event: address or name ─► MAC ─► name, address, access point
 //! ```
 
+mod pieces;
 mod value;
 mod view;
 
+pub use pieces::{Pieces, hash};
 pub use value::{Overlay, canonical, colons, field, is_host_field, mac_digits};
 pub use view::{Ask, MAX_KNOWN, View, teaches};

@@ -1,11 +1,14 @@
 //! Which MAC, address, name and access point belong together, learned from events in their order and asked for a time.
 
+use std::cmp::Ordering;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use serde::{Deserialize, Serialize};
+use serde::ser::SerializeMap;
+use serde::{Deserialize, Serialize, Serializer};
 use serde_json::Value;
 
+use super::pieces::{Pieces, hash};
 use super::value::{canonical, mac_digits};
 use crate::model::{Event, Span, Time, Trust};
 
@@ -65,11 +68,43 @@ struct Fact {
 type Subject = (Ask, Arc<str>);
 
 /// The facts by subject, each list in the order of time. What was learned of lately is in `young`; when that is full it is `old`, and what
-/// was old and not learned of since is forgotten.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+/// was old and not learned of since is forgotten. A clone shares what neither changes.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct View {
-    young: BTreeMap<Subject, Vec<Fact>>,
-    old: BTreeMap<Subject, Vec<Fact>>,
+    young: Shelf,
+    old: Shelf,
+}
+
+/// Facts by subject. It is written as a map is (stable).
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(from = "BTreeMap<Subject, Vec<Fact>>")]
+struct Shelf(Pieces<Key, Vec<Fact>>);
+
+/// With its hash before it, which settles nearly all comparisons.
+type Key = (u64, Subject);
+
+/// How keys compare to that of this subject.
+fn to(ask: Ask, subject: &str) -> impl Fn(&Key) -> Ordering {
+    let hash = hash(subject);
+    move |(own, (other, text))| (*own, *other, &**text).cmp(&(hash, ask, subject))
+}
+
+impl Serialize for Shelf {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(Some(self.0.len()))?;
+        self.0.iter().try_for_each(|((_, subject), facts)| map.serialize_entry(subject, facts))?;
+        map.end()
+    }
+}
+
+impl From<BTreeMap<Subject, Vec<Fact>>> for Shelf {
+    fn from(map: BTreeMap<Subject, Vec<Fact>>) -> Shelf {
+        let mut pieces = Pieces::default();
+        for (subject, facts) in map {
+            pieces.insert((hash(&subject.1), subject), facts);
+        }
+        Shelf(pieces)
+    }
 }
 
 impl View {
@@ -100,14 +135,16 @@ impl View {
     }
 
     fn put(&mut self, subject: Subject, value: Option<Arc<str>>, (time, trust): (Time, Trust)) {
-        if !self.young.contains_key(&subject) {
-            let known = self.old.remove(&subject).unwrap_or_default();
-            if self.young.len() >= MAX_KNOWN / 2 {
+        let (ask, text) = (subject.0, Arc::clone(&subject.1));
+        let to = to(ask, &text);
+        if self.young.0.get(&to).is_none() {
+            let known = self.old.0.remove(&to).map(|(_, known)| known).unwrap_or_default();
+            if self.young.0.len() >= MAX_KNOWN / 2 {
                 self.old = std::mem::take(&mut self.young);
             }
-            self.young.insert(subject.clone(), known);
+            self.young.0.insert((hash(&text), subject), known);
         }
-        let Some(facts) = self.young.get_mut(&subject) else { return };
+        let Some(facts) = self.young.0.get_mut(&to) else { return };
         let at = facts.partition_point(|fact| fact.from <= time);
         let before = at.checked_sub(1).and_then(|before| facts.get(before));
         let same = before.is_some_and(|before| before.value == value);
@@ -124,8 +161,8 @@ impl View {
     }
 
     fn at(&self, ask: Ask, subject: &str, time: Time) -> Option<&Arc<str>> {
-        let subject = (ask, Arc::from(subject));
-        let facts = self.young.get(&subject).or_else(|| self.old.get(&subject))?;
+        let to = to(ask, subject);
+        let facts = self.young.0.get(&to).or_else(|| self.old.0.get(&to))?;
         let before = facts.partition_point(|fact| fact.from <= time).checked_sub(1)?;
         facts.get(before).filter(|fact| time <= fact.from.plus(HOLDS))?.value.as_ref()
     }
@@ -193,8 +230,15 @@ mod tests {
             view.put((Ask::Mac, n.to_string().into()), Some("x".into()), (Time(n as i64), Trust::Open));
             view.put(subject(1), Some((n % 20).to_string().into()), (Time(n as i64), Trust::Open));
         }
-        assert!(view.young.len() + view.old.len() <= MAX_KNOWN);
+        assert!(view.young.0.len() + view.old.0.len() <= MAX_KNOWN);
         assert_eq!(view.at(Ask::Mac, "10.0.0.1", Time(99_999)).map(|mac| &**mac), Some("19"));
-        assert!(view.young.values().chain(view.old.values()).all(|facts| facts.len() <= MAX_FACTS));
+        assert!(view.young.0.iter().chain(view.old.0.iter()).all(|(_, facts)| facts.len() <= MAX_FACTS));
+        let read: View = postcard::from_bytes(&postcard::to_stdvec(&view).unwrap()).unwrap();
+        assert_eq!(read.at(Ask::Mac, "10.0.0.1", Time(99_999)), view.at(Ask::Mac, "10.0.0.1", Time(99_999)));
+        assert!(view.young.0.iter().eq(read.young.0.iter()) && view.old.0.iter().eq(read.old.0.iter()));
+        // What was written before there were pieces.
+        let map: BTreeMap<Subject, Vec<Fact>> = view.young.0.iter().map(|((_, subject), facts)| (subject.clone(), facts.clone())).collect();
+        let old: Shelf = postcard::from_bytes(&postcard::to_stdvec(&map).unwrap()).unwrap();
+        assert!(old.0.iter().eq(view.young.0.iter()));
     }
 }

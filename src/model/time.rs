@@ -1,9 +1,12 @@
 //! Instants and spans on the event-time axis.
 
-use std::fmt;
+use std::fmt::{self, Write as _};
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
+
+/// The bytes of an instant's text, at most.
+const TEXT: usize = 30;
 
 /// An instant: nanoseconds since the Unix epoch, UTC. Persisted in the spool as that integer (stable).
 ///
@@ -62,7 +65,10 @@ impl Time {
 /// RFC 3339 in UTC, with as many fractional digits as are needed: `2026-11-21T13:08:12Z`.
 impl fmt::Display for Time {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}", self.timestamp())
+        // It comes in pieces, and most ask for it as a string.
+        let mut text = String::with_capacity(TEXT);
+        write!(text, "{}", self.timestamp())?;
+        f.write_str(&text)
     }
 }
 

@@ -23,13 +23,15 @@ pub(super) fn port(text: &str) -> Option<u16> {
 
 /// Six bytes in hexadecimal, separated by colons, dashes, or (in groups of four digits) dots, or not at all.
 pub(super) fn mac(text: &str) -> Option<String> {
-    let digits: Vec<u8> = text.bytes().filter(|b| !matches!(b, b':' | b'-' | b'.')).map(|b| b.to_ascii_lowercase()).collect();
-    let lengths = [12, 14, 17].contains(&text.len());
-    if digits.len() != 12 || !lengths || !digits.iter().all(u8::is_ascii_hexdigit) {
-        return None;
+    let mut digits = text.chars().filter(|c| !matches!(c, ':' | '-' | '.'));
+    let mut mac = String::with_capacity(17);
+    for place in 0..12 {
+        if place > 0 && place % 2 == 0 {
+            mac.push(':');
+        }
+        mac.push(digits.next().filter(char::is_ascii_hexdigit)?.to_ascii_lowercase());
     }
-    let pairs: Vec<&str> = digits.chunks(2).filter_map(|pair| std::str::from_utf8(pair).ok()).collect();
-    Some(pairs.join(":"))
+    (digits.next().is_none() && [12, 14, 17].contains(&text.len())).then_some(mac)
 }
 
 /// The source address of the 14 bytes of an Ethernet header (destination, source, type) as netfilter prints them.

@@ -156,6 +156,18 @@ impl Normaliser {
         Normaliser { extractors, options, state: State::default() }
     }
 
+    /// One that reads as this one does and has seen nothing.
+    #[must_use]
+    pub fn reader(&self) -> Normaliser {
+        Normaliser::new(Arc::clone(&self.extractors), self.options.clone())
+    }
+
+    /// Whether the other one has the same extractors.
+    #[must_use]
+    pub fn reads_as(&self, other: &Normaliser) -> bool {
+        Arc::ptr_eq(&self.extractors, &other.extractors)
+    }
+
     /// What it remembers.
     #[must_use]
     pub fn state(&self) -> &State {

@@ -82,7 +82,7 @@ pub(super) struct Clocks {
 impl Clocks {
     /// A line of `host` came by `way`; `None` while its clock is not known, or was set.
     pub(super) fn hear(&mut self, way: &str, host: &str, stamp: Time, arrival: Time) -> Option<Known> {
-        let name = format!("{way} {host}");
+        let name = [way, " ", host].concat();
         if let Some(clock) = self.young.get_mut(name.as_str()) {
             return clock.hear(stamp, arrival);
         }

@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use memchr::memmem;
 use regex_automata::Input;
-use regex_automata::nfa::thompson::{self, pikevm::PikeVM};
-use regex_automata::util::{primitives::NonMaxUsize, syntax};
+use regex_automata::nfa::thompson::{self, pikevm};
+use regex_automata::util::{pool::Pool, primitives::NonMaxUsize, syntax};
 use serde_json::{Map, Value};
 
 use super::kind::{Kind, Wrong};
@@ -37,7 +37,7 @@ pub(super) struct Pattern {
     text: String,
     parts: Vec<Part>,
     /// Decides where [`Pattern::greedy`] does not.
-    exact: PikeVM,
+    exact: Expression,
     fields: Vec<(Option<Arc<str>>, Kind)>,
     pairs: BTreeMap<Arc<str>, (Arc<str>, Kind)>,
 }
@@ -103,7 +103,7 @@ impl Pattern {
     /// The texts of the fields as the regular expression has them: slower, and always right.
     fn exactly<'a>(&self, message: &'a str) -> Option<Vec<&'a str>> {
         let mut slots: Vec<Option<NonMaxUsize>> = vec![None; 2 * (self.fields.len() + 1)];
-        self.exact.search_slots(&mut self.exact.create_cache(), &Input::new(message).anchored(regex_automata::Anchored::Yes), &mut slots)?;
+        self.exact.search(message, &mut slots)?;
         let text = |pair: &[Option<NonMaxUsize>]| match pair {
             [Some(from), Some(to)] => message.get(from.get()..to.get()),
             _ => None,
@@ -145,15 +145,34 @@ pub(super) fn bounded() -> thompson::Config {
     thompson::Config::new().utf8(false).nfa_size_limit(Some(MAX_COMPILED))
 }
 
-fn compile(text: &str) -> Result<PikeVM, CompileError> {
-    PikeVM::builder().syntax(bytes()).thompson(bounded()).build(text).map_err(Box::new)
+fn compile(text: &str) -> Result<Expression, CompileError> {
+    let vm = pikevm::PikeVM::builder().syntax(bytes()).thompson(bounded()).build(text).map_err(Box::new)?;
+    let own = vm.clone();
+    Ok(Expression { vm, caches: Pool::new(Box::new(move || own.create_cache())) })
+}
+
+type NewCache = Box<dyn Fn() -> pikevm::Cache + Send + Sync + std::panic::UnwindSafe + std::panic::RefUnwindSafe>;
+
+/// A regular expression, and what it is searched for in.
+#[derive(Debug)]
+struct Expression {
+    vm: pikevm::PikeVM,
+    caches: Pool<pikevm::Cache, NewCache>,
+}
+
+impl Expression {
+    /// Where a message begins with it: `slots` are filled.
+    fn search(&self, message: &str, slots: &mut [Option<NonMaxUsize>]) -> Option<()> {
+        let input = Input::new(message).anchored(regex_automata::Anchored::Yes);
+        self.vm.search_slots(&mut self.caches.get(), &input, slots).map(drop)
+    }
 }
 
 /// What may stand before the wordings of a file: its first byte, where that is fixed, and the whole.
 #[derive(Debug)]
 pub(super) struct Skip {
     first: Option<u8>,
-    vm: PikeVM,
+    vm: Expression,
     text: String,
 }
 
@@ -174,9 +193,8 @@ impl Skip {
         if self.first.is_some_and(|first| message.as_bytes().first() != Some(&first)) {
             return message;
         }
-        let input = Input::new(message).anchored(regex_automata::Anchored::Yes);
         let mut slots = [None; 2];
-        let found = self.vm.search_slots(&mut self.vm.create_cache(), &input, &mut slots);
+        let found = self.vm.search(message, &mut slots);
         let end = found.and(slots.last().copied().flatten()).map_or(0, NonMaxUsize::get);
         message.get(end..).unwrap_or(message)
     }

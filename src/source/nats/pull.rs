@@ -33,8 +33,9 @@ pub(super) struct Standing {
 impl Standing {
     /// `$JS.ACK.STREAM.CONSUMER.TRIES.SEQUENCE.DELIVERY.TIME.PENDING`, or with a domain and an account before the stream.
     pub(super) fn read(reply: &str) -> Option<Standing> {
-        let tokens = reply.strip_prefix("$JS.ACK.")?.split('.').count();
-        let mut tokens = reply.split('.').skip(if tokens >= 9 { 7 } else { 5 });
+        let mut all = [""; 9];
+        let tokens = reply.strip_prefix("$JS.ACK.")?.split('.').zip(&mut all).map(|(token, place)| *place = token).count();
+        let mut tokens = all.into_iter().skip(if tokens == all.len() { 5 } else { 3 });
         Some(Standing {
             sequence: tokens.next()?.parse().ok()?,
             delivery: tokens.next()?.parse().ok()?,

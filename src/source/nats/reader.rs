@@ -210,7 +210,7 @@ impl Flow<'_> {
         }
         self.notice_gap(standing.sequence);
         self.last = standing.sequence;
-        let record = self.reader.reading.record(&self.reader.stream, &self.place.log, standing.sequence, message);
+        let record = self.reader.reading.record(&self.reader.stream, &self.place.log, standing.sequence, message, gathered.records.last());
         gathered.bytes += record.as_ref().map_or(0, |record| record.raw.len());
         gathered.messages += 1;
         gathered.last = standing.sequence;

@@ -77,17 +77,22 @@ impl Reading {
         settled.max((self.outlet.kept)(log))
     }
 
-    /// The record of a message; `None` for one that is not to be taken: our own, or of a subject that is not ours.
-    pub(super) fn record(&self, stream: &Arc<str>, log: &Arc<str>, sequence: u64, message: Message) -> Option<Record> {
+    /// The record of a message; `None` for one that is not to be taken: our own, or of a subject that is not ours. It shares what it can
+    /// with the one before.
+    pub(super) fn record(&self, stream: &Arc<str>, log: &Arc<str>, sequence: u64, message: Message, before: Option<&Record>) -> Option<Record> {
         if is_own(&message, &self.outlet.node.0) {
             self.outlet.meter.own.increment(1);
             return None;
         }
-        let payload = kind(&self.logs, &self.findings, &message.subject)?;
+        let same = before.and_then(|before| Some((before.payload, before.subject.as_ref().filter(|subject| ***subject == *message.subject)?.clone())));
+        let (payload, subject) = match same {
+            Some(same) => same,
+            None => (kind(&self.logs, &self.findings, &message.subject)?, message.subject.as_str().into()),
+        };
         let id = Some(RecordId::Broker { log: Arc::clone(log), offset: sequence });
         let (raw, cut) = bytes(&message);
         self.outlet.meter.truncated.increment(u64::from(cut));
-        Some(Record { payload, subject: Some(message.subject.as_str().into()), ..self.outlet.record(stream, id, None, self.trust, raw) })
+        Some(Record { payload, subject: Some(subject), ..self.outlet.record(stream, id, None, self.trust, raw) })
     }
 }
 
