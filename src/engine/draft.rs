@@ -1,10 +1,16 @@
 //! What can be said of a record by itself, on any thread: its fields, and the rules that hold for them.
 
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
 use crate::correlate::Timekeeper;
 use crate::detect::{Detector, LogsourceMode, Room};
 use crate::entity;
 use crate::model::{Entry, EntryBody, Event, Inventory, Record, Time};
 use crate::normalise::{ADDED, Glance, Normaliser, Parsed};
+
+/// Entries that a thread takes at a time.
+const PIECE: usize = 32;
 
 /// A record before its time and its place are known; with the time that the rules took for its own where they mind it.
 pub(super) enum Draft {
@@ -24,19 +30,27 @@ pub(super) struct Drafter<'p> {
 }
 
 impl Drafter<'_> {
-    /// Drafts of the records among the entries, each share on a thread and in a room of its own.
+    /// Drafts of the records among the entries, in pieces on as many threads as there are rooms, of which this is one.
     pub(super) fn spread(self, entries: &[Entry], rooms: &mut [Room]) -> Vec<Option<Draft>> {
         let one = move |entry: &Entry, room: &mut Room| match &entry.body {
             EntryBody::Record(record) => Some(self.draft(record, room)),
             EntryBody::Tick(_) | EntryBody::Revision(_) => None,
         };
-        let each = |share: &[Entry], room: &mut Room| share.iter().map(|entry| one(entry, room)).collect::<Vec<_>>();
-        let shares = entries.chunks(entries.len().div_ceil(rooms.len().max(1)).max(1));
-        std::thread::scope(|scope| {
-            let threads: Vec<_> = shares.zip(rooms).map(|(share, room)| (share, scope.spawn(move || each(share, room)))).collect();
-            // A thread that died is made up for here: then the panic is this thread's.
-            threads.into_iter().flat_map(|(share, thread)| thread.join().unwrap_or_else(|_| each(share, &mut Room::default()))).collect()
-        })
+        let each = |piece: &[Entry], room: &mut Room| piece.iter().map(|entry| one(entry, room)).collect::<Vec<_>>();
+        let (pieces, next): (Vec<_>, _) = (entries.chunks(PIECE).collect(), AtomicUsize::new(0));
+        // Whoever is through with a piece takes the next: no thread waits long for another.
+        let work = |room: &mut Room| {
+            let place = || Some(next.fetch_add(1, Ordering::Relaxed)).and_then(|at| Some((at, *pieces.get(at)?)));
+            std::iter::from_fn(place).map(|(at, piece)| (at, each(piece, room))).collect::<Vec<_>>()
+        };
+        let mut done: BTreeMap<usize, Vec<Option<Draft>>> = std::thread::scope(|scope| {
+            let Some((own, others)) = rooms.split_first_mut() else { return BTreeMap::new() };
+            let threads: Vec<_> = others.iter_mut().map(|room| scope.spawn(|| work(room))).collect();
+            let own = work(own);
+            own.into_iter().chain(threads.into_iter().filter_map(|thread| thread.join().ok()).flatten()).collect()
+        });
+        // What a thread that died had taken is made up for here: then the panic is this thread's.
+        (0..).zip(pieces).flat_map(|(at, piece)| done.remove(&at).unwrap_or_else(|| each(piece, &mut Room::default()))).collect()
     }
 
     /// Reads a record and looks for the rules that hold for it. Most records are [`Draft::Quiet`]: for those no event is made.
