@@ -166,6 +166,7 @@ impl Detection {
             if self.is_due() && self.checkpoint().is_err() {
                 return;
             }
+            self.ahead.saw(batch);
         }
         // The spool has ended; a checkpoint here makes the next start short.
         if self.seq > self.since_checkpoint.0 {
@@ -290,7 +291,7 @@ impl Detection {
     /// Puts a revision in place.
     fn revise(&mut self, revision: &Revision) -> Result<(), String> {
         match self.ahead.take(revision) {
-            Some(compiled) => self.pipeline.set_rules(compiled).map(ahead::free).map_err(|wrong| sentences(&wrong))?,
+            Some(compiled) => ahead::free(self.pipeline.put(compiled)),
             None => put(&mut self.pipeline, &self.revisions, revision)?,
         }
         self.status.tally().set(self.pipeline.rules());
