@@ -2,13 +2,12 @@
 //!
 //! The lanes are those of `tests/bench/gen_events.py`, `OPMAS_EVENTS` (100,000) events each; the rules are SigmaHQ's of `tests/data`, for the
 //! lane `corr` those of `tests/bench/corr-rules`. For each lane: events a second through the whole pipeline with one thread and with two.
-//! Then `reload`: the longest that a batch of 256 events took while all rules were compiled again and went live, beside that of as long a
-//! time without. `tests/bench/vs_rsigma.sh` compares the program with another one.
+//! `tests/bench/vs_rsigma.sh` compares the program with another one.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use opmas::correlate;
 use opmas::detect::LogsourceMode;
@@ -22,8 +21,7 @@ use opmas::source::recording;
 
 const LANES: [&str; 4] = ["win_process", "win_mixed", "no_match", "corr"];
 const ROUNDS: usize = 3;
-const BATCH: usize = 256;
-const LONG_ENOUGH: Duration = Duration::from_secs(2);
+const BATCH: usize = 1024;
 
 fn files(folder: &Path, out: &mut Vec<SourceFile>) {
     for entry in std::fs::read_dir(folder).unwrap() {
@@ -42,12 +40,10 @@ fn rules(folder: &Path) -> Arc<RuleSet> {
     correlate::load(&found).set.into()
 }
 
-fn pipeline(rules: impl Into<Compiled>, threads: usize) -> Pipeline {
+fn pipeline(rules: Arc<RuleSet>, threads: usize) -> Pipeline {
     let normaliser = Normaliser::new(Extractors::default().into(), Options::at(Time(0)));
     let settings = Settings { threads, logsource: LogsourceMode::Event, ..Settings::default() };
-    let mut pipeline = Pipeline::new(Arc::default(), normaliser, Arc::new(Inventory::default()), settings).unwrap();
-    pipeline.set_rules(rules).unwrap();
-    pipeline
+    Pipeline::new(rules, normaliser, Arc::new(Inventory::default()), settings).unwrap()
 }
 
 fn lane(folder: &Path, name: &str, events: u64) -> Vec<Entry> {
@@ -62,7 +58,7 @@ fn lane(folder: &Path, name: &str, events: u64) -> Vec<Entry> {
 fn rate(rules: &Arc<RuleSet>, entries: &[Entry], threads: usize) -> f64 {
     let mut pipeline = pipeline(rules.clone(), threads);
     let begun = Instant::now();
-    let found: usize = entries.chunks(BATCH * 4).map(|batch| pipeline.entries(batch).len()).sum();
+    let found: usize = entries.chunks(BATCH).map(|batch| pipeline.entries(batch).len()).sum();
     std::hint::black_box(found);
     entries.len() as f64 / begun.elapsed().as_secs_f64()
 }
@@ -70,45 +66,6 @@ fn rate(rules: &Arc<RuleSet>, entries: &[Entry], threads: usize) -> f64 {
 fn median(mut all: Vec<f64>) -> f64 {
     all.sort_by(f64::total_cmp);
     all[all.len() / 2]
-}
-
-/// Runs batches until `done`; the longest, and how many.
-fn longest(pipeline: &mut Pipeline, entries: &[Entry], mut done: impl FnMut(&mut Pipeline) -> bool) -> (Duration, usize) {
-    let (mut longest, mut count) = (Duration::ZERO, 0);
-    for batch in entries.chunks_exact(BATCH).cycle() {
-        let begun = Instant::now();
-        let done = done(pipeline);
-        std::hint::black_box(pipeline.entries(batch).len());
-        longest = longest.max(begun.elapsed());
-        count += 1;
-        if done {
-            break;
-        }
-    }
-    (longest, count)
-}
-
-fn reload(folder: &Path, entries: &[Entry]) {
-    let mut pipeline = pipeline(rules(folder), 1);
-    let mut measure = |name: &str, mut done: Box<dyn FnMut(&mut Pipeline) -> bool>| {
-        let begun = Instant::now();
-        let (longest, batches) = longest(&mut pipeline, entries, |pipeline| done(pipeline) && begun.elapsed() > LONG_ENOUGH);
-        println!("reload       {name:12} longest of {batches} batches {longest:.1?}");
-    };
-    measure("(warming up)", Box::new(|_| true));
-    measure("without one", Box::new(|_| true));
-    let folder = folder.to_owned();
-    let mut compiling = Some(std::thread::spawn(move || Compiled::from(rules(&folder))));
-    let mut replaced = None;
-    measure(
-        "with one",
-        Box::new(move |pipeline| {
-            if let Some(compiled) = compiling.take_if(|compiling| compiling.is_finished()) {
-                replaced = pipeline.set_rules(compiled.join().unwrap()).ok();
-            }
-            replaced.is_some()
-        }),
-    );
 }
 
 fn main() {
@@ -121,7 +78,7 @@ fn main() {
     let begun = Instant::now();
     let set = rules(&sigmahq);
     let read = begun.elapsed();
-    let compiled = Compiled::from(set.clone());
+    let compiled = Compiled::new(set.clone(), &Settings::default()).unwrap();
     println!("{} rules: read in {read:.1?}, compiled in {:.1?}", set.rules.len(), begun.elapsed() - read);
     drop(compiled);
     let is_wanted = |name: &str| wanted.is_empty() || wanted.iter().any(|word| word == name);
@@ -131,8 +88,5 @@ fn main() {
         let one = median((0..ROUNDS).map(|_| rate(&set, &entries, 1)).collect());
         let two = median((0..ROUNDS).map(|_| rate(&set, &entries, 2)).collect());
         println!("{name:12} one thread {one:10.0} events/s, two {two:10.0} ({:.2} times)", two / one);
-    }
-    if is_wanted("reload") {
-        reload(&sigmahq, &lane(dir.path(), "win_process", events));
     }
 }

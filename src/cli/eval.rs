@@ -123,7 +123,10 @@ pub(super) fn run(arguments: &Arguments) -> Done {
         let found: Vec<String> = found.iter().map(ToString::to_string).collect();
         Failure::new(Exit::Invalid, found.join("\n"))
     })?;
-    match evaluate(BufReader::with_capacity(BUFFER, io::stdin().lock()), &mut io::stdout().lock(), &mut pipeline) {
+    let evaluated = evaluate(BufReader::with_capacity(BUFFER, io::stdin().lock()), &mut io::stdout().lock(), &mut pipeline);
+    // The process ends: the system takes thousands of rules back at once.
+    std::mem::forget(pipeline);
+    match evaluated {
         Ok(()) => Ok(Exit::Done),
         Err(error) => uncopied(&error),
     }

@@ -45,8 +45,12 @@ impl Recording {
     pub(super) fn normaliser_for(&self, rules: &Path) -> Result<Normaliser, Failure> {
         let own = rules.join("extractors");
         let own = Some(own.as_path()).filter(|own| !rules.as_os_str().is_empty() && own.is_dir());
-        let extractors = lay_over(config::shipped_extractors(), self.extractors.as_deref().or(own))?;
-        if extractors.is_empty() {
+        let shipped = config::shipped_extractors();
+        let extractors = match self.extractors.as_deref().or(own) {
+            None => Extractors::later(shipped),
+            over => lay_over(shipped, over)?,
+        };
+        if self.extractors.is_some() && extractors.is_empty() {
             return Err(Failure::new(Exit::Invalid, "no extractor file loaded; correct those named above"));
         }
         Ok(Normaliser::new(Arc::new(extractors), self.options()))

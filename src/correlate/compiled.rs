@@ -23,7 +23,7 @@ pub const MAX_THRESHOLD: f64 = 1_000_000.0;
 type FieldBySlot = Vec<Option<Arc<str>>>;
 
 /// A correlation, ready to run.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub(super) struct Compiled {
     /// Its index among the rules.
     pub rule: usize,
@@ -116,6 +116,11 @@ impl Compiled {
             watched: false,
             shape: shape(set, rule).into(),
         })
+    }
+
+    /// Whether another one does just the same with the same windows, wherever the rules stand.
+    pub(super) fn decides_as(&self, other: &Compiled) -> bool {
+        *self == Compiled { rule: self.rule, slots: self.slots.clone(), ..other.clone() }
     }
 
     /// Whether it asks for presence instead of findings (C8).

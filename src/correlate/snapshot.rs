@@ -78,11 +78,14 @@ impl Serialize for groups::Frozen {
 impl From<Frozen> for State {
     fn from(frozen: Frozen) -> State {
         let Frozen { archive, rules, counters, freed, view } = frozen;
-        let rules = rules.into_iter().map(|FrozenRule { key, shape, groups }| {
-            let parts = groups.parts().map(|part| Bytes(part.into())).collect();
-            RuleState { key, shape, streams: groups.streams, groups: parts }
-        });
-        State { archive, rules: rules.collect(), counters, freed, view }
+        State { archive, rules: rules.into_iter().map(RuleState::from).collect(), counters, freed, view }
+    }
+}
+
+impl From<FrozenRule> for RuleState {
+    fn from(FrozenRule { key, shape, groups }: FrozenRule) -> RuleState {
+        let parts = groups.parts().map(|part| Bytes(part.into())).collect();
+        RuleState { key, shape, streams: groups.streams, groups: parts }
     }
 }
 
@@ -112,6 +115,33 @@ impl Correlator {
         self.total = self.groups.iter().map(Groups::len).sum();
         (self.counters, self.freed, self.view) = (counters, freed, view);
         Ok(())
+    }
+
+    /// Takes over what another one remembers, as [`Correlator::restore`] does from its [`Correlator::freeze`] (C13); the groups of a rule
+    /// that decides just as before go over as they are, however many.
+    pub fn take_over(&mut self, before: &mut Correlator) {
+        let places = before.rules.iter().enumerate().map(|(at, rule)| ((before.key(rule.rule), Arc::clone(&rule.shape)), at));
+        let mut known: BTreeMap<(Arc<str>, Arc<str>), usize> = places.collect();
+        self.archive = std::mem::take(&mut before.archive);
+        let mut moved = vec![None; before.rules.len()];
+        for at in 0..self.rules.len() {
+            let Some(rule) = self.rules.get(at) else { continue };
+            let Some(from) = known.remove(&(self.key(rule.rule), Arc::clone(&rule.shape))) else { continue };
+            let (Some(own), Some(groups)) = (before.rules.get(from), before.groups.get_mut(from)) else { continue };
+            if !rule.decides_as(own) {
+                let frozen = FrozenRule { key: self.key(rule.rule), shape: Arc::clone(&rule.shape), groups: groups.freeze() };
+                // What was never written to a disk is not damaged.
+                let _ = self.restore_rule(at, &frozen.into());
+                continue;
+            }
+            if let (Some(to), Some(moved)) = (self.groups.get_mut(at), moved.get_mut(from)) {
+                (*to, *moved) = (std::mem::take(groups), Some(at));
+            }
+        }
+        before.groups.iter().flat_map(Groups::held).for_each(|seq| self.archive.release(seq));
+        self.timers.take_over(std::mem::take(&mut before.timers), &moved);
+        self.total = self.groups.iter().map(Groups::len).sum();
+        (self.counters, self.freed, self.view) = (before.counters, before.freed, before.view.clone());
     }
 
     fn restore_rules(&mut self, rules: Vec<RuleState>) -> Option<()> {

@@ -23,7 +23,7 @@ pub(super) enum Measured {
 }
 
 /// What makes a window true.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub(super) enum Test {
     /// All comparisons hold.
     Compare(Measured, Vec<(Comparison, f64)>),

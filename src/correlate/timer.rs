@@ -159,6 +159,19 @@ impl Timers {
         }
     }
 
+    /// Goes on with others of the places that correlations have now; those of none are gone.
+    pub(super) fn take_over(&mut self, others: Timers, to: &[Option<usize>]) {
+        if self.by_clock.is_empty() && to.iter().enumerate().all(|(at, to)| *to == Some(at)) {
+            *self = others;
+            return;
+        }
+        for (whose, waiting) in others.by_clock {
+            let waiting = waiting.into_iter().filter_map(|(due, at, text)| Some((due, (*to.get(at)?)?, text)));
+            self.by_clock.entry(whose).or_default().extend(waiting);
+        }
+        self.by_clock.retain(|_, waiting| !waiting.is_empty());
+    }
+
     /// The first that is due; at the end of time all are.
     pub(super) fn next(&self, time: &Timekeeper, end: bool) -> Option<Waiting> {
         let first = self.by_clock.iter().filter_map(|(whose, waiting)| {

@@ -100,7 +100,7 @@ impl Detection {
         detected: mpsc::Sender<Detected>,
         status: Status,
     ) -> Result<Detection, Vec<Diagnostic>> {
-        let pipeline = empty(node, Settings { threads: threads(), ..Settings::default() })?.counted(status.tally().clone());
+        let pipeline = empty(node, live_settings())?.counted(status.tally().clone());
         let (node, bounds, since_checkpoint) = (node.clone(), Bounds::default(), (0, Instant::now()));
         let ahead = Ahead::default();
         let (live, damage, flight) = (Live::new(), Vec::new(), Flight::default());
@@ -171,6 +171,7 @@ impl Detection {
             if self.is_due() && self.checkpoint().is_err() {
                 return;
             }
+            self.ahead.saw(batch);
         }
         // The spool has ended; a checkpoint here makes the next start short.
         if self.seq > self.since_checkpoint.0 {
@@ -215,8 +216,14 @@ impl Detection {
         Ok(())
     }
 
-    /// Entries in their order; what can be said of each by itself is found out ahead, but of none that is left out.
+    /// Entries in their order. A revision is by itself: the next are read ahead as it says.
     fn piece(&mut self, piece: &[Entry]) -> Result<(), Closed> {
+        let is_revision = |entry: &Entry| matches!(entry.body, EntryBody::Revision(_));
+        piece.chunk_by(|one, next| !is_revision(one) && !is_revision(next)).try_for_each(|part| self.part(part))
+    }
+
+    /// What can be said of each by itself is found out ahead, but of none that is left out.
+    fn part(&mut self, piece: &[Entry]) -> Result<(), Closed> {
         let apart = piece.len() < MIN_SPREAD || piece.iter().any(|entry| self.flight.is_poison(entry.seq));
         let spread = if apart { &[] } else { piece };
         let (reading, mut rooms) = self.pipeline.lend();
@@ -305,7 +312,7 @@ impl Detection {
     /// Puts a revision in place.
     fn revise(&mut self, revision: &Revision) -> Result<(), String> {
         match self.ahead.take(revision) {
-            Some(compiled) => self.pipeline.set_rules(compiled).map(ahead::free).map_err(|wrong| sentences(&wrong))?,
+            Some(compiled) => ahead::free(self.pipeline.put(compiled)),
             None => put(&mut self.pipeline, &self.revisions, revision)?,
         }
         self.status.tally().set(self.pipeline.rules());
@@ -349,9 +356,10 @@ impl Detection {
     }
 }
 
-/// Another thread reads ahead where there is a processor for it.
-fn threads() -> usize {
-    std::thread::available_parallelism().map_or(1, |processors| processors.get().min(MAX_THREADS))
+/// The settings of the pipeline that runs. Another thread reads ahead where there is a processor for it.
+pub(super) fn live_settings() -> Settings {
+    let threads = std::thread::available_parallelism().map_or(1, |processors| processors.get().min(MAX_THREADS));
+    Settings { threads, ..Settings::default() }
 }
 
 /// A pipeline over a spool, before its first revision.

@@ -30,6 +30,11 @@ impl Rooms {
     pub(super) fn new(threads: usize) -> Rooms {
         Rooms { own: Room::default(), others: std::iter::repeat_with(Room::default).take(threads.saturating_sub(1)).collect() }
     }
+
+    /// Each of them.
+    pub(super) fn each(&mut self) -> impl Iterator<Item = &mut Room> {
+        std::iter::once(&mut self.own).chain(&mut self.others)
+    }
 }
 
 /// A record before its time and its place are known; with the time that the rules took for its own where they mind it.

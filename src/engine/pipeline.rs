@@ -114,7 +114,8 @@ pub struct Pipeline {
     normaliser: Normaliser,
     timekeeper: Timekeeper,
     detector: Arc<Detector>,
-    rooms: Rooms,
+    /// `None` while they are lent.
+    rooms: Option<Rooms>,
     correlator: Correlator,
     /// By `seq`.
     pending: BTreeMap<u64, Pending>,
@@ -131,11 +132,10 @@ impl Pipeline {
     /// # Errors
     /// A diagnostic for each correlation that this version does not evaluate.
     pub fn new(rules: Arc<RuleSet>, normaliser: Normaliser, inventory: Arc<Inventory>, settings: Settings) -> Result<Pipeline, Vec<Diagnostic>> {
-        let correlator = Correlator::new(&rules, settings.limits)?;
-        let detector = Arc::new(Detector::new(&rules));
+        let Compiled { rules, detector, correlator, rooms } = Compiled::new(rules, &settings)?;
         let timekeeper = Timekeeper::new(settings.lateness);
-        let (rooms, pending, refused) = (Rooms::new(settings.threads), BTreeMap::new(), Vec::new());
-        Ok(Pipeline { rules, inventory, normaliser, timekeeper, detector, rooms, correlator, pending, refused, settings, tally: None })
+        let (pending, refused) = (BTreeMap::new(), Vec::new());
+        Ok(Pipeline { rules, inventory, normaliser, timekeeper, detector, rooms: Some(rooms), correlator, pending, refused, settings, tally: None })
     }
 
     /// With what each rule does counted.
@@ -196,9 +196,9 @@ impl Pipeline {
     /// One entry. A revision is the caller's: it calls [`Pipeline::set_rules`], [`Pipeline::set_extractors`] or [`Pipeline::set_inventory`].
     pub fn entry(&mut self, entry: &Entry) -> Vec<Found> {
         self.refused.clear();
-        let mut rooms = std::mem::take(&mut self.rooms);
+        let mut rooms = self.rooms.take().unwrap_or_default();
         let found = self.one(entry, &mut rooms.own);
-        self.rooms = rooms;
+        self.give_back(rooms);
         found
     }
 
@@ -255,12 +255,12 @@ impl Pipeline {
             inventory: Arc::clone(&self.inventory),
             mode: self.settings.logsource,
         };
-        (reading, std::mem::take(&mut self.rooms))
+        (reading, self.rooms.take().unwrap_or_default())
     }
 
-    /// Takes back what was lent.
+    /// Takes back what was lent, unless other rules have brought their own meanwhile.
     pub(super) fn give_back(&mut self, rooms: Rooms) {
-        self.rooms = rooms;
+        self.rooms.get_or_insert(rooms);
     }
 
     /// Whether nothing has come to read otherwise since.
@@ -364,23 +364,28 @@ impl Pipeline {
         self.correlator.finish(&mut self.timekeeper)
     }
 
-    /// Other rules from here on; those before, as freeing them takes a while. Windows of rules that are equal as far as windows go are kept (C13).
+    /// Other rules from here on. Windows of rules that are equal as far as windows go are kept (C13).
     ///
     /// # Errors
     /// As [`Pipeline::new`]; then the rules before stay.
-    pub fn set_rules(&mut self, rules: impl Into<Compiled>) -> Result<Compiled, Vec<Diagnostic>> {
-        let Compiled { rules, detector } = rules.into();
-        let mut correlator = Correlator::new(&rules, self.settings.limits)?;
-        if correlator.restore(self.correlator.freeze().into()).is_err() {
-            // What was never written to a disk is not damaged; if it were, windows would begin anew.
-            tracing::error!("windows could not be kept for other rules");
-            correlator = Correlator::new(&rules, self.settings.limits)?;
-        }
+    pub fn set_rules(&mut self, rules: Arc<RuleSet>) -> Result<(), Vec<Diagnostic>> {
+        self.put(Compiled::new(rules, &self.settings)?);
+        Ok(())
+    }
+
+    /// As [`Pipeline::set_rules`], of rules that were compiled for its settings; what was in their place, as freeing it takes a while.
+    pub fn put(&mut self, compiled: Compiled) -> Compiled {
         let pending = self.pending_state();
-        let before = Compiled { rules: std::mem::replace(&mut self.rules, rules), detector: std::mem::replace(&mut self.detector, detector) };
-        self.correlator = correlator;
+        let Compiled { rules, detector, mut correlator, rooms } = compiled;
+        correlator.take_over(&mut self.correlator);
+        let before = Compiled {
+            rules: std::mem::replace(&mut self.rules, rules),
+            detector: std::mem::replace(&mut self.detector, detector),
+            correlator: std::mem::replace(&mut self.correlator, correlator),
+            rooms: self.rooms.replace(rooms).unwrap_or_default(),
+        };
         self.restore_pending(pending);
-        Ok(before)
+        before
     }
 
     /// Other extractors from here on.
@@ -430,12 +435,12 @@ impl Pipeline {
     }
 
     fn restore_pending(&mut self, states: Vec<PendingState>) {
-        let (rules, detector, mode) = (&self.rules, &self.detector, self.settings.logsource);
+        let (rules, detector, mode, mut room) = (&self.rules, &self.detector, self.settings.logsource, Room::default());
         let index = |key: &Arc<str>| rules.rules.iter().position(|rule| rule.key() == key);
         let pending = states.into_iter().map(|state| {
             let event = Arc::new(Event::from(state.event));
             let told = state.told.into_iter().filter_map(|(key, group)| Some((index(&key)?, group))).collect();
-            (event.seq, Pending { matched: detector.matches(&event, mode), event, told })
+            (event.seq, Pending { matched: detector.matches_with(&event, mode, &mut room), event, told })
         });
         self.pending = pending.collect();
     }

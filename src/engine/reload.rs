@@ -24,6 +24,7 @@ use crate::action::GuardConfig;
 use crate::config::{Content, Part, Paths, Settings, Watcher};
 use crate::journal::{Revisions, SpoolHandle};
 use crate::model::{EntryBody, Posture, RevisionKind};
+use crate::normalise::Extractors;
 
 /// So long nothing must have changed before it is read: a file is seldom written in one go.
 const QUIET: Duration = Duration::from_millis(200);
@@ -185,7 +186,9 @@ impl Reloader {
             content.playbooks.iter().try_for_each(|playbook| revisions.keep(playbook.script.as_bytes()).map(drop))?;
             let new = bundle::new_revisions(&content, &revisions, &live)?;
             let rules = new.iter().find(|revision| revision.kind == RevisionKind::Rules);
-            rules.into_iter().for_each(|revision| ahead.compile(revision, content.good(Part::Rules)));
+            if let Some(revision) = rules {
+                ahead.compile(revision, content.good(Part::Rules), Extractors::load(content.good(Part::Extractors)).0);
+            }
             Ok::<_, std::io::Error>(new)
         });
         let new = new.await??;

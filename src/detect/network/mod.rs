@@ -9,6 +9,7 @@
 //! Each predicate is decided at most once for an event, each text is walked once, and a rule is looked at only when one of the
 //! predicates holds without which it cannot. [`super::scan`] is the plain way, which tests hold this to.
 
+mod grams;
 mod literal;
 mod names;
 mod plan;
@@ -22,6 +23,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use serde_json::Number;
 
+use self::grams::Grams;
 use self::names::{Names, Slot};
 use self::plan::{Decided, KEYWORDS, Op, Plan, Test1, Wake, count};
 pub use self::scratch::Scratch;
@@ -165,18 +167,34 @@ impl Network {
     fn active(&self, known: Known<'_>) -> Active {
         let sources = self.sources.active(known);
         let (mut rules, mut slots, mut always) = (Bits::with_room(self.rules.len()), Bits::with_room(self.fields.len()), Vec::new());
+        // The predicates of rules with keywords.
+        let mut asked = Bits::with_room(self.predicates.len());
         for (number, rule) in (0..).zip(&self.rules) {
             if !sources.get(rule.source).copied().unwrap_or(false) {
                 continue;
             }
             rules.set(number);
             self.slots.get(number).iter().for_each(|slot| _ = slots.set(*slot));
+            if self.slots.get(number).contains(&KEYWORDS) {
+                self.predicates_of(rule.program, &mut asked);
+            }
             if rule.wakes.is_none() {
                 always.push(number);
             }
         }
         let keywords = slots.has(KEYWORDS);
-        Active { rules, slots, always, keywords }
+        let grams =
+            self.fields.get(KEYWORDS as usize).filter(|_| keywords).and_then(|field| Grams::new(field.texts.literals_of(|predicate| asked.has(predicate))));
+        Active { rules, slots, always, keywords, grams }
+    }
+
+    fn predicates_of(&self, step: u32, into: &mut Bits) {
+        match self.ops.get(step as usize) {
+            Some(Op::Any(from, to)) => self.part(*from, *to).iter().for_each(|predicate| _ = into.set(*predicate)),
+            Some(Op::And(from, to) | Op::Or(from, to)) => self.part(*from, *to).iter().for_each(|step| self.predicates_of(*step, into)),
+            Some(Op::Not(step)) => self.predicates_of(*step, into),
+            None => {}
+        }
     }
 
     /// Whether one more text, in a field of this name, can change nothing for any rule: none names the field, and no keyword is in it.
@@ -189,7 +207,7 @@ impl Network {
             Some(Test1 { decided: Decided::Hint(check) | Decided::Asked(check), .. }) => check.is_text(text),
             _ => true,
         };
-        keywords.texts.scan(text, &mut scratch.room, walk, |hit| inert = inert && hit.hint && !test(hit.predicate));
+        keywords.texts.scan(text, None, &mut scratch.room, walk, |hit| inert = inert && hit.hint && !test(hit.predicate));
         inert && !self.asked_keywords.iter().any(|predicate| test(*predicate))
     }
 
@@ -203,7 +221,7 @@ impl Network {
         let Some(walk) = scratch.walks.get_mut(slot as usize) else { return false };
         let mut inert = true;
         own.numbers.scan(Leaf::Number(number), |_| inert = false);
-        own.texts.scan(&number.to_string(), &mut scratch.room, walk, |_| inert = false);
+        own.texts.scan(&number.to_string(), None, &mut scratch.room, walk, |_| inert = false);
         inert
     }
 
@@ -315,7 +333,8 @@ impl<'r> Run<'r> {
         };
         refuted.clear();
         let (network, root) = (self.network, self.tape.root());
-        field.texts.scan(folded, room, walk, |hit: Hit| {
+        let grams = if slot == KEYWORDS { self.active.grams.as_ref() } else { field.texts.grams.as_ref() };
+        field.texts.scan(folded, grams, room, walk, |hit: Hit| {
             if hit.hint && !holds.has(hit.predicate) {
                 let test = network.predicates.get(hit.predicate as usize);
                 let stands = |test: &Test1| matches!(&test.decided, Decided::Hint(check) if check.is(leaf, &root));

@@ -1,11 +1,12 @@
 //! Rules to predicates and to small programs over them; and by which predicates a rule is woken.
 
 use std::collections::HashMap;
+use std::hash::BuildHasherDefault;
 use std::sync::Arc;
 
 use super::literal::{self, At, Needle};
 use super::names::Slot;
-use super::texts::{self, Predicate};
+use super::texts::{self, Mix, Predicate};
 use super::values::{Nets, Numbers};
 use crate::detect::check::Check;
 use crate::sigma::{Condition, Detection, Item, Piece, Search, Test};
@@ -73,8 +74,8 @@ pub(super) struct Plan {
     pub ops: Vec<Op>,
     /// Predicates of [`Op::Any`], steps of the others.
     pub parts: Vec<u32>,
-    slots: HashMap<Arc<str>, Slot>,
-    known: HashMap<(Slot, Vec<u8>), Predicate>,
+    slots: HashMap<Arc<str>, Slot, BuildHasherDefault<Mix>>,
+    known: HashMap<(Slot, Vec<u8>), Predicate, BuildHasherDefault<Mix>>,
 }
 
 /// The ways to wake a rule: at least one of them holds whenever the rule does.

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 
+use super::grams::Grams;
 use super::names::Slot;
 use super::sources::Key;
 use super::texts::Predicate;
@@ -46,6 +47,8 @@ pub(super) struct Active {
     /// Rules that nothing has to wake.
     pub always: Vec<u32>,
     pub keywords: bool,
+    /// Of the keywords of these rules.
+    pub grams: Option<Grams>,
 }
 
 /// Room for one thread. It follows the network that it is used with.

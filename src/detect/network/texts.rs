@@ -6,6 +6,7 @@ use std::hash::{BuildHasherDefault, Hasher};
 use aho_corasick::MatchKind;
 use aho_corasick::nfa::contiguous::NFA;
 
+use super::grams::Grams;
 use super::literal::At;
 use super::walk::{Classes, Walk};
 use crate::normalise;
@@ -25,8 +26,8 @@ pub(super) struct Hit {
 /// Collects a field's literals.
 #[derive(Debug, Default)]
 pub(super) struct Builder {
-    inside: HashMap<String, Vec<Hit>>,
-    whole: HashMap<String, Vec<Hit>>,
+    inside: Vec<(String, Hit)>,
+    whole: Vec<(String, Hit)>,
 }
 
 /// Ready to be looked for.
@@ -42,6 +43,8 @@ pub(super) struct Texts {
     lengths: Vec<bool>,
     /// The literals of the automaton, where they are asked for.
     inside: Vec<Box<str>>,
+    /// Of the literals of the automaton.
+    pub grams: Option<Grams>,
 }
 
 /// A quick hash, for keys that are the rules' own: an event only looks them up.
@@ -69,8 +72,8 @@ impl Hasher for Mix {
 impl Builder {
     /// Adds a literal, folded, of a predicate.
     pub fn add(&mut self, literal: String, at: At, predicate: Predicate, hint: bool) {
-        let map = if at == At::Whole { &mut self.whole } else { &mut self.inside };
-        map.entry(literal).or_default().push(Hit { predicate, at, hint });
+        let literals = if at == At::Whole { &mut self.whole } else { &mut self.inside };
+        literals.push((literal, Hit { predicate, at, hint }));
     }
 
     /// The automaton and the table; `keep` keeps the literals for [`Texts::any_of`].
@@ -79,13 +82,13 @@ impl Builder {
     /// More literals than an automaton has room for (2^31 states).
     pub fn build(self, keep: bool) -> Result<Texts, aho_corasick::BuildError> {
         let mut texts = Texts::default();
-        let mut inside: Vec<(String, Vec<Hit>)> = self.inside.into_iter().collect();
-        inside.sort_unstable_by(|a, b| a.0.cmp(&b.0));
+        let inside = by_literal(self.inside);
         if !inside.is_empty() {
             // Literals are folded; the walk folds ASCII, other texts are folded before.
             let mut builder = NFA::builder();
             builder.match_kind(MatchKind::Standard).prefilter(false);
             texts.classes = Classes::new(inside.iter().map(|(literal, _)| literal.as_str()));
+            texts.grams = Grams::new(inside.iter().map(|(literal, _)| literal.as_str()));
             texts.automaton = Some(builder.build(inside.iter().map(|(literal, _)| literal))?);
         }
         for (literal, hits) in inside {
@@ -93,9 +96,7 @@ impl Builder {
             texts.patterns.push((u32::try_from(literal.len()).unwrap_or(u32::MAX), from, to));
             texts.inside.extend(keep.then(|| literal.into()));
         }
-        let mut whole: Vec<(String, Vec<Hit>)> = self.whole.into_iter().collect();
-        whole.sort_unstable_by(|a, b| a.0.cmp(&b.0));
-        for (literal, hits) in whole {
+        for (literal, hits) in by_literal(self.whole) {
             texts.lengths.resize(texts.lengths.len().max(literal.len() + 1), false);
             texts.lengths.get_mut(literal.len()).into_iter().for_each(|is| *is = true);
             let range = texts.push(hits);
@@ -103,6 +104,19 @@ impl Builder {
         }
         Ok(texts)
     }
+}
+
+/// Each literal once, with its hits.
+fn by_literal(mut all: Vec<(String, Hit)>) -> Vec<(String, Vec<Hit>)> {
+    all.sort_by(|a, b| a.0.cmp(&b.0));
+    let mut found: Vec<(String, Vec<Hit>)> = Vec::new();
+    for (literal, hit) in all {
+        match found.last_mut().filter(|(last, _)| *last == literal) {
+            Some((_, hits)) => hits.push(hit),
+            None => found.push((literal, vec![hit])),
+        }
+    }
+    found
 }
 
 impl Texts {
@@ -118,8 +132,9 @@ impl Texts {
         self.hits.is_empty()
     }
 
-    /// Tells the hits of a text: `folded` is the text itself when it is ASCII, else its folding. `room` and `walk` are scratch.
-    pub fn scan(&self, folded: &str, room: &mut String, walk: &mut Walk, mut hit: impl FnMut(Hit)) {
+    /// Tells the hits of a text: `folded` is the text itself when it is ASCII, else its folding. `room` and `walk` are scratch. With `grams`
+    /// of all literals that are looked for.
+    pub fn scan(&self, folded: &str, grams: Option<&Grams>, room: &mut String, walk: &mut Walk, mut hit: impl FnMut(Hit)) {
         if self.lengths.get(folded.len()).is_some_and(|is| *is) {
             room.clear();
             room.push_str(folded);
@@ -128,7 +143,9 @@ impl Texts {
                 self.range(*from, *to).iter().for_each(|found| hit(*found));
             }
         }
-        if let Some(automaton) = &self.automaton {
+        if let Some(automaton) = &self.automaton
+            && grams.is_none_or(|grams| !folded.is_ascii() || grams.any_in(folded))
+        {
             walk.run(self, automaton, folded, hit);
         }
     }
@@ -138,6 +155,12 @@ impl Texts {
         let characters = characters.to_ascii_lowercase();
         let made_of = |literal: &str| literal.chars().all(|c| characters.contains(c));
         self.inside.iter().chain(self.whole.keys()).any(|literal| made_of(literal))
+    }
+
+    /// The automaton's literals of which a predicate is as asked, where they are kept.
+    pub fn literals_of(&self, is: impl Fn(Predicate) -> bool) -> impl Iterator<Item = &str> {
+        let of = self.inside.iter().zip(&self.patterns);
+        of.filter(move |(_, (_, from, to))| self.range(*from, *to).iter().any(|hit| is(hit.predicate))).map(|(literal, _)| &**literal)
     }
 
     fn range(&self, from: u32, to: u32) -> &[Hit] {

@@ -16,7 +16,9 @@ use super::texts::{Hit, Mix, Texts};
 /// Rows of one automaton; states beyond it are walked in the automaton itself. As many as a `u16` with two marks tells apart.
 const MAX_ROWS: usize = 1 << 14;
 /// The bytes that texts have most, so that they stand together: what walks cost is what they fetch from memory.
-const COMMON: &[u8] = b"etaoinsrlcdmpu\\. -/fghwbyvkx";
+pub(super) const COMMON: &[u8] = b"etaoinsrlcdmpu\\. -/fghwbyvkx012";
+/// Bytes of a cache line.
+const LINE: usize = 64;
 
 /// Which bytes an automaton tells apart: upper case is lower case, and all that no literal has is one.
 #[derive(Debug)]
@@ -61,12 +63,13 @@ impl Classes {
     }
 }
 
-/// What ends at a state: what holds wherever it ends, and what asks for the start or the end of the text.
+/// What ends at a state: what holds wherever it ends, what asks for the start of the text, and what for its end.
 #[derive(Debug, Default)]
 struct Ends {
     anywhere: Vec<Hit>,
     /// With the literals' lengths.
-    fixed: Vec<(Hit, usize)>,
+    starts: Vec<(Hit, usize)>,
+    last: Vec<Hit>,
     /// The text for which `anywhere` was told.
     told: u32,
 }
@@ -82,8 +85,11 @@ enum Stop {
 /// The rows of one automaton that texts have met so far; kept by each thread.
 #[derive(Debug, Default)]
 pub(super) struct Walk {
-    /// By row and class: 0 when not known yet, else four times the next row, and 1, and 2 when something ends there.
+    /// By row and class: 0 when not known yet, else four times the next row, and 1, and 2 when something ends there that needs not be the
+    /// text's end.
     next: Vec<u16>,
+    /// Where the first row stands: at the beginning of a cache line, as what a walk costs is how many of them it fetches.
+    begin: usize,
     /// By row; the first is the start.
     states: Vec<(StateID, Option<Box<Ends>>)>,
     rows: HashMap<StateID, u16, BuildHasherDefault<Mix>>,
@@ -116,8 +122,11 @@ impl Walk {
             }
             (row, at) = (step >> 2, at + 1);
             if step & 2 != 0 {
-                self.ends(row, at, bytes.len(), &mut hit);
+                self.ends(row, at, &mut hit);
             }
+        }
+        if let Some((_, Some(ends))) = self.states.get(usize::from(row)).filter(|_| !bytes.is_empty()) {
+            ends.last.iter().for_each(|found| hit(*found));
         }
     }
 
@@ -127,10 +136,14 @@ impl Walk {
         let (mut state, _) = *self.states.get(usize::from(row))?;
         for (byte, end) in bytes.get(from..)?.iter().zip(from + 1..) {
             state = automaton.next_state(Anchored::No, state, byte.to_ascii_lowercase());
+            let known = self.rows.get(&state);
             if automaton.is_special(state) && automaton.is_match(state) {
-                ends(texts, automaton, state).tell(end, bytes.len(), true, hit);
+                let ends = ends(texts, automaton, state);
+                ends.tell(end, true, hit);
+                // Behind a state with a row the walk goes on with rows.
+                ends.last.iter().filter(|_| end == bytes.len() && known.is_none()).for_each(|found| hit(*found));
             }
-            if let Some(row) = self.rows.get(&state) {
+            if let Some(row) = known {
                 return Some((*row, end));
             }
         }
@@ -140,7 +153,7 @@ impl Walk {
     /// Goes on until something ends or a step is not known: then `row` and `at` are those before that byte. `None` at the end.
     #[inline]
     fn skim(&self, classes: &Classes, bytes: &[u8], row: &mut u16, at: &mut usize) -> Option<Stop> {
-        let next = self.next.as_slice();
+        let next = self.next.get(self.begin..).unwrap_or_default();
         let mut here = *row;
         for (index, byte) in bytes.get(*at..)?.iter().enumerate() {
             let step = next.get(classes.place(here, *byte)).copied().unwrap_or(0);
@@ -150,14 +163,15 @@ impl Walk {
             }
             here = step >> 2;
         }
+        *row = here;
         None
     }
 
-    fn ends(&mut self, row: u16, end: usize, length: usize, hit: &mut impl FnMut(Hit)) {
+    fn ends(&mut self, row: u16, end: usize, hit: &mut impl FnMut(Hit)) {
         let Some((_, Some(ends))) = self.states.get_mut(usize::from(row)) else { return };
         let first = ends.told != self.text;
         ends.told = self.text;
-        ends.tell(end, length, first, hit);
+        ends.tell(end, first, hit);
     }
 
     /// Adds the state's row.
@@ -165,7 +179,15 @@ impl Walk {
         let row = u16::try_from(self.states.len()).unwrap_or(0);
         let hits = automaton.is_special(state) && automaton.is_match(state);
         self.states.push((state, hits.then(|| Box::new(ends(texts, automaton, state)))));
-        self.next.resize(self.states.len() << texts.classes.shift, 0);
+        let len = self.begin + (self.states.len() << texts.classes.shift);
+        if len > self.next.capacity() {
+            let mut moved: Vec<u16> = Vec::with_capacity(2 * len + LINE);
+            let begin = moved.as_ptr().align_offset(LINE).min(LINE);
+            moved.resize(begin, 0);
+            moved.extend_from_slice(self.next.get(self.begin..).unwrap_or_default());
+            (self.next, self.begin) = (moved, begin);
+        }
+        self.next.resize(self.begin + (self.states.len() << texts.classes.shift), 0);
         self.rows.insert(state, row);
         row
     }
@@ -180,9 +202,9 @@ impl Walk {
             None if self.states.len() >= MAX_ROWS => return 0,
             None => self.add(texts, automaton, state),
         };
-        let hits = automaton.is_special(state) && automaton.is_match(state);
-        let step = (to << 2) | (u16::from(hits) << 1) | 1;
-        if let Some(entry) = self.next.get_mut(texts.classes.place(row, byte)) {
+        let stops = self.states.get(usize::from(to)).and_then(|(_, ends)| ends.as_ref()).is_some_and(|ends| ends.stops());
+        let step = (to << 2) | (u16::from(stops) << 1) | 1;
+        if let Some(entry) = self.next.get_mut(self.begin + texts.classes.place(row, byte)) {
             *entry = step;
         }
         step
@@ -190,16 +212,17 @@ impl Walk {
 }
 
 impl Ends {
-    /// Tells what ends behind the byte `end` of a text; what may stand anywhere only when it is `first`.
-    fn tell(&self, end: usize, length: usize, first: bool, hit: &mut impl FnMut(Hit)) {
+    /// Whether something ends there that needs not be the text's end.
+    fn stops(&self) -> bool {
+        !self.anywhere.is_empty() || !self.starts.is_empty()
+    }
+
+    /// Tells what ends behind the byte `end` of a text, and needs not be its end; what may stand anywhere only when it is `first`.
+    fn tell(&self, end: usize, first: bool, hit: &mut impl FnMut(Hit)) {
         if first {
             self.anywhere.iter().for_each(|found| hit(*found));
         }
-        for (found, own) in &self.fixed {
-            if if found.at == At::Start { end == *own } else { end == length } {
-                hit(*found);
-            }
-        }
+        self.starts.iter().filter(|(_, own)| end == *own).for_each(|(found, _)| hit(*found));
     }
 }
 
@@ -210,7 +233,8 @@ fn ends(texts: &Texts, automaton: &NFA, state: StateID) -> Ends {
         for hit in hits {
             match hit.at {
                 At::Anywhere | At::Whole => ends.anywhere.push(*hit),
-                At::Start | At::End => ends.fixed.push((*hit, length)),
+                At::Start => ends.starts.push((*hit, length)),
+                At::End => ends.last.push(*hit),
             }
         }
     }

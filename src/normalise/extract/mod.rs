@@ -21,6 +21,9 @@ use pattern::{Pattern, Program};
 pub struct Extractors {
     files: Vec<Program>,
     by_program: HashMap<Arc<str>, Compiled>,
+    /// What the first line loads, in place of the above.
+    later: Vec<SourceFile>,
+    loaded: OnceLock<Box<Extractors>>,
 }
 
 /// What there is for one program.
@@ -60,27 +63,41 @@ impl Extractors {
         (loaded, diagnostics)
     }
 
+    /// Those of files that are known to load; the first line of a program loads them, structured events never do.
+    #[must_use]
+    pub fn later(files: Vec<SourceFile>) -> Extractors {
+        Extractors { later: files, ..Extractors::default() }
+    }
+
+    fn now(&self) -> &Extractors {
+        if self.later.is_empty() { self } else { self.loaded.get_or_init(|| Box::new(Extractors::load(&self.later).0)) }
+    }
+
     /// How many files are loaded.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.files.len()
+        self.now().files.len()
     }
 
     /// Whether no file is loaded.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.files.is_empty()
+        self.now().files.is_empty()
     }
 
     /// Whether some extractor is for this program.
     #[must_use]
     pub fn knows(&self, program: &str) -> bool {
-        self.by_program.contains_key(program)
+        self.now().by_program.contains_key(program)
     }
 
     /// Types a message: adds `domain`, `action` and the fields of the first pattern that matches, and says what log source the line
     /// is of. The lines of a program that has but one file have its domain and log source also when no pattern matches.
     pub(super) fn apply(&self, program: &str, message: &str, fields: &mut Map<String, Value>) -> Applied<'_> {
+        self.now().apply_own(program, message, fields)
+    }
+
+    fn apply_own(&self, program: &str, message: &str, fields: &mut Map<String, Value>) -> Applied<'_> {
         let Some(compiled) = self.by_program.get(program) else { return Applied::default() };
         let (repeats, message) = repeated(message).map_or((None, message), |(repeats, line)| (Some(repeats), line));
         let mut candidates = Vec::new();

@@ -4,8 +4,10 @@ use std::sync::Arc;
 
 use opmas::correlate::{self, Limits, MAX_PENDING, Timekeeper};
 use opmas::diag::SourceFile;
-use opmas::engine::pipeline::{RestoreError, Settings};
+use opmas::engine::pipeline::{Found, RestoreError, Settings};
 use opmas::model::{EntityKind, Entry, EntryBody, Severity, Span, Tick, Trust};
+use opmas::sigma::RuleSet;
+use proptest::prelude::*;
 use serde_json::json;
 
 use super::{PRELUDE, at, entry, line, pipeline, record, rule_set};
@@ -441,4 +443,65 @@ fn c13_a_threshold_that_becomes_an_upper_bound_opens_a_timer_over_what_is_kept()
     let found: Vec<_> = pipeline.entry(&sent(2, 15.0, "\"k\":\"b\""));
     let timers = found.iter().filter(|found| found.group.is_some());
     assert_eq!(timers.map(|found| (found.place.seq, found.place.time)).collect::<Vec<_>>(), [(0, at(10.0))]);
+}
+
+const SIX: [&str; 6] = [
+    "title: many\nname: many\ncorrelation: {type: event_count, rules: [a], group-by: [src], timespan: 10s, condition: {gte: 3}}\n",
+    "title: few\nname: few\ncorrelation: {type: event_count, rules: [a], group-by: [src], timespan: 6s, condition: {lt: 2}}\n",
+    "title: gone\nname: gone\ncorrelation: {type: missing, rules: [b], group-by: [src], timespan: 8s}\n",
+    "title: unless\nname: unless\ncorrelation: {type: temporal, rules: [a, b], group-by: [src], timespan: 7s, condition: a and not b}\n",
+    "title: order\nname: order\ncorrelation: {type: temporal_ordered, rules: [a, b, c], timespan: 20s}\n",
+    "title: values\nname: values\ncorrelation: {type: value_count, rules: [a], timespan: 15s, condition: {field: src, gte: 3}}\n",
+];
+
+fn joined(texts: &[impl AsRef<str>]) -> RuleSet {
+    let texts: Vec<String> = std::iter::once(PRELUDE.to_owned()).chain(texts.iter().map(|text| format!("---\n{}", text.as_ref()))).collect();
+    rule_set(&[&texts.concat()])
+}
+
+/// The six as another edit has left them.
+fn edited(edit: usize) -> RuleSet {
+    let mut texts = SIX.map(str::to_owned).to_vec();
+    match edit {
+        0 => texts.iter_mut().for_each(|text| *text = text.replacen("title: ", "title: the ", 1)),
+        1 => texts[0] = texts[0].replace("gte: 3", "gte: 2"),
+        2 => texts[1] = texts[1].replace("lt: 2", "lt: 3"),
+        3 => texts[1] = texts[1].replace("lt: 2", "gte: 2"),
+        4 => drop(texts.remove(2)),
+        5 => texts.insert(0, SIX[1].replace("few", "new")),
+        6 => texts.reverse(),
+        7 => texts[3] = texts[3].replace("7s", "9s"),
+        8 => texts.iter_mut().for_each(|text| text.push_str("opmas: {lateness: 1m}\n")),
+        _ => texts.truncate(0),
+    }
+    joined(&texts)
+}
+
+proptest! {
+    /// What is taken over as it is decides as what is written and read again.
+    #[test]
+    fn c13_windows_that_go_over_are_those_of_a_snapshot(
+        events in prop::collection::vec((0..3usize, 0..4u8, 0..40u32), 1..60), before in 0..60usize, edits in prop::collection::vec(0..10usize, 1..3)
+    ) {
+        let mut moved = pipeline(&joined(&SIX), Settings::default());
+        let mut now = 0.0;
+        let entries: Vec<Entry> = (0..).zip(&events).map(|(seq, (letter, src, step))| {
+            now += f64::from(*step) / 10.0;
+            sent(seq, now - f64::from(*step % 7), &format!("\"k\":\"{}\",\"src\":\"{src}\"", ["a", "b", "c"][*letter]))
+        }).collect();
+        let (early, late) = entries.split_at(before.min(entries.len()));
+        early.iter().for_each(|entry| drop(moved.entry(entry)));
+        let (last, edits) = edits.split_last().unwrap();
+        edits.iter().for_each(|edit| moved.set_rules(edited(*edit).into()).unwrap());
+        let rules = edited(*last);
+        let mut read = pipeline(&rules, Settings::default());
+        read.restore(&moved.snapshot().encode().unwrap()).unwrap();
+        moved.set_rules(rules.clone().into()).unwrap();
+        let lines = |found: Vec<Found>| found.iter().map(|found| line(found, &rules)).collect::<Vec<_>>();
+        for entry in late {
+            prop_assert_eq!(moved.groups(), read.groups());
+            prop_assert_eq!(lines(moved.entry(entry)), lines(read.entry(entry)));
+        }
+        prop_assert_eq!(lines(moved.finish()), lines(read.finish()));
+    }
 }
