@@ -1,4 +1,4 @@
-//! Effects on a real router while opmas runs: put back at once after a reboot, let go by another action and by `[guard]`.
+//! Effects on a real router while opmas runs: put back after a reboot, ended in time, let go by another action and by `[guard]`.
 
 use std::fs;
 use std::io::Write;
@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use crate::router::eventually;
+use crate::router::{OTHER, ROUTER, eventually};
 use crate::site::Site;
 use crate::whole::lines;
 
@@ -93,4 +93,55 @@ fn what_a_reboot_takes_away_is_put_back_and_what_is_let_go_stays_so() {
     // Anything else of opmas.toml still takes a restart.
     settings(&site, &format!("{text}[health]\nevery = '0s'\n"));
     eventually(SOON, "nothing is said of the restart", || site.ready().is_some_and(|ready| ready.to_string().contains("restart opmas")));
+}
+
+#[test]
+fn what_else_lasts_is_put_back_after_a_reboot_and_ends_in_time() {
+    const STATION: &str = "00:11:22:aa:bb:cc";
+    const GUEST: &str = "00:11:22:dd:ee:ff";
+    let mut site = Site::new(ARCHIVE, "1h");
+    let actions = "[actions]\nrate_limit_ip = 'auto'\nblock_subnet = 'auto'\nban_station = 'auto'\n";
+    fs::write(site.dir.join("opmas.toml"), format!("posture = 'armed'\n{actions}{ARCHIVE}\n[lease]\nverify_every = '1s'\n")).unwrap();
+    // A start of the router brings the radio up.
+    eventually(SOON, "the radio is not up", || site.router.root().join("tmp/hostapd/phy0-ap1/banned").exists());
+    site.start();
+    let lasting = |ip: &str, net: &str, mac: &str, time: &str| {
+        let calls = format!("d.rate_limit_ip(\"{ip}\", 5, \"{time}\"); d.block_subnet(\"{net}\", \"{time}\"); d.ban_station(\"{mac}\", \"{time}\");");
+        script(&site, r#""rate_limit_ip", "block_subnet", "ban_station""#, &format!("let d = finding.device; {calls}"));
+    };
+    // The attacker's network, another client, a station; each by what it does.
+    lasting(OTHER, "192.168.1.64/29", STATION, "1h");
+    let bans = |bss: &str, mac: &str| fs::read_to_string(site.router.root().join("tmp/hostapd").join(bss).join("banned")).unwrap_or_default().contains(mac);
+    let banned = |mac: &str| bans("phy0-ap0", mac) && bans("phy0-ap1", mac);
+    let answered = || {
+        let said = site.router.sh("ot", &format!("busybox ping -q -c 50 -i 0.01 -W 1 {ROUTER} || true"));
+        said.split(" packets received").next().and_then(|before| before.rsplit(' ').next()?.parse::<u32>().ok()).unwrap_or_else(|| panic!("{said}"))
+    };
+    let all_hold = || banned(STATION) && !site.router.reaches("at", ROUTER) && (1..=20).contains(&answered());
+    let leases = || site.run(&["lease", "list", "--json"]).1.lines().count();
+    append(&site, &lines("203.0.113.1"));
+    eventually(SOON, "they do not hold", all_hold);
+    site.router.device("reboot");
+    eventually(Duration::from_secs(60), "they are not put back", all_hold);
+    assert_eq!(leases(), 3);
+
+    // Others end while these hold.
+    lasting("203.0.113.77", "203.0.113.128/25", GUEST, "15s");
+    append(&site, &lines("203.0.113.2"));
+    let rules = || site.router.sh("rt", "nft list table inet opmas");
+    let there = || (rules().contains("203.0.113.77"), rules().contains("203.0.113.128"), banned(GUEST));
+    eventually(SOON, "the others do not hold", || there() == (true, true, true) && leases() == 6);
+    eventually(Duration::from_secs(40), "the others do not end", || leases() == 3);
+    assert_eq!(there(), (false, false, false));
+    assert!(all_hold(), "each has its own time");
+    let (code, said) = site.run(&["lease", "end", "--device", "ap1"]);
+    assert_eq!(code, Some(0), "{said}");
+    eventually(SOON, "they are not ended", || !banned(STATION) && site.router.reaches("at", ROUTER) && answered() >= 45);
+    assert_eq!(leases(), 0);
+    let (_, ledger) = site.run(&["audit", "show"]);
+    for action in ["rate_limit_ip", "block_subnet", "ban_station"] {
+        let of = |change: &str| ledger.lines().filter(|line| line.contains(&format!("\"{change}\"")) && line.contains(&format!("\"{action}\""))).count();
+        assert!(of("reasserted") >= 1, "{action}: {ledger}");
+        assert_eq!((of("granted"), of("ended")), (2, 2), "{action}: {ledger}");
+    }
 }

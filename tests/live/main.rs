@@ -36,6 +36,7 @@ mod router;
 mod site;
 mod slack;
 mod station;
+mod steps;
 mod storm;
 mod streams;
 mod syslog_tls;
