@@ -223,7 +223,7 @@ fn o7_whoever_is_killed_at_whatever_step_it_is_done_once_and_ends_well() {
     let turn = std::process::id() as usize;
     let mut expected = Vec::new();
     for (n, step) in STEPS.into_iter().enumerate() {
-        for (m, victim) in VICTIMS.into_iter().enumerate().filter(|(m, _)| all || (n + m + turn) % VICTIMS.len() == 0) {
+        for (m, victim) in VICTIMS.into_iter().enumerate().filter(|(m, _)| all || (n + m + turn).is_multiple_of(VICTIMS.len())) {
             if !held.all_run() {
                 // A run has them started.
                 let address = format!("203.0.113.{}", 100 + expected.len());
