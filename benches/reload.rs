@@ -35,7 +35,7 @@ const QUIET: Duration = Duration::from_secs(2);
 const AFTER: Duration = Duration::from_millis(500);
 
 const CORRELATION: &str = "title: group\nname: group\nlogsource: {product: bench}\ndetection: {s: {k: a}, condition: s}\n---\n\
-    title: groups\ncorrelation:\n  rules: [group]\n  type: event_count\n  group-by: [src]\n  timespan: 1h\n  condition: {gte: 1000000}\n";
+    title: groups\nname: groups\ncorrelation:\n  rules: [group]\n  type: event_count\n  group-by: [src]\n  timespan: 1h\n  condition: {gte: 1000000}\n";
 
 /// The end of a piece.
 #[derive(Clone, Copy)]

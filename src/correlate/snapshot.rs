@@ -120,6 +120,14 @@ impl Correlator {
     /// Takes over what another one remembers, as [`Correlator::restore`] does from its [`Correlator::freeze`] (C13); the groups of a rule
     /// that decides just as before go over as they are, however many.
     pub fn take_over(&mut self, before: &mut Correlator) {
+        let stays = |(own, groups): (&Compiled, &Groups)| {
+            groups.len() == 0 || self.rules.iter().any(|rule| self.key(rule.rule) == before.key(own.rule) && rule.decides_as(own))
+        };
+        if !before.rules.iter().zip(&before.groups).all(stays) {
+            // To take events out of the archive one by one takes longer. What was never written to a disk is not damaged.
+            let _ = self.restore(before.freeze().into());
+            return;
+        }
         let places = before.rules.iter().enumerate().map(|(at, rule)| ((before.key(rule.rule), Arc::clone(&rule.shape)), at));
         let mut known: BTreeMap<(Arc<str>, Arc<str>), usize> = places.collect();
         self.archive = std::mem::take(&mut before.archive);
