@@ -14,7 +14,7 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::Part;
-use crate::engine::{Again, Engine, LeaseOrder, NotDone, Order, PostureState, Reason, RuleState, Wanted, Which, Wish};
+use crate::engine::{Again, Engine, LeaseOrder, LeaseTold, NotDone, Order, PostureState, Reason, RuleState, Wanted, Which, Wish};
 use crate::executor::Reply;
 use crate::index::{self, Query, Rows};
 use crate::model::{Posture, Recorded};
@@ -131,10 +131,10 @@ pub enum Answer {
         /// Its id.
         run: Arc<str>,
     },
-    /// What became of effects, a sentence each.
+    /// What became of effects.
     Leases {
         /// In the order of devices.
-        told: Vec<String>,
+        told: Vec<LeaseTold>,
     },
     /// What became of dead letters.
     Again {

@@ -2,9 +2,9 @@
 
 use std::path::Path;
 
-use super::Done;
 use super::hand::{self, Why};
 use super::rows;
+use super::{Done, Exit};
 use crate::api::control::{Answer, Request};
 use crate::engine::LeaseOrder;
 use crate::index::{LeaseRow, Query, Rows};
@@ -76,7 +76,10 @@ pub(super) fn run(config: Option<&Path>, command: &Command) -> Done {
 fn change(config: Option<&Path>, which: &Which, longer: Option<Span>) -> Done {
     let order = LeaseOrder { lease: which.lease.clone(), device: which.device.clone(), longer, because: which.why.because.clone() };
     match hand::tell(config, &Request::Leases { order })? {
-        Answer::Leases { told } => rows::show(&told.iter().map(|line| crate::alert::visible(line, 1_000) + "\n").collect::<String>()),
+        Answer::Leases { told } => {
+            rows::show(&told.iter().map(|one| crate::alert::visible(&one.text, 1_000) + "\n").collect::<String>())?;
+            Ok(if told.iter().all(|one| one.done) { Exit::Done } else { Exit::Unreachable })
+        }
         other => Err(hand::unexpected(&other)),
     }
 }

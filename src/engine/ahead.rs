@@ -3,7 +3,6 @@
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
 
-use super::detection::live_settings;
 use super::draft::{Drafter, Rooms};
 use super::effects::lock;
 use super::pipeline::Settings;
@@ -84,7 +83,7 @@ impl Ahead {
 
     /// Compiles the files of a revision that is to go live. What cannot be compiled the detection thread finds out itself.
     pub(super) fn compile(&self, revision: &Revision, files: &[SourceFile], extractors: Extractors) {
-        let settings = live_settings();
+        let settings = Settings::default();
         let Ok(mut compiled) = Compiled::new(Arc::new(correlate::load(files).set), &settings) else { return };
         let seen: Vec<Arc<[Entry]>> = lock(&self.seen).batches.iter().map(|(batch, _)| Arc::clone(batch)).collect();
         let normaliser = Normaliser::new(Arc::new(extractors), Options::at(Time(0)));

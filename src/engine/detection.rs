@@ -11,7 +11,6 @@ use super::bounds::Bounds;
 use super::bundle::{self, Content};
 use super::checkpoint::{Checkpoint, State};
 use super::decide::Detected;
-use super::draft::Drafts;
 use super::flight::{Flight, Together};
 use super::pipeline::{Pipeline, Settings};
 use super::recover::Announced;
@@ -29,12 +28,8 @@ const CHECKPOINT_ENTRIES: u64 = 50_000;
 /// … or after this time, if there was any entry.
 const CHECKPOINT_TIME: Duration = Duration::from_secs(60);
 
-/// Threads that read records and look for the rules that hold; more have nothing to do, since what follows is done by one.
-const MAX_THREADS: usize = 2;
-/// Fewer entries are read by one thread: it is done before another has begun.
-const MIN_SPREAD: usize = 128;
 /// Entries that are computed as one piece when the spool is computed again.
-const PIECE: usize = 1_024;
+const PIECE: usize = 256;
 /// Damage that is named when the spool is computed again.
 const MAX_DAMAGE: usize = 100;
 
@@ -100,7 +95,7 @@ impl Detection {
         detected: mpsc::Sender<Detected>,
         status: Status,
     ) -> Result<Detection, Vec<Diagnostic>> {
-        let pipeline = empty(node, live_settings())?.counted(status.tally().clone());
+        let pipeline = empty(node, Settings::default())?.counted(status.tally().clone());
         let (node, bounds, since_checkpoint) = (node.clone(), Bounds::default(), (0, Instant::now()));
         let ahead = Ahead::default();
         let (live, damage, flight) = (Live::new(), Vec::new(), Flight::default());
@@ -210,26 +205,10 @@ impl Detection {
     fn batch(&mut self, entries: &[Entry]) -> Result<(), Closed> {
         for piece in self.flight.pieces(entries) {
             self.flight.begin(piece);
-            self.piece(piece)?;
+            piece.iter().try_for_each(|entry| self.entry(entry))?;
             self.flight.land();
         }
         Ok(())
-    }
-
-    /// Entries in their order. A revision is by itself: the next are read ahead as it says.
-    fn piece(&mut self, piece: &[Entry]) -> Result<(), Closed> {
-        let is_revision = |entry: &Entry| matches!(entry.body, EntryBody::Revision(_));
-        piece.chunk_by(|one, next| !is_revision(one) && !is_revision(next)).try_for_each(|part| self.part(part))
-    }
-
-    /// What can be said of each by itself is found out ahead, but of none that is left out.
-    fn part(&mut self, piece: &[Entry]) -> Result<(), Closed> {
-        let apart = piece.len() < MIN_SPREAD || piece.iter().any(|entry| self.flight.is_poison(entry.seq));
-        let spread = if apart { &[] } else { piece };
-        let (reading, mut rooms) = self.pipeline.lend();
-        let done = reading.ahead(spread, &mut rooms, |drafts| piece.iter().try_for_each(|entry| self.entry(entry, drafts)));
-        self.pipeline.give_back(rooms);
-        done
     }
 
     /// Hands on. The decider may have to wait for the disk, and then so does this.
@@ -247,7 +226,7 @@ impl Detection {
         }
     }
 
-    fn entry(&mut self, entry: &Entry, drafts: &mut Drafts<'_>) -> Result<(), Closed> {
+    fn entry(&mut self, entry: &Entry) -> Result<(), Closed> {
         self.seq = entry.seq;
         if let EntryBody::Revision(revision) = &entry.body
             && !self.flight.is_poison(entry.seq)
@@ -263,7 +242,7 @@ impl Detection {
         }
         let announced = entry.seq <= self.announced.until;
         let is_poison = self.flight.is_poison(entry.seq);
-        let found = if is_poison { Vec::new() } else { self.pipeline.drafted(entry, drafts) };
+        let found = if is_poison { Vec::new() } else { self.pipeline.entry(entry) };
         let refused = self.pipeline.refused().first().filter(|_| !is_poison).map(|(_, Refusal { reason, detail })| (*reason, detail.clone()));
         let refused = refused.or_else(|| is_poison.then(|| (DeadReason::Deadly, "opmas has died on it, again and again".to_owned())));
         if let Some(letter) = refused.and_then(|why| self.dead_letter(entry, why)).filter(|_| !announced) {
@@ -354,12 +333,6 @@ impl Detection {
         metrics::counter!("opmas_groups_evicted_total").absolute(counters.groups_evicted);
         metrics::counter!("opmas_group_entries_dropped_total").absolute(counters.entries_dropped);
     }
-}
-
-/// The settings of the pipeline that runs. Another thread reads ahead where there is a processor for it.
-pub(super) fn live_settings() -> Settings {
-    let threads = std::thread::available_parallelism().map_or(1, |processors| processors.get().min(MAX_THREADS));
-    Settings { threads, ..Settings::default() }
 }
 
 /// A pipeline over a spool, before its first revision.

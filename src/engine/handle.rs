@@ -136,7 +136,7 @@ impl Engine {
     ///
     /// # Errors
     /// There is no such effect, or it cannot be extended so.
-    pub async fn change_leases(&self, order: &LeaseOrder, by: &str) -> Result<Vec<String>, NotDone> {
+    pub async fn change_leases(&self, order: &LeaseOrder, by: &str) -> Result<Vec<leases::LeaseTold>, NotDone> {
         leases::by_hand(&self.effects, order, by).await
     }
 

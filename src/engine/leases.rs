@@ -118,11 +118,20 @@ pub struct LeaseOrder {
     pub because: String,
 }
 
-/// Does it, waits a while for the devices, and gives a sentence for each lease.
+/// What has become of a lease that a person changed.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct LeaseTold {
+    /// One sentence.
+    pub text: String,
+    /// Whether the device has read it back; else it is tried again, and `opmas lease list` says how it goes.
+    pub done: bool,
+}
+
+/// Does it, waits a while for the devices, and says for each lease what has become of it.
 ///
 /// # Errors
 /// There is none, several begin so, or one would hold longer than its action allows.
-pub(super) async fn by_hand(effects: &Effects, order: &LeaseOrder, by: &str) -> Result<Vec<String>, NotDone> {
+pub(super) async fn by_hand(effects: &Effects, order: &LeaseOrder, by: &str) -> Result<Vec<LeaseTold>, NotDone> {
     let (records, ids) = changes(effects, order, by)?;
     if !effects.record(records).await {
         return Err(NotDone::NotNow("it cannot be recorded".to_owned()));
@@ -151,8 +160,11 @@ fn changes(effects: &Effects, order: &LeaseOrder, by: &str) -> Result<(Vec<crate
     }
     let change = |lease: &&Lease| match order.longer {
         None => Ok(lease.changed(LeaseChange::Revoked, now, now, &said("ended", by, &order.because))),
+        Some(_) if lease.until <= now => {
+            Err(NotDone::NotNow(format!("{} {} on {} has ended, and is being undone", lease.id.action, lease.id.effect, lease.id.device)))
+        }
         Some(longer) => {
-            let until = lease.until.max(now).plus(longer);
+            let until = lease.until.plus(longer);
             match leases.longest(&lease.id.action) {
                 Some(longest) if until.since(now) > longest => Err(NotDone::NotNow(format!("{} holds {longest} at most", lease.id.action))),
                 _ => Ok(lease.changed(LeaseChange::Extended, until, now, &said("extended", by, &order.because))),
@@ -163,16 +175,16 @@ fn changes(effects: &Effects, order: &LeaseOrder, by: &str) -> Result<(Vec<crate
     Ok((records, found.iter().map(|lease| lease.id.clone()).collect()))
 }
 
-fn as_it_is(lease: Option<&Lease>, id: &LeaseId) -> String {
-    let what = format!("{} {} on {}", id.action, id.effect, id.device);
-    match lease {
-        None => format!("{what}: ended, and read back that it is gone"),
+fn as_it_is(lease: Option<&Lease>, id: &LeaseId) -> LeaseTold {
+    let (came, done) = match lease {
+        None => ("ended, and read back that it is gone".to_owned(), true),
         Some(lease) => match (&lease.trouble, clock::now() < lease.until) {
-            (None, true) => format!("{what}: holds until {}; {}", lease.until, lease.detail),
-            (Some(why), true) => format!("{what}: is to hold until {}, but {why}", lease.until),
-            (trouble, false) => format!("{what}: is being ended; {}", trouble.as_deref().unwrap_or("the device has not answered yet")),
+            (None, true) => (format!("holds until {}; {}", lease.until, lease.detail), true),
+            (Some(why), true) => (format!("is to hold until {}, but {why}", lease.until), false),
+            (trouble, false) => (format!("is being ended; {}", trouble.as_deref().unwrap_or("the device has not answered yet")), false),
         },
-    }
+    };
+    LeaseTold { text: format!("{} {} on {}: {came}", id.action, id.effect, id.device), done }
 }
 
 /// Says in the status which devices have trouble, and takes back what it said of others. Gives the parts that it speaks of now.

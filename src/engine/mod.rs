@@ -54,7 +54,7 @@ pub use again::{Again, Which};
 pub use hand::{Hand, NotDone, Order, Wish};
 pub use handle::Engine;
 pub use index::{NoIndex, open_index};
-pub use leases::LeaseOrder;
+pub use leases::{LeaseOrder, LeaseTold};
 pub use pipeline::{Found, Pipeline};
 pub use posture::{PostureState, Wanted};
 pub use progress::{Progress, Unit};

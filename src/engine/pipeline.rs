@@ -208,12 +208,6 @@ impl Pipeline {
         &self.refused
     }
 
-    /// As [`Pipeline::entry`], for the next entry of `drafts`.
-    pub(super) fn drafted(&mut self, entry: &Entry, drafts: &mut Drafts<'_>) -> Vec<Found> {
-        self.refused.clear();
-        self.next(entry, drafts)
-    }
-
     fn next(&mut self, entry: &Entry, drafts: &mut Drafts<'_>) -> Vec<Found> {
         let draft = drafts.next().filter(|_| self.reads_as(drafts.reading));
         match (&entry.body, draft) {

@@ -420,7 +420,7 @@ async fn check(lane: &mut Lane, request: &Request, ran: &mut Vec<Ran>, report: &
     let (printed, held) = (read.first().map_or("", String::as_str), read.get(1).map(|text| text.trim()));
     let mut found = report::report(platform, &connection.facts, printed, connect);
     if held.is_some_and(|held| held != report::helper(&lane.shared.setup.catalogue, &lane.shared.setup.paths, &lane.device).1) {
-        found.problems.push(format!("its helper holds another catalogue than this one; run `opmas device enroll {}`", lane.device.name));
+        found.problems.push(format!("its helper holds another catalogue than this one; {}", enroll_again(&lane.device.name)));
     }
     let end = match found.problems.as_slice() {
         [] => End::new(OutcomeState::Enforced, format!("{} answers and actions can run on it", lane.device.name)),

@@ -163,7 +163,7 @@ async fn a_helper_of_another_catalogue_is_told_refused_and_mended_with_a_key_tha
     let text = fs::read_to_string(&action).unwrap();
     fs::write(&action, text.replace("timeout 1s }", "timeout 2s }")).unwrap();
     let (code, said) = opmas(&lab, &["device", "check", "ap1"]);
-    assert!(code == 1 && said.contains("its helper holds another catalogue than this one; run `opmas device enroll ap1`"), "{said}");
+    assert!(code == 1 && said.contains("its helper holds another catalogue than this one; run `opmas device enroll ap1 --identity FILE`"), "{said}");
     let client = lab.start().await;
     let reply = client.perform(Request::Apply(block(ATTACKER))).await;
     is(&reply, OutcomeState::Failed, "opmas device enroll");

@@ -176,6 +176,18 @@ fn leases_are_extended_and_ended_by_hand_and_by_the_guard() {
     for args in [&["lease", "end", "ffff"][..], &["lease", "extend", "--device", "ap1", "--for", "60d"], &["lease", "end", "--device", "attic"]] {
         assert_eq!(site.run(args).0, Some(2), "{args:?}");
     }
+    // Out of reach it is no lie to a script, and what is being ended is not extended.
+    append(&site, &lines("203.0.113.4"));
+    eventually(SOON, "a fourth block", || leases().len() == 3);
+    let first = name("203.0.113.4");
+    site.router.device("cut");
+    assert_eq!(site.run(&["lease", "extend", &first, "--for", "1m"]).0, Some(4));
+    let (code, said) = site.run(&["lease", "end", &first]);
+    assert!(code == Some(4) && said.contains("is being ended"), "{said}");
+    let (code, said) = site.run(&["lease", "extend", &first, "--for", "1h"]);
+    assert!(code == Some(2) && said.contains("is being undone"), "{said}");
+    site.router.device("join");
+    eventually(2 * SOON, "what was ended stays", || site.blocked() == ["203.0.113.1", "203.0.113.3"]);
     // An address that a new device has is let in again, while opmas runs; one that `[guard]` protects, at its start.
     let devices = fs::read_to_string(site.dir.join("devices.toml")).unwrap();
     fs::write(site.dir.join("devices.toml"), devices + "\n[[device]]\nname = 'new'\nhost = '203.0.113.3'\n").unwrap();

@@ -31,7 +31,7 @@ pub(super) fn run(config: Option<&Path>, paths: &Paths, arguments: &Arguments) -
     if !leases(config, device)?.is_empty() {
         let order = LeaseOrder { lease: None, device: Some(device.name.to_string()), longer: None, because: "the device is forgotten".to_owned() };
         match control::ask(&paths.data, &control::Request::Leases { order }) {
-            Ok(Some(control::Answer::Leases { told })) => told.iter().for_each(|line| println!("{line}")),
+            Ok(Some(control::Answer::Leases { told })) => told.iter().for_each(|one| println!("{}", one.text)),
             Ok(None) => in_the_way.push("no opmas runs that would end what holds there".to_owned()),
             other => in_the_way.push(format!("the running opmas did not end what holds there: {other:?}")),
         }
