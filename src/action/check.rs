@@ -161,6 +161,20 @@ fn prints(lines: &[String], results: &[CommandResult]) -> Readback {
     }
 }
 
+/// What a listing printed; else why there is none.
+pub(super) fn listed<'r>(result: &'r CommandResult, what: &str) -> Result<&'r [u8], String> {
+    match result.status {
+        Some(0) => Ok(&result.stdout),
+        Some(status) => Err(format!("`{what}` ended with {status} on the device and said: {}", error_line(result))),
+        None => Err(format!("`{what}` did not end on the device")),
+    }
+}
+
+/// Says that not all listings are there.
+pub(super) fn too_few(results: &[CommandResult], wanted: usize) -> String {
+    format!("{} listings were read back instead of {wanted}", results.len())
+}
+
 /// The first line of what a command said as its error, bounded and without control characters.
 pub(super) fn error_line(result: &CommandResult) -> String {
     let text = String::from_utf8_lossy(&result.stderr);

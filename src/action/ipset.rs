@@ -7,9 +7,10 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
-use super::check::{CommandResult, Readback, ReadbackState, error_line};
+use super::check::{CommandResult, Readback, ReadbackState, listed, too_few};
 use super::nft::{EARLY, NftSet};
 use super::params::Params;
+use super::template::DAYS_24_S;
 use crate::model::Span;
 
 /// `ipset list -n`, `ipset save SET`, `iptables -t mangle -S`, offloaded connections.
@@ -17,7 +18,7 @@ pub(super) const LISTINGS: usize = 4;
 /// `ipset list -n`, `ipset save SET`, `ipset save NETWORKS`.
 pub(super) const LISTINGS_OF_ABSENCE: usize = 3;
 /// The longest that a set is asked to keep a member; of a longer lifetime the half of it is enough, and it is asked for again.
-const LONGEST: Span = Span::secs(24 * 86_400);
+const LONGEST: Span = Span::secs(DAYS_24_S);
 /// What the names of our chains and sets begin with.
 const OURS: &str = "opmas_";
 
@@ -69,16 +70,8 @@ fn there(check: &NftSet, params: &Params, set: &str, element: IpNet, results: &[
     Ok(Readback { state, detail, expires_in })
 }
 
-fn too_few(results: &[CommandResult], wanted: usize) -> String {
-    format!("{} listings were read back instead of {wanted}", results.len())
-}
-
 fn printed(result: &CommandResult, what: &str) -> Result<String, String> {
-    match result.status {
-        Some(0) => Ok(String::from_utf8_lossy(&result.stdout).into_owned()),
-        Some(status) => Err(format!("`{what}` ended with {status} on the device and said: {}", error_line(result))),
-        None => Err(format!("`{what}` did not end on the device")),
-    }
+    listed(result, what).map(|listed| String::from_utf8_lossy(listed).into_owned())
 }
 
 /// An address or a network; a host is a network of one.

@@ -7,7 +7,7 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 use serde_json::Value;
 
-use super::check::{CommandResult, Readback, ReadbackState, error_line};
+use super::check::{CommandResult, Readback, ReadbackState, listed, too_few};
 use super::params::Params;
 use super::template::Template;
 use super::value::ParamValue;
@@ -85,7 +85,7 @@ struct Listings {
 
 fn listings(results: &[CommandResult]) -> Result<Listings, String> {
     let [tables, table, flowtables] = results else {
-        return Err(format!("{} listings were read back instead of {LISTINGS}", results.len()));
+        return Err(too_few(results, LISTINGS));
     };
     let ours = |object: &Value| object.get("table").is_some_and(|t| text(t, "family") == Some("inet") && text(t, "name") == Some(TABLE));
     let there = objects(tables, "nft -j list tables")?.iter().any(ours);
@@ -95,12 +95,7 @@ fn listings(results: &[CommandResult]) -> Result<Listings, String> {
 
 /// The objects of one listing: the items of `nftables`.
 fn objects(result: &CommandResult, what: &str) -> Result<Vec<Value>, String> {
-    match result.status {
-        Some(0) => {}
-        Some(status) => return Err(format!("`{what}` ended with {status} on the device and said: {}", error_line(result))),
-        None => return Err(format!("`{what}` did not end on the device")),
-    }
-    let document: Value = serde_json::from_slice(&result.stdout).map_err(|_| format!("`{what}` printed something that is not JSON"))?;
+    let document: Value = serde_json::from_slice(listed(result, what)?).map_err(|_| format!("`{what}` printed something that is not JSON"))?;
     match document {
         Value::Object(mut map) => match map.remove("nftables") {
             Some(Value::Array(items)) => Ok(items),

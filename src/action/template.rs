@@ -43,7 +43,7 @@ enum Property {
 /// An hour, in milliseconds.
 const HOUR_MS: i64 = 3_600_000;
 /// 24 days, in seconds.
-const DAYS_24_S: i64 = 24 * 86_400;
+pub(super) const DAYS_24_S: i64 = 24 * 86_400;
 
 /// What is wrong with a template, and the text that it is about.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]

@@ -86,7 +86,7 @@ impl Reading {
                 let _ = std::thread::Builder::new().name("reading".to_owned()).spawn_scoped(scope, work);
             }
             drop(made);
-            then(&mut Drafts { reading: self, drafter, shares, next, ready, made: BTreeMap::new(), room: own, at: 0, now: Vec::new().into_iter() })
+            then(&mut Drafts { drafter, shares, next, ready, made: BTreeMap::new(), room: own, at: 0, now: Vec::new().into_iter() })
         })
     }
 }
@@ -115,7 +115,6 @@ type Share = Vec<Option<Draft>>;
 
 /// Drafts of entries, in their order.
 pub(super) struct Drafts<'a> {
-    pub(super) reading: &'a Reading,
     drafter: Drafter<'a>,
     shares: Shares<'a>,
     next: &'a AtomicUsize,

@@ -114,8 +114,7 @@ pub struct Pipeline {
     normaliser: Normaliser,
     timekeeper: Timekeeper,
     detector: Arc<Detector>,
-    /// `None` while they are lent.
-    rooms: Option<Rooms>,
+    rooms: Rooms,
     correlator: Correlator,
     /// By `seq`.
     pending: BTreeMap<u64, Pending>,
@@ -135,7 +134,7 @@ impl Pipeline {
         let Compiled { rules, detector, correlator, rooms } = Compiled::new(rules, &settings)?;
         let timekeeper = Timekeeper::new(settings.lateness);
         let (pending, refused) = (BTreeMap::new(), Vec::new());
-        Ok(Pipeline { rules, inventory, normaliser, timekeeper, detector, rooms: Some(rooms), correlator, pending, refused, settings, tally: None })
+        Ok(Pipeline { rules, inventory, normaliser, timekeeper, detector, rooms, correlator, pending, refused, settings, tally: None })
     }
 
     /// With what each rule does counted.
@@ -196,9 +195,9 @@ impl Pipeline {
     /// One entry. A revision is the caller's: it calls [`Pipeline::set_rules`], [`Pipeline::set_extractors`] or [`Pipeline::set_inventory`].
     pub fn entry(&mut self, entry: &Entry) -> Vec<Found> {
         self.refused.clear();
-        let mut rooms = self.rooms.take().unwrap_or_default();
+        let mut rooms = std::mem::take(&mut self.rooms);
         let found = self.one(entry, &mut rooms.own);
-        self.give_back(rooms);
+        self.rooms = rooms;
         found
     }
 
@@ -209,7 +208,7 @@ impl Pipeline {
     }
 
     fn next(&mut self, entry: &Entry, drafts: &mut Drafts<'_>) -> Vec<Found> {
-        let draft = drafts.next().filter(|_| self.reads_as(drafts.reading));
+        let draft = drafts.next();
         match (&entry.body, draft) {
             (EntryBody::Record(record), Some(draft)) => self.complete(entry.seq, record, draft, drafts.room),
             _ => self.one(entry, drafts.room),
@@ -235,31 +234,16 @@ impl Pipeline {
     /// Several entries in their order, detection spread over the threads of the settings; the findings as [`Pipeline::entry`] gives them one by one.
     pub fn entries(&mut self, entries: &[Entry]) -> Vec<Found> {
         self.refused.clear();
-        let (reading, mut rooms) = self.lend();
-        let found = reading.ahead(entries, &mut rooms, |drafts| entries.iter().flat_map(|entry| self.next(entry, drafts)).collect());
-        self.give_back(rooms);
-        found
-    }
-
-    /// What drafts are made with, and the rooms for it, to be given back.
-    pub(super) fn lend(&mut self) -> (Reading, Rooms) {
         let reading = Reading {
             normaliser: self.normaliser.reader(),
             detector: Arc::clone(&self.detector),
             inventory: Arc::clone(&self.inventory),
             mode: self.settings.logsource,
         };
-        (reading, self.rooms.take().unwrap_or_default())
-    }
-
-    /// Takes back what was lent, unless other rules have brought their own meanwhile.
-    pub(super) fn give_back(&mut self, rooms: Rooms) {
-        self.rooms.get_or_insert(rooms);
-    }
-
-    /// Whether nothing has come to read otherwise since.
-    fn reads_as(&self, reading: &Reading) -> bool {
-        Arc::ptr_eq(&self.detector, &reading.detector) && Arc::ptr_eq(&self.inventory, &reading.inventory) && self.normaliser.reads_as(&reading.normaliser)
+        let mut rooms = std::mem::take(&mut self.rooms);
+        let found = reading.ahead(entries, &mut rooms, |drafts| entries.iter().flat_map(|entry| self.next(entry, drafts)).collect());
+        self.rooms = rooms;
+        found
     }
 
     fn drafter(&self) -> Drafter<'_> {
@@ -376,7 +360,7 @@ impl Pipeline {
             rules: std::mem::replace(&mut self.rules, rules),
             detector: std::mem::replace(&mut self.detector, detector),
             correlator: std::mem::replace(&mut self.correlator, correlator),
-            rooms: self.rooms.replace(rooms).unwrap_or_default(),
+            rooms: std::mem::replace(&mut self.rooms, rooms),
         };
         self.restore_pending(pending);
         before

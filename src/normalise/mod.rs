@@ -162,12 +162,6 @@ impl Normaliser {
         Normaliser::new(Arc::clone(&self.extractors), self.options.clone())
     }
 
-    /// Whether the other one has the same extractors.
-    #[must_use]
-    pub fn reads_as(&self, other: &Normaliser) -> bool {
-        Arc::ptr_eq(&self.extractors, &other.extractors)
-    }
-
     /// What it remembers.
     #[must_use]
     pub fn state(&self) -> &State {

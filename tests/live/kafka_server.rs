@@ -108,8 +108,7 @@ impl Kafka {
 
     /// Lets it stand still, or go on.
     pub fn freeze(&self, still: bool) {
-        let signal = if still { rustix::process::Signal::STOP } else { rustix::process::Signal::CONT };
-        rustix::process::kill_process(rustix::process::Pid::from_child(self.server.as_ref().unwrap()), signal).unwrap();
+        crate::program::freeze(self.server.as_ref().unwrap(), still);
     }
 
     /// Of the listener with TLS.

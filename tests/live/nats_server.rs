@@ -80,8 +80,7 @@ impl NatsServer {
 
     /// Lets it stand still, or go on.
     pub fn freeze(&self, still: bool) {
-        let signal = if still { rustix::process::Signal::STOP } else { rustix::process::Signal::CONT };
-        rustix::process::kill_process(rustix::process::Pid::from_child(self.child.as_ref().unwrap()), signal).unwrap();
+        crate::program::freeze(self.child.as_ref().unwrap(), still);
     }
 
     pub fn log(&self) -> String {

@@ -95,8 +95,7 @@ impl Program {
 
     /// Stops it without an end, or lets it go on.
     pub fn freeze(&self, still: bool) {
-        let signal = if still { rustix::process::Signal::STOP } else { rustix::process::Signal::CONT };
-        rustix::process::kill_process(rustix::process::Pid::from_child(self.child.as_ref().unwrap()), signal).unwrap();
+        freeze(self.child.as_ref().unwrap(), still);
     }
 
     /// Ends it as a service manager does; how long it took. It must end well.
@@ -121,6 +120,12 @@ impl Program {
     pub fn forget_log(&self) {
         fs::write(self.dir.join("opmas.log"), "").unwrap();
     }
+}
+
+/// Stops a process without an end, or lets it go on.
+pub fn freeze(child: &Child, still: bool) {
+    let signal = if still { rustix::process::Signal::STOP } else { rustix::process::Signal::CONT };
+    rustix::process::kill_process(rustix::process::Pid::from_child(child), signal).unwrap();
 }
 
 /// The exit code, soon.
