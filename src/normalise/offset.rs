@@ -8,6 +8,9 @@
 //! less                        ─► arrival                  no queue does that: the clock was set ahead
 //! ```
 //! A delay that stays the same for 60 s is a new offset: whatever drains is faster than arrival.
+//!
+//! Stamps are whole seconds and arrival is finer: a line told by stamp + offset could come before one that was told by arrival and that the
+//! host wrote earlier. So a line whose stamp goes on from the last one's has no time before that one's.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -24,27 +27,43 @@ const PACE: Span = Span::secs(60);
 const JITTER: Span = Span::secs(2);
 /// And by this part of the time between them: no clock that goes at all loses or gains more.
 const DRIFT: i64 = 1_000;
+/// By how much a line told by the offset can come before one told by arrival whose stamp is no later: delays that are the same over a minute.
+const MOMENT: Span = Span(JITTER.0 + PACE.0 / DRIFT);
 
 /// What a line's clock was found to be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Known {
-    /// Event time: stamp + offset.
+    /// Event time: stamp + offset, or the time of the line before when that is a moment later.
     pub(super) time: Time,
     /// The offset.
     pub(super) offset: Span,
 }
 
 /// A host's clock.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 struct Clock {
     /// What is believed, and the newest stamp since.
     believed: Option<(Span, Time)>,
     /// The arrival since when delays have been the same, and the least of them.
     candidate: Option<(Time, Span)>,
+    /// The last line that another did not overtake on its way: its stamp, and its event time.
+    last: Option<(Time, Time)>,
 }
 
 impl Clock {
     fn hear(&mut self, stamp: Time, arrival: Time) -> Option<Known> {
+        let known = self.judge(stamp, arrival).map(|known| match self.last {
+            Some((last, told)) if stamp >= last && told.since(known.time) <= MOMENT => Known { time: told.max(known.time), ..known },
+            _ => known,
+        });
+        let overtaken = known.is_some() && self.last.is_some_and(|(last, _)| stamp < last && last.since(stamp) <= JITTER);
+        if !overtaken {
+            self.last = Some((stamp, known.map_or(arrival, |known| known.time)));
+        }
+        known
+    }
+
+    fn judge(&mut self, stamp: Time, arrival: Time) -> Option<Known> {
         let delay = arrival.since(stamp);
         if let Some((offset, newest)) = &mut self.believed
             && is_same(delay, *offset, Span::ZERO)
@@ -57,7 +76,7 @@ impl Clock {
         let goes_on = self.candidate.filter(|(since, least)| is_same(delay, *least, arrival.since(*since)));
         let (since, least) = goes_on.map_or((arrival, delay), |(since, least)| (since, least.min(delay)));
         if arrival.since(since) >= PACE {
-            *self = Clock { believed: Some((least, stamp)), candidate: None };
+            (self.believed, self.candidate) = (Some((least, stamp)), None);
             return Some(Known { time: stamp.plus(least), offset: least });
         }
         self.candidate = Some((since, least));
@@ -86,7 +105,7 @@ impl Clocks {
         if let Some(clock) = self.young.get_mut(name.as_str()) {
             return clock.hear(stamp, arrival);
         }
-        let mut clock = self.old.remove(name.as_str()).unwrap_or(Clock { believed: None, candidate: None });
+        let mut clock = self.old.remove(name.as_str()).unwrap_or_default();
         let known = clock.hear(stamp, arrival);
         if self.young.len() >= MAX_CLOCKS / 2 {
             self.old = std::mem::take(&mut self.young);

@@ -78,6 +78,48 @@ fn t2_a_zone_that_is_wrong_by_hours_ahead_or_behind() {
 }
 
 #[test]
+fn t2_a_hosts_time_does_not_go_back_when_its_clock_becomes_known() {
+    // A line a second, 20 ms under way, from a clock that has just struck; then a burst in the second in which the offset is believed.
+    let of = |behind: i64, burst: &[i64]| -> Vec<i64> {
+        let mut ap = Listener::new();
+        let steady = (1..60).map(|second| second * 1_000 + 20);
+        let heard = [500].into_iter().chain(steady).chain(burst.iter().copied()).map(|millis| {
+            let second = millis.div_euclid(1_000);
+            ap.hear("ap1", at(second - behind), at(0).plus(Span::millis(millis))).time.since(at(0)).0 / 1_000_000
+        });
+        heard.collect()
+    };
+    for behind in [0, 2 * HOUR, -HOUR] {
+        let burst = [60_300, 60_350, 60_700, 60_999, 61_020, 61_300, 61_700, 62_900, 63_020];
+        let times = of(behind, &burst);
+        assert!(times.is_sorted(), "{times:?}");
+        assert_eq!(times.last(), Some(&63_020));
+    }
+}
+
+#[test]
+fn t2_a_login_in_the_second_in_which_the_clock_becomes_known_comes_after_the_guessing() {
+    let mut pipeline = shipped_pipeline();
+    let mut seq = 0;
+    let mut hear = |millis: i64, message: &str| {
+        seq += 1;
+        let raw = format!("<36>{} ap1 dropbear[7]: {message}", stamp(at(millis.div_euclid(1_000) - HOUR)));
+        let arrival = Some(at(0).plus(Span::millis(millis)));
+        let body = EntryBody::Record(Record { arrival, peer: Some("192.0.2.1".parse().unwrap()), ..record(raw) });
+        pipeline.entry(&Entry { seq, body })
+    };
+    let quiet = "Early exit: Terminated by signal";
+    let lines = [(500, quiet)]
+        .into_iter()
+        .chain((1..=60).map(|second| (second * 1_000 + 20, quiet)))
+        .chain((0..6).map(|n| (60_300 + n * 20, "Bad password attempt for 'root' from 203.0.113.9:4711")))
+        .chain([(60_700, "Password auth succeeded for 'root' from 203.0.113.9:4711")]);
+    let heard: Vec<Found> = lines.flat_map(|(millis, message)| hear(millis, message)).collect();
+    let told: Vec<_> = heard.iter().filter_map(|found| pipeline.finding(found)?.rule.name).collect();
+    assert!(told.iter().any(|name| &**name == "openwrt_ssh_login_after_failures"), "{told:?}");
+}
+
+#[test]
 fn t2_the_least_seen_delay_counts() {
     let mut ap = Listener::new();
     ap.live(0, 100, 0);
@@ -190,12 +232,16 @@ fn t2_what_is_learned_survives_a_checkpoint_at_every_line() {
     }
 }
 
-/// Failed logins, one in `every` seconds for two hours, as the shipped rules see them.
-fn guessing(every: i64, arrival: impl Fn(i64) -> Time) -> Vec<Found> {
+fn shipped_pipeline() -> Pipeline {
     let files: Vec<_> = Folder::Rules.shipped().into_iter().filter(|file| is_rule(&file.name)).collect();
     let rules = Arc::new(correlate::load(&files).set);
     let normaliser = Normaliser::new(shipped(), Options::at(at(0)));
-    let mut pipeline = Pipeline::new(rules, normaliser, Arc::new(Inventory::default()), Settings::default()).unwrap();
+    Pipeline::new(rules, normaliser, Arc::new(Inventory::default()), Settings::default()).unwrap()
+}
+
+/// Failed logins, one in `every` seconds for two hours, as the shipped rules see them.
+fn guessing(every: i64, arrival: impl Fn(i64) -> Time) -> Vec<Found> {
+    let mut pipeline = shipped_pipeline();
     let mut seq = 0;
     let mut hear = |second: i64, arrival: Time, message: &str| {
         seq += 1;
