@@ -118,7 +118,7 @@ fn of_map(map: &Map, sink: &mut Sink) -> Option<Search> {
         sink.error(map.place, "this search is an empty map", "write fields with values in it");
         return None;
     }
-    let mut parts = Vec::new();
+    let mut parts = Vec::with_capacity(map.entries.len());
     let mut words = Vec::new();
     for (key, node) in &map.entries {
         let Some(item) = item(key, node, sink) else { continue };

@@ -24,12 +24,15 @@ pub(super) fn pieces(text: &str) -> Vec<Piece> {
         }
     }
     flush(&mut literal, &mut found);
+    // There are tens of thousands, and most are one literal.
+    found.shrink_to_fit();
     found
 }
 
 fn flush(literal: &mut String, found: &mut Vec<Piece>) {
     if !literal.is_empty() {
-        found.push(Piece::Literal(std::mem::take(literal)));
+        found.push(Piece::Literal(literal.as_str().to_owned()));
+        literal.clear();
     }
 }
 

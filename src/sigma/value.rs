@@ -20,7 +20,7 @@ const MAX_EXPANDED: usize = 10_000;
 /// The tests of a field's values; with `keyword`, of values that are looked for anywhere in an event.
 /// `None` when the sink was told what is wrong.
 pub(super) fn tests(values: &[&Node], modifiers: &Modifiers, keyword: bool, sink: &mut Sink) -> Option<Vec<Test>> {
-    let mut found = Vec::new();
+    let mut found = Vec::with_capacity(values.len());
     for node in values {
         for node in &filled(node, modifiers, sink)?[..] {
             found.push(test(node, modifiers, keyword, sink));
