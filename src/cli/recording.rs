@@ -46,32 +46,28 @@ impl Recording {
         let own = rules.join("extractors");
         let own = Some(own.as_path()).filter(|own| !rules.as_os_str().is_empty() && own.is_dir());
         let shipped = config::shipped_extractors();
-        let extractors = match self.extractors.as_deref().or(own) {
-            None => Extractors::later(shipped),
-            over => lay_over(shipped, over)?,
-        };
+        let extractors = lay_over(shipped, self.extractors.as_deref().or(own))?;
         if self.extractors.is_some() && extractors.is_empty() {
             return Err(Failure::new(Exit::Invalid, "no extractor file loaded; correct those named above"));
         }
         Ok(Normaliser::new(Arc::new(extractors), self.options()))
     }
 
-    /// The extractors in `files`, with those of the folder that was named laid over them, by file name. What does not load is named on
-    /// standard error.
+    /// The extractors in `files`, which load, with those of the folder that was named laid over them, by file name. What does not load is
+    /// named on standard error.
     pub(super) fn extractors(&self, files: Vec<SourceFile>) -> Result<Extractors, Failure> {
         lay_over(files, self.extractors.as_deref())
     }
 }
 
 fn lay_over(mut files: Vec<SourceFile>, dir: Option<&Path>) -> Result<Extractors, Failure> {
-    if let Some(dir) = dir {
-        let found = config::tree(dir, |name| name.ends_with(".toml"));
-        let found = found.map_err(|error| Failure::new(Exit::Invalid, format!("cannot read the extractors in {}: {error}", dir.display())))?;
-        found.unreadable.iter().for_each(|wrong| eprintln!("opmas: {wrong}"));
-        let name = |file: &SourceFile| Path::new(&*file.name).file_name().map(ToOwned::to_owned);
-        files.retain(|file| !found.files.iter().any(|over| name(over) == name(file)));
-        files.extend(found.files);
-    }
+    let Some(dir) = dir else { return Ok(Extractors::later(files)) };
+    let found = config::tree(dir, |name| name.ends_with(".toml"));
+    let found = found.map_err(|error| Failure::new(Exit::Invalid, format!("cannot read the extractors in {}: {error}", dir.display())))?;
+    found.unreadable.iter().for_each(|wrong| eprintln!("opmas: {wrong}"));
+    let name = |file: &SourceFile| Path::new(&*file.name).file_name().map(ToOwned::to_owned);
+    files.retain(|file| !found.files.iter().any(|over| name(over) == name(file)));
+    files.extend(found.files);
     let (extractors, diagnostics) = Extractors::load(&files);
     diagnostics.iter().for_each(|wrong| eprintln!("opmas: {wrong}"));
     Ok(extractors)

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::files::{self, FilesError, Found};
 use super::settle::{Settled, settle};
-use super::{Folder, Paths, SigmaConfig};
+use super::{Folder, Paths, SigmaConfig, shipped_extractors};
 use crate::action::{Catalogue, GuardConfig};
 use crate::alert::Channels;
 use crate::correlate;
@@ -122,7 +122,12 @@ impl Content {
                 ((loaded.set.rules.len(), names), loaded.diagnostics)
             })
         };
-        new.part(Part::Extractors, &mut found, before, |files| ((), Extractors::load(files).1));
+        let shipped = shipped_extractors();
+        new.part(Part::Extractors, &mut found, before, |files| {
+            // Those that came with the program load.
+            let own: Vec<_> = files.iter().filter(|file| !shipped.iter().any(|shipped| shipped.text == file.text)).cloned().collect();
+            ((), Extractors::load(&own).1)
+        });
         let catalogue = new.part(Part::Actions, &mut found, before, Catalogue::load);
         let known = signatures(&catalogue);
         new.catalogue = Arc::new(catalogue);

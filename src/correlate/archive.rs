@@ -11,7 +11,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use zstd::bulk::{Compressor, Decompressor};
 
-use super::wire::{Bytes, Reader, put_bytes, put_event};
+use super::wire::{Bytes, Reader, put_bytes, put_event, put_fields_of};
 use crate::model::Event;
 
 /// Bytes of a block before it is compressed.
@@ -142,27 +142,31 @@ impl Block {
 }
 
 impl Archive {
-    /// An entry of a group holds this event.
-    pub(super) fn hold(&mut self, event: &Event) {
+    /// An entry of a group holds this event, of which nothing is asked but the fields of these names, if any are given: they are few, and
+    /// are not compressed.
+    pub(super) fn hold(&mut self, event: &Event, names: Option<&[Arc<str>]>) {
         let seq = event.seq;
         let is_newest = self.newest.is_none_or(|newest| seq > newest);
         if !is_newest && self.hold_known(seq) {
             return;
         }
         self.room.clear();
-        put_event(&mut self.room, event);
+        match names {
+            None => put_event(&mut self.room, event),
+            Some(names) => put_fields_of(&mut self.room, event, names),
+        }
         if !is_newest {
             self.late.insert(seq, (1, Bytes(self.room.as_slice().into())));
             return;
         }
         // In a block a `seq` is told by 32 bits.
         if self.open.seqs.first().is_some_and(|first| u32::try_from(seq - first).is_err()) {
-            self.seal();
+            self.seal(names.is_none());
         }
         self.newest = Some(seq);
         self.open.push(seq, &self.room);
         if self.open.bytes.len() >= BLOCK {
-            self.seal();
+            self.seal(names.is_none());
         }
     }
 
@@ -246,13 +250,16 @@ impl Archive {
     }
 
     /// The block that grew is full: what nothing holds any more is left out.
-    fn seal(&mut self) {
+    fn seal(&mut self, compressed: bool) {
         let Open { seqs, holds, bytes, .. } = std::mem::take(&mut self.open);
         let Some(first) = seqs.first().copied() else { return };
         let seqs: Arc<[u32]> = seqs.iter().filter_map(|seq| u32::try_from(seq - first).ok()).collect();
         let plain: Arc<[u8]> = bytes.into();
         let live = live(&holds);
-        if live == holds.len() {
+        if !compressed && live > 0 {
+            let packed = Packed { first, seqs, size: 0, bytes: Bytes(plain) };
+            self.blocks.insert(first, Block::new(packed, holds));
+        } else if live == holds.len() {
             self.blocks.insert(first, Block::new(Packed::new(first, seqs, &plain), holds));
             self.remember(first, plain);
         } else if live > 0 {
@@ -329,13 +336,13 @@ mod tests {
         let mut one = |seq| Event { seq, ..proptest::strategy::ValueTree::current(&event().new_tree(&mut runner).unwrap()) };
         let (newest, late) = (one(9), one(7));
         let mut archive = Archive::default();
-        archive.hold(&newest);
-        archive.hold(&late);
+        archive.hold(&newest, None);
+        archive.hold(&late, None);
         archive.release(9);
         let mut archive = Archive::restore(archive.kept());
         assert!(archive.hold_known(7) && !archive.hold_known(8));
         archive.settle();
-        archive.hold(&late);
+        archive.hold(&late, None);
         assert_eq!(archive.get(7).as_deref(), Some(&late));
         (0..2).for_each(|_| archive.release(7));
         assert!(archive.get(7).is_none() && archive.late.is_empty() && archive.blocks.is_empty());
@@ -355,7 +362,7 @@ mod tests {
                         // A long line now and then, so that blocks fill.
                         let mut event = Event { seq, ..events[which % events.len()].clone() };
                         event.raw = event.raw.repeat(1 + which * 8).into();
-                        archive.hold(by_seq.entry(seq).or_insert(event));
+                        archive.hold(by_seq.entry(seq).or_insert(event), None);
                         *model.entry(seq).or_default() += 1;
                     }
                     _ => {

@@ -19,6 +19,9 @@ pub const WARMUP: Span = Span::secs(86_400);
 /// The highest threshold of a count: a group keeps so many entries where a rule asks for it.
 pub const MAX_THRESHOLD: f64 = 1_000_000.0;
 
+/// Room for a group's text, which most do with.
+const SHORT: usize = 64;
+
 /// Per slot, the field that an alias names, if it does.
 type FieldBySlot = Vec<Option<Arc<str>>>;
 
@@ -52,8 +55,8 @@ pub(super) struct Compiled {
     asks: Vec<Option<Ask>>,
     /// Per slot, the field of each group-by name; of an entity, that of its role.
     fields: Vec<Vec<Arc<str>>>,
-    /// Per slot, the field of each name whose values count (C10).
-    values: Vec<Vec<Arc<str>>>,
+    /// Per slot, the field of each name whose values count (C10), and whether it holds host names.
+    values: Vec<Vec<(Arc<str>, bool)>>,
     /// Aliases that are no group-by names: name and, per slot, the field.
     aliases: Vec<(Arc<str>, FieldBySlot)>,
     /// Whether it is not reported (C11).
@@ -110,12 +113,18 @@ impl Compiled {
             asks,
             aliases: others.map(|alias| (Arc::clone(alias), slots.iter().map(|slot| named(slot, alias)).collect())).collect(),
             fields,
-            values,
+            values: values.into_iter().map(|names| names.into_iter().map(|name| (Arc::clone(&name), is_host_field(&name))).collect()).collect(),
             slots,
             silent: set.is_silent(rule),
             watched: false,
             shape: shape(set, rule).into(),
         })
+    }
+
+    /// The fields that it may ask for.
+    pub(super) fn names(&self) -> impl Iterator<Item = Arc<str>> {
+        let listed = self.fields.iter().flatten().chain(self.values.iter().flatten().map(|(name, _)| name));
+        listed.chain(self.aliases.iter().flat_map(|(_, fields)| fields.iter().flatten())).cloned()
     }
 
     /// Whether another one does just the same with the same windows, wherever the rules stand.
@@ -163,29 +172,22 @@ impl Compiled {
             _ => return Ok(None),
         };
         let names = self.values.get(slot).map_or(&[][..], Vec::as_slice);
-        let Some(found) = names.iter().map(|name| lookup(event, overlay, name)).collect::<Option<Vec<_>>>() else { return Ok(None) };
-        match (measured, found.as_slice()) {
+        match (measured, names) {
             (Measured::Events | Measured::Rules, _) | (_, []) => Ok(None),
-            (Measured::Distinct | Measured::Share, values) => {
-                let texts: Vec<String> = values.iter().zip(names).map(|(value, name)| canonical(value, is_host_field(name))).collect();
-                Ok(serde_json::to_string(&texts).ok().map(|text| Datum::Text(text.into())))
+            (Measured::Distinct | Measured::Share, names) => {
+                Ok(listed(names.iter().map(|(name, host)| Some(canonical(lookup(event, overlay, name)?, *host)))).map(Datum::Text))
             }
-            (_, [value, ..]) => number(value).map(|number| Some(Datum::Number(number))).ok_or(NotANumber),
+            (_, [(first, _), others @ ..]) => {
+                let all = others.iter().all(|(name, _)| lookup(event, overlay, name).is_some());
+                let Some(value) = lookup(event, overlay, first).filter(|_| all) else { return Ok(None) };
+                number(value).map(|number| Some(Datum::Number(number))).ok_or(NotANumber)
+            }
         }
     }
 
     /// The group's text for an entry that came by `slot`; `None` when a group field is missing (C9).
     pub(super) fn group_text(&self, slot: usize, event: &Event, overlay: Option<&Overlay>, view: &View) -> Option<Arc<str>> {
-        let fields = self.fields.get(slot)?;
-        let mut text = vec![b'['];
-        for (at, name) in fields.iter().enumerate() {
-            if at > 0 {
-                text.push(b',');
-            }
-            serde_json::to_writer(&mut text, &self.group_value(at, name, (event, overlay), view)?).ok()?;
-        }
-        text.push(b']');
-        std::str::from_utf8(&text).ok().map(Arc::from)
+        listed(self.fields.get(slot)?.iter().enumerate().map(|(at, name)| self.group_value(at, name, (event, overlay), view)))
     }
 
     fn group_value(&self, at: usize, field: &str, (event, overlay): (&Event, Option<&Overlay>), view: &View) -> Option<String> {
@@ -224,6 +226,17 @@ impl Compiled {
         overlay.extend(self.group(text, refs, event, below));
         overlay
     }
+}
+
+/// Texts as a JSON list, unless one is missing.
+fn listed(texts: impl Iterator<Item = Option<String>>) -> Option<Arc<str>> {
+    let mut list = Vec::with_capacity(SHORT);
+    for text in texts {
+        list.push(if list.is_empty() { b'[' } else { b',' });
+        serde_json::to_writer(&mut list, &text?).ok()?;
+    }
+    list.extend_from_slice(if list.is_empty() { b"[]" } else { b"]" });
+    std::str::from_utf8(&list).ok().map(Arc::from)
 }
 
 /// Whether the bit of a slot is set. Slots above the last bit are only of counts, which ask for no order.

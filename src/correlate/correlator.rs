@@ -1,5 +1,6 @@
 //! All correlations together: matches in, firings out, findings fed to later rules (C8).
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use serde_json::Number;
@@ -17,6 +18,7 @@ use super::window::{Entry, Input};
 use crate::diag::Diagnostic;
 use crate::entity::{Overlay, View, teaches};
 use crate::model::{Event, Span, Time};
+use crate::normalise::ADDED;
 use crate::sigma::RuleSet;
 
 /// How often, in event time, past groups are looked for.
@@ -33,7 +35,7 @@ pub struct Limits {
     pub groups: usize,
     /// Entries of one group; beyond it the oldest is dropped. A rule with a higher threshold keeps as many as that.
     pub entries_per_group: usize,
-    /// Whether findings carry events of their windows.
+    /// Whether findings carry events of their windows. Without, an event may have but the fields that correlations ask for.
     pub evidence: bool,
 }
 
@@ -69,6 +71,7 @@ pub struct Correlator {
     pub(super) groups: Vec<Groups>,
     /// The events of the groups' entries.
     pub(super) archive: Archive,
+    asked: Option<Arc<[Arc<str>]>>,
     /// Per rule of the set: the correlations that refer to it and the slot that it has there.
     consumers: Vec<Vec<(usize, usize)>>,
     /// Per rule of the set: what O6 hashes.
@@ -112,12 +115,15 @@ impl Correlator {
         }
         let consumers = consumers(&mut rules, set.rules.len());
         let groups = vec![Groups::default(); rules.len()];
+        let names = || rules.iter().flat_map(Compiled::names).chain(ADDED.map(Arc::from)).collect::<BTreeSet<_>>();
+        let asked = (!limits.evidence).then(|| names().into_iter().collect());
         let keys = set.rules.iter().map(|rule| Arc::clone(rule.key())).collect();
         let silent = (0..set.rules.len()).map(|rule| set.is_silent(rule)).collect();
         Ok(Correlator {
             rules,
             groups,
             archive: Archive::default(),
+            asked,
             consumers,
             keys,
             silent,
@@ -128,6 +134,12 @@ impl Correlator {
             total: 0,
             view: View::default(),
         })
+    }
+
+    /// The fields that may be asked for of an event, where nothing else is: without evidence.
+    #[must_use]
+    pub fn asked(&self) -> Option<&Arc<[Arc<str>]>> {
+        self.asked.as_ref()
     }
 
     /// What was not counted or not kept.
@@ -350,7 +362,7 @@ impl Correlator {
         self.counters.entries_dropped += entered.dropped;
         for place in &entered.fresh {
             if let Some(event) = events.iter().find(|event| event.seq == place.seq) {
-                self.archive.hold(event);
+                self.archive.hold(event, self.asked.as_deref());
             }
         }
         Entered { events, ..entered }

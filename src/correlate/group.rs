@@ -156,13 +156,14 @@ impl Group {
         let from = self.entries.index(from);
         let mut tally = self.tally_before(rule, from, &entered.fresh);
         let mut at = from;
+        let (newest, fresh) = (self.entries.len().saturating_sub(1), entered.fresh.iter().max().copied());
         while at < self.entries.len() {
             let Some(entry) = self.entries.get(at) else { break };
             let place = entry.place;
             if entered.fresh.contains(&place) {
                 self.arm_after_gap(rule, at, place);
             }
-            if only.is_none_or(|only| only == place) {
+            if only.is_none_or(|only| only == place) && !self.is_idle(rule, at) {
                 let held = self.at(rule, &tally, at, &mut entered.gone);
                 entered.held.extend(held);
             }
@@ -170,9 +171,19 @@ impl Group {
                 tally.take(&rule.test, entry);
             }
             at += 1;
+            // Behind the last that is fresh nothing arms.
+            if Some(place) >= fresh && self.is_idle(rule, at) && !matches!(rule.test, Test::Ordered(_)) {
+                at = newest;
+            }
         }
         // After a reset nothing is left that was taken in.
         self.tally = if self.entries.len() == 0 { Tally::default() } else { tally };
+    }
+
+    /// Whether nothing can come of an evaluation at an entry: it is not the newest, which may arm, the group is not armed, and nobody asks
+    /// where the condition holds.
+    fn is_idle(&self, rule: &Compiled, at: usize) -> bool {
+        !self.armed && !rule.watched && rule.refire != Refire::Every && at + 1 < self.entries.len()
     }
 
     /// What was taken in before the entry `from`: kept, when `from` is a new newest entry, else taken in again.

@@ -11,6 +11,7 @@ use serde_json::{Map, Number, Value};
 
 use crate::entity::Overlay;
 use crate::model::{Event, LogSource, NodeId, RecordId, Time, Trust};
+use crate::normalise::leads_to;
 
 /// Values within values are read so deep; JSON that is read from outside is not deeper.
 const MAX_DEPTH: usize = 128;
@@ -141,7 +142,25 @@ pub(super) fn put_overlay(out: &mut Vec<u8>, overlay: &Overlay) {
 
 /// An event without its `seq`, which stands beside it.
 pub(super) fn put_event(out: &mut Vec<u8>, event: &Event) {
-    let Event { seq: _, id, time, time_from_arrival, source, stream, trust, logsource, fields, raw } = event;
+    put_head(out, event);
+    put_map(out, &event.fields);
+    put_text(out, &event.raw);
+}
+
+/// The same of an event of which nothing is asked but fields of these names.
+pub(super) fn put_fields_of(out: &mut Vec<u8>, event: &Event, names: &[Arc<str>]) {
+    let asked: Vec<_> = event.fields.iter().filter(|(key, _)| names.iter().any(|name| leads_to(key, name))).collect();
+    put_head(out, event);
+    put(out, asked.len() as u64);
+    for (key, value) in asked {
+        put_text(out, key);
+        put_value(out, value);
+    }
+    put_text(out, "");
+}
+
+fn put_head(out: &mut Vec<u8>, event: &Event) {
+    let Event { id, time, time_from_arrival, source, stream, trust, logsource, .. } = event;
     let LogSource { product, category, service } = logsource;
     let known = [product, category, service];
     let flags = known.iter().enumerate().fold(0, |flags, (at, text)| flags | u8::from(text.is_some()) << at);
@@ -158,8 +177,6 @@ pub(super) fn put_event(out: &mut Vec<u8>, event: &Event) {
     put_text(out, text);
     put(out, *place);
     put_signed(out, time.0);
-    put_map(out, fields);
-    put_text(out, raw);
 }
 
 /// Reads what was put; `None` where it ends or says something else.

@@ -40,7 +40,7 @@ impl Compiled {
 
     /// Holds the rules against records, so that the first ones after going live cost no more than others.
     fn warm(&mut self, entries: &[Arc<[Entry]>], normaliser: &Normaliser, mode: LogsourceMode) {
-        let drafter = Drafter { normaliser, detector: &self.detector, inventory: &Inventory::default(), mode };
+        let drafter = Drafter { normaliser, detector: &self.detector, inventory: &Inventory::default(), mode, asked: None };
         for room in self.rooms.each() {
             for entry in entries.iter().flat_map(|batch| batch.iter()) {
                 if let EntryBody::Record(record) = &entry.body {

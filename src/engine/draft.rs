@@ -52,6 +52,8 @@ pub(super) struct Drafter<'p> {
     pub(super) detector: &'p Detector,
     pub(super) inventory: &'p Inventory,
     pub(super) mode: LogsourceMode,
+    /// The fields that are asked for of an event, where nothing else is.
+    pub(super) asked: Option<&'p [Arc<str>]>,
 }
 
 /// What drafts are made with, kept for other threads.
@@ -60,13 +62,15 @@ pub(super) struct Reading {
     pub(super) detector: Arc<Detector>,
     pub(super) inventory: Arc<Inventory>,
     pub(super) mode: LogsourceMode,
+    pub(super) asked: Option<Arc<[Arc<str>]>>,
 }
 
 impl Reading {
     /// Has the drafts of the entries made while `then` asks for them: on another thread for each further room, and on this one as well while
     /// the next is not made.
     pub(super) fn ahead<R>(&self, entries: &[Entry], rooms: &mut Rooms, then: impl FnOnce(&mut Drafts<'_>) -> R) -> R {
-        let drafter = Drafter { normaliser: &self.normaliser, detector: &self.detector, inventory: &self.inventory, mode: self.mode };
+        let Reading { normaliser, detector, inventory, mode, asked } = self;
+        let drafter = Drafter { normaliser, detector, inventory, mode: *mode, asked: asked.as_deref() };
         let Rooms { own, others } = rooms;
         let (shares, next) = (Shares(if others.is_empty() { &[] } else { entries }), &AtomicUsize::new(0));
         std::thread::scope(|scope| {
@@ -171,7 +175,10 @@ impl Drafter<'_> {
             if Timekeeper::restamped(time, record.arrival).is_none() && !teaches && !self.is_joined(record, &glance) {
                 let seen = (self.detector.minds_time() && !glance.has_timestamp).then_some(time);
                 let matched = self.detector.matches_tape(seen, self.mode, room);
-                return if matched.is_empty() { Draft::Quiet(glance, seen) } else { Draft::Parsed(Box::new(self.normaliser.parse(record)), matched, seen) };
+                if matched.is_empty() {
+                    return Draft::Quiet(glance, seen);
+                }
+                return Draft::Parsed(Box::new(self.normaliser.parsed(record, &glance, &room.tape, self.asked)), matched, seen);
             }
         }
         let parsed = Box::new(self.normaliser.parse(record));

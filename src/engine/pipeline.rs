@@ -239,6 +239,7 @@ impl Pipeline {
             detector: Arc::clone(&self.detector),
             inventory: Arc::clone(&self.inventory),
             mode: self.settings.logsource,
+            asked: self.correlator.asked().cloned(),
         };
         let mut rooms = std::mem::take(&mut self.rooms);
         let found = reading.ahead(entries, &mut rooms, |drafts| entries.iter().flat_map(|entry| self.next(entry, drafts)).collect());
@@ -247,8 +248,8 @@ impl Pipeline {
     }
 
     fn drafter(&self) -> Drafter<'_> {
-        let Pipeline { normaliser, detector, inventory, settings, .. } = self;
-        Drafter { normaliser, detector, inventory, mode: settings.logsource }
+        let Pipeline { normaliser, detector, inventory, settings, correlator, .. } = self;
+        Drafter { normaliser, detector, inventory, mode: settings.logsource, asked: correlator.asked().map(|asked| &**asked) }
     }
 
     /// Gives a draft its time and its place.
@@ -260,10 +261,21 @@ impl Pipeline {
             },
             Draft::Parsed(parsed, matched, seen) => (parsed, matched, seen),
         };
-        let (had, recalls) = (ADDED.map(|name| parsed.fields.contains_key(name)), parsed.recalls());
+        let (len, recalls, mut had) = (parsed.fields.len(), parsed.recalls(), [false; ADDED.len()]);
+        for key in parsed.fields.keys() {
+            ADDED.iter().zip(&mut had).filter(|(name, _)| *name == key).for_each(|(_, had)| *had = true);
+        }
         let (event, refusal) = placed(&mut self.normaliser, &self.inventory, seq, record, *parsed);
-        if refusal.is_none() && (recalls || self.drafter().is_changed(&event, had, seen, room)) {
-            matched = self.detector.matches_with(&event, self.settings.logsource, room);
+        let is_as_it_was = event.fields.len() == len && !event.time_from_arrival;
+        if refusal.is_none() && (recalls || !is_as_it_was && self.drafter().is_changed(&event, had, seen, room)) {
+            matched = match self.correlator.asked() {
+                None => self.detector.matches_with(&event, self.settings.logsource, room),
+                Some(_) => {
+                    let mut fields = self.normaliser.parse(record).fields;
+                    fields.extend(event.fields.clone());
+                    self.detector.matches_fields(&fields, None, &event.logsource, self.settings.logsource, room)
+                }
+            };
         }
         self.refused.extend(refusal.map(|refusal| (seq, refusal)));
         self.take(event, matched, record.arrival)

@@ -85,6 +85,16 @@ pub fn instant(text: &str) -> Option<Time> {
     json::instant(text)
 }
 
+/// Whether a field of this name is looked for below a key (C9): it is the key, or begins with it and a dot.
+#[must_use]
+pub fn leads_to(key: &str, field: &str) -> bool {
+    match field.as_bytes().get(key.len()) {
+        None => field == key,
+        Some(b'.') => field.starts_with(key),
+        Some(_) => false,
+    }
+}
+
 /// Record to event: a pure function of the records that went through it, in their order.
 #[derive(Clone, Debug)]
 pub struct Normaliser {
@@ -222,7 +232,9 @@ impl Normaliser {
         if let Some(process) = process {
             self.state.processes.join(&process, record, timed.time, &mut fields);
         }
-        fields.entry("timestamp").or_insert_with(|| Value::from(timed.time.to_string()));
+        if !fields.contains_key("timestamp") {
+            fields.insert("timestamp".to_owned(), Value::from(timed.time.to_string()));
+        }
         if let Some(stamp) = timed.unused.filter(|stamp| !stamp.is_empty()) {
             fields.entry("stamp").or_insert_with(|| Value::from(stamp));
         }
@@ -244,6 +256,19 @@ impl Normaliser {
             raw,
         };
         (event, refusal)
+    }
+
+    /// What [`Normaliser::parse`] makes of a record whose glance and tape these are, without reading it again; of its fields those alone
+    /// that are `asked` for, if any are named.
+    #[must_use]
+    pub fn parsed(&self, record: &Record, glance: &Glance, tape: &Tape, asked: Option<&[Arc<str>]>) -> Parsed {
+        let mut fields = tape.root().fields(&|key| asked.is_none_or(|asked| asked.iter().any(|name| leads_to(key, name))));
+        if !glance.has_timestamp {
+            // What stands there is its own time, which rules were shown.
+            fields.remove("timestamp");
+        }
+        let (logsource, stamp) = (windows::logsource(tape.root()).into(), glance.stamp.map(|stamp| (stamp, "".into())));
+        Parsed { fields, logsource, refusal: None, stamp, finding: false, process: None, raw: text_of(&record.raw).as_ref().into() }
     }
 
     fn structured(&self, mut fields: Map<String, Value>, raw: Arc<str>) -> Parsed {
@@ -387,7 +412,8 @@ impl Normaliser {
 /// A record's text: without its line end, bad UTF-8 replaced, without the byte order mark that editors and Windows put before the first
 /// line of a file.
 fn text_of(raw: &[u8]) -> Cow<'_, str> {
-    String::from_utf8_lossy(without_frame(raw))
+    let raw = without_frame(raw);
+    std::str::from_utf8(raw).map_or_else(|_| String::from_utf8_lossy(raw), Cow::Borrowed)
 }
 
 /// Syslog over TCP ends a message with a newline or a NUL, files with either newline.

@@ -69,21 +69,30 @@ pub enum Kind<'t> {
 pub fn hash(key: &[u8]) -> u32 {
     const MIX: u64 = 0x9e37_79b9_7f4a_7c15;
     let mut sum = (key.len() as u64).wrapping_mul(MIX);
-    let mut chunks = key.chunks_exact(8);
-    for chunk in &mut chunks {
-        let word = chunk.try_into().map_or(0, u64::from_le_bytes);
-        sum = (sum ^ word).wrapping_mul(MIX);
+    let mut rest = key;
+    while let Some((word, behind)) = rest.split_first_chunk() {
+        sum = (sum ^ u64::from_le_bytes(*word)).wrapping_mul(MIX);
         sum ^= sum >> 29;
+        rest = behind;
     }
-    let tail = chunks.remainder().iter().fold(0u64, |word, byte| word << 8 | u64::from(*byte));
+    let mut tail = 0;
+    if let Some((word, behind)) = rest.split_first_chunk() {
+        (tail, rest) = (u64::from(u32::from_le_bytes(*word)), behind);
+    }
+    tail = rest.iter().fold(tail, |word, byte| word << 8 | u64::from(*byte));
     sum = (sum ^ tail).wrapping_mul(MIX);
     (sum >> 32) as u32
 }
+
+const ONES: u64 = 0x0101_0101_0101_0101;
+const HIGH: u64 = 0x8080_8080_8080_8080;
 
 impl Tape {
     /// Reads a JSON object. False for what is none, and for what only `serde_json` can judge; the tape is empty then.
     pub fn read(&mut self, json: &str) -> bool {
         self.clear();
+        // Most stretches stand in it as they are; what has escapes comes behind it.
+        self.text.push_str(json);
         let mut reader = Reader { bytes: json.as_bytes(), json, at: 0, tape: self };
         let read = u32::try_from(json.len()).is_ok() && reader.document().is_some();
         if !read {
@@ -267,6 +276,32 @@ impl<'t> View<'t> {
         self.entries().find(|(own, hash, _)| *hash == wanted && *own == key).map(|(_, _, value)| value)
     }
 
+    /// The value by itself.
+    #[must_use]
+    pub fn value(self) -> Value {
+        match self.kind() {
+            Kind::Null => Value::Null,
+            Kind::Bool(value) => value.into(),
+            Kind::Number(text) => match text.parse::<u64>() {
+                Ok(number) => number.into(),
+                Err(_) => text.parse().map_or(Value::Null, Value::Number),
+            },
+            Kind::Text(text) => text.into(),
+            Kind::List => self.members().map(View::value).collect(),
+            Kind::Object => Value::Object(self.fields(&|_| true)),
+        }
+    }
+
+    /// The entries of an object by themselves whose keys are asked for; of anything else none.
+    #[must_use]
+    pub fn fields(self, asked: &dyn Fn(&str) -> bool) -> Map<String, Value> {
+        let mut fields = Map::new();
+        for (key, _, value) in self.entries().filter(|(key, ..)| asked(key)) {
+            fields.insert(key.to_owned(), value.value());
+        }
+        fields
+    }
+
     /// The value at a dotted path; a key that contains the dots itself counts first.
     #[must_use]
     pub fn lookup(self, path: &str) -> Option<View<'t>> {
@@ -417,17 +452,28 @@ impl Reader<'_, '_> {
         false
     }
 
+    /// What was read since a place, which stands in the tape's text as it does here.
+    fn since(&self, from: usize, to: usize) -> Option<Span> {
+        Some(Span { from: u32::try_from(from).ok()?, to: u32::try_from(to).ok()? })
+    }
+
     /// Behind its opening quote.
     fn string(&mut self) -> Option<Span> {
-        let from = self.tape.text.len();
+        let (begin, from) = (self.at, self.tape.text.len());
         loop {
-            let plain = plain(self.bytes.get(self.at..)?);
-            self.tape.text.push_str(self.json.get(self.at..self.at + plain)?);
-            self.at += plain + 1;
-            match self.bytes.get(self.at - 1)? {
-                b'"' => return Some(self.tape.since(from)),
-                b'\\' => self.escape()?,
-                _ => return None,
+            let here = self.at;
+            self.at += plain(self.bytes.get(here..)?) + 1;
+            let (end, is_whole) = (self.at - 1, here == begin);
+            match self.bytes.get(end)? {
+                b'"' if is_whole => return self.since(begin, end),
+                stop => {
+                    self.tape.text.push_str(self.json.get(here..end)?);
+                    match stop {
+                        b'"' => return Some(self.tape.since(from)),
+                        b'\\' => self.escape()?,
+                        _ => return None,
+                    }
+                }
             }
         }
     }
@@ -478,7 +524,7 @@ impl Reader<'_, '_> {
         let digits = token.strip_prefix('-').unwrap_or(token);
         let whole = !digits.is_empty() && digits.len() <= MAX_DIGITS && digits.bytes().all(|b| b.is_ascii_digit());
         if whole && (!digits.starts_with('0') || token == "0") {
-            return Some(self.tape.push_text(token));
+            return self.since(self.at - len, self.at);
         }
         // `-0`, floating point, leading zeros, many digits.
         let number: serde_json::Number = serde_json::from_str(token).ok()?;
@@ -488,8 +534,6 @@ impl Reader<'_, '_> {
 
 /// How many bytes of a string stand for themselves: up to a quote, a backslash or a control character.
 fn plain(bytes: &[u8]) -> usize {
-    const ONES: u64 = 0x0101_0101_0101_0101;
-    const HIGH: u64 = 0x8080_8080_8080_8080;
     let zero = |word: u64| word.wrapping_sub(ONES) & !word & HIGH;
     let mut len = 0;
     for chunk in bytes.chunks_exact(8) {
@@ -511,18 +555,6 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    /// As the tape has it, as a value again.
-    fn value(view: View<'_>) -> Value {
-        match view.kind() {
-            Kind::Null => Value::Null,
-            Kind::Bool(value) => value.into(),
-            Kind::Number(text) => Value::Number(text.parse().unwrap()),
-            Kind::Text(text) => text.into(),
-            Kind::List => view.members().map(value).collect(),
-            Kind::Object => Value::Object(view.entries().map(|(key, _, inner)| (key.to_owned(), value(inner))).collect()),
-        }
-    }
-
     #[track_caller]
     fn check(json: &str, must_read: Option<bool>) {
         let mut tape = Tape::default();
@@ -532,7 +564,7 @@ mod tests {
         }
         if read {
             let known: Map<String, Value> = serde_json::from_str(json).unwrap_or_else(|error| panic!("{json}: {error}"));
-            assert_eq!(value(tape.root()), Value::Object(known.clone()), "{json}");
+            assert_eq!(tape.root().value(), Value::Object(known.clone()), "{json}");
             let written =
                 |tape: &Tape| tape.root().entries().map(|(key, _, value)| format!("{key}{:?}", value.kind())).collect::<std::collections::BTreeSet<_>>();
             let mut filled = Tape::default();
@@ -594,7 +626,7 @@ mod tests {
         let mut tape = Tape::default();
         assert!(tape.read(r#"{"a":{"b":1}}"#));
         tape.add("c", "ä");
-        assert_eq!(value(tape.root()), serde_json::json!({"a": {"b": 1}, "c": "ä"}));
+        assert_eq!(tape.root().value(), serde_json::json!({"a": {"b": 1}, "c": "ä"}));
     }
 
     #[test]
