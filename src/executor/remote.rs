@@ -239,7 +239,7 @@ pub(super) async fn run_and_read(master: &Master, (change, number): (&Batch, usi
 fn why_refused(enrolled: bool, answer: &Answer) -> String {
     let said = String::from_utf8_lossy(&answer.stderr.kept);
     let code = answer.ended.as_ref().copied().unwrap_or_default();
-    if code == NOT_FOUND && enrolled || said.contains(HELPER) {
+    if code == NOT_FOUND && (enrolled || said.contains(HELPER)) {
         return format!("its helper {HELPER} is gone, as after a sysupgrade that did not keep it");
     }
     if let Some(why) = last_line(&said).strip_prefix(REFUSES.1).filter(|_| code == REFUSES.0) {
