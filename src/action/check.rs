@@ -9,20 +9,44 @@ use super::load::MAX_COMMANDS;
 use super::nft::{self, NftSet};
 use super::params::Params;
 use super::template::Template;
+use crate::http::visible;
 use crate::model::{OutcomeState, Platform, Span};
 
 /// Longest text of a device's error that a detail repeats, in characters.
 const SHOWN_ERROR: usize = 200;
+/// The same of what it printed that is none of what was asked for.
+const SHOWN: usize = 60;
 
 /// What one command did.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct CommandResult {
-    /// Exit status; `None` when it was ended (time, output bound) or the session was lost.
+    /// Exit status; `None` when it was ended or not run: then `stderr` says why, behind the command's name.
     pub status: Option<i32>,
     /// What it printed, as far as the bound allows.
     pub stdout: Vec<u8>,
     /// What it printed as errors, as far as the bound allows.
     pub stderr: Vec<u8>,
+    /// It printed more than so many bytes, and these are the first.
+    pub cut: Option<usize>,
+}
+
+impl CommandResult {
+    /// Of one that has no exit status: why, such as `did not end within 8 s`.
+    #[must_use]
+    pub fn without_end(why: String) -> CommandResult {
+        CommandResult { stderr: why.into_bytes(), ..CommandResult::default() }
+    }
+
+    /// What it printed, all of it; else what is known of how it ended, to be put behind its name.
+    pub(super) fn whole(&self) -> Result<&[u8], String> {
+        match (self.status, self.cut) {
+            (Some(0), None) => Ok(&self.stdout),
+            (Some(0), Some(most)) => Err(format!("printed more than {most} bytes")),
+            (Some(status), _) => Err(format!("ended with {status} on the device and said: {}", error_line(self))),
+            (None, _) if self.stderr.is_empty() => Err("did not end on the device".to_owned()),
+            (None, _) => Err(error_line(self)),
+        }
+    }
 }
 
 /// How the effect stands on the device.
@@ -131,10 +155,7 @@ impl Check {
 fn output(results: &[CommandResult]) -> Readback {
     let good = results.iter().filter(|result| result.status == Some(0)).count();
     let bytes: usize = results.iter().map(|result| result.stdout.len()).sum();
-    let failed = results.iter().find(|result| result.status != Some(0)).map(|result| match result.status {
-        Some(status) => format!("a command ended with {status} on the device and said: {}", error_line(result)),
-        None => "a command did not end on the device".to_owned(),
-    });
+    let failed = results.iter().find(|result| result.status != Some(0)).and_then(|result| Some(format!("a command {}", result.whole().err()?)));
     match (good, failed) {
         (_, None) => Readback::new(ReadbackState::Enforced, format!("{bytes} bytes were read")),
         (0, Some(why)) => Readback::new(ReadbackState::Absent, why),
@@ -144,8 +165,10 @@ fn output(results: &[CommandResult]) -> Readback {
 
 /// Whether each command ended well and printed its line.
 fn prints(lines: &[String], results: &[CommandResult]) -> Readback {
-    if results.len() < lines.len() || results.iter().any(|result| result.status.is_none()) {
-        return Readback::new(ReadbackState::Unknown, "not everything could be read back");
+    let unread = results.iter().find(|result| result.status.is_none()).and_then(|result| result.whole().err());
+    if results.len() < lines.len() || unread.is_some() {
+        let why = unread.map_or_else(String::new, |why| format!(": a command {why}"));
+        return Readback::new(ReadbackState::Unknown, format!("not everything could be read back{why}"));
     }
     let holds = |(line, result): &(&String, &CommandResult)| {
         let printed = String::from_utf8_lossy(&result.stdout);
@@ -161,12 +184,16 @@ fn prints(lines: &[String], results: &[CommandResult]) -> Readback {
     }
 }
 
-/// What a listing printed; else why there is none.
-pub(super) fn listed<'r>(result: &'r CommandResult, what: &str) -> Result<&'r [u8], String> {
-    match result.status {
-        Some(0) => Ok(&result.stdout),
-        Some(status) => Err(format!("`{what}` ended with {status} on the device and said: {}", error_line(result))),
-        None => Err(format!("`{what}` did not end on the device")),
+/// What a listing printed; else why there is none, with its name.
+pub(crate) fn listed<'r>(result: &'r CommandResult, what: &str) -> Result<&'r [u8], String> {
+    result.whole().map_err(|why| format!("`{what}` {why}"))
+}
+
+/// That a command printed something else than it should, and what; to be put behind its name.
+pub(super) fn printed_else(printed: &[u8], wanted: &str) -> String {
+    match String::from_utf8_lossy(printed).trim() {
+        "" => "printed nothing".to_owned(),
+        other => format!("printed something that is not {wanted}: `{}`", visible(other, SHOWN)),
     }
 }
 

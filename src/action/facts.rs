@@ -7,7 +7,7 @@ use ipnet::IpNet;
 
 use crate::model::Command;
 
-use super::check::{CommandResult, error_line};
+use super::check::{CommandResult, listed};
 
 /// Most addresses, gateways or prefixes that are read; more is a device that needs a person's look.
 pub const MAX_FACTS: usize = 4096;
@@ -32,14 +32,9 @@ pub struct GuardFacts {
 /// Why the guard does not know enough about a device.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum FactsError {
-    /// A command failed.
-    #[error("the device did not answer `{command}`: {detail}")]
-    Command {
-        /// The command.
-        command: &'static str,
-        /// How it ended.
-        detail: String,
-    },
+    /// A command failed: which, and how it ended.
+    #[error("{0}")]
+    Command(String),
     /// A command printed nothing that can be read.
     #[error("`{0}` on the device named no address")]
     Nothing(&'static str),
@@ -156,11 +151,7 @@ impl GuardFacts {
 }
 
 fn printed(result: &CommandResult, command: &'static str) -> Result<String, FactsError> {
-    match result.status {
-        Some(0) => Ok(String::from_utf8_lossy(&result.stdout).into_owned()),
-        Some(status) => Err(FactsError::Command { command, detail: format!("it ended with {status} and said: {}", error_line(result)) }),
-        None => Err(FactsError::Command { command, detail: "it did not end".to_owned() }),
-    }
+    listed(result, command).map(|printed| String::from_utf8_lossy(printed).into_owned()).map_err(FactsError::Command)
 }
 
 /// An address without its prefix length and zone; an IPv4-mapped one is its IPv4.

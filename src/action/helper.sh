@@ -47,7 +47,7 @@ work() {
   case $1 in
 'opmas - revision 0') set -- echo '@REVISION@' ;;
 #ARMS
-*) refuse "the helper does not know $1; it is another catalogue's: opmas device enroll" ;;
+*) refuse "the helper does not know $1; it is another catalogue's: opmas device enroll NAME --identity FILE" ;;
   esac
   if [ -n "$input" ]; then printf '%s' "$input" | "$@"; else "$@" </dev/null; fi
 }

@@ -7,7 +7,7 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
-use super::check::{CommandResult, Readback, ReadbackState, listed, too_few};
+use super::check::{CommandResult, Readback, ReadbackState, listed, printed_else, too_few};
 use super::nft::{EARLY, NftSet};
 use super::params::Params;
 use super::template::DAYS_24_S;
@@ -19,6 +19,8 @@ pub(super) const LISTINGS: usize = 4;
 pub(super) const LISTINGS_OF_ABSENCE: usize = 3;
 /// The longest that a set is asked to keep a member; of a longer lifetime the half of it is enough, and it is asked for again.
 const LONGEST: Span = Span::secs(DAYS_24_S);
+/// Longest name of a set, in bytes (IPSET_MAXNAMELEN).
+const MAX_SET: usize = 31;
 /// What the names of our chains and sets begin with.
 const OURS: &str = "opmas_";
 
@@ -35,7 +37,7 @@ pub(super) fn judge(check: &NftSet, params: &Params, results: &[CommandResult]) 
 /// That the member is gone, and that no blocked network holds it.
 fn gone(set: &str, element: IpNet, results: &[CommandResult]) -> Result<Readback, String> {
     let [names, saved, networks] = results else { return Err(too_few(results, LISTINGS_OF_ABSENCE)) };
-    let (names, shown) = (printed(names, "ipset list -n")?, shown(element));
+    let (names, shown) = (sets(names)?, shown(element));
     if member(&names, set, saved, element)?.is_some() {
         return Ok(Readback::new(ReadbackState::Absent, format!("{shown} is still in set {set}")));
     }
@@ -49,8 +51,11 @@ fn gone(set: &str, element: IpNet, results: &[CommandResult]) -> Result<Readback
 
 fn there(check: &NftSet, params: &Params, set: &str, element: IpNet, results: &[CommandResult]) -> Result<Readback, String> {
     let [names, saved, rules, offloaded] = results else { return Err(too_few(results, LISTINGS)) };
-    let (names, shown) = (printed(names, "ipset list -n")?, shown(element));
+    let (names, shown) = (sets(names)?, shown(element));
     let (rules, offloaded) = (printed(rules, "iptables -t mangle -S")?, printed(offloaded, "iptables -S FORWARD")?);
+    if !rules.starts_with("-P ") {
+        return Err(format!("`iptables -t mangle -S` {}", printed_else(rules.as_bytes(), "a list of rules")));
+    }
     let Some(expires_in) = member(&names, set, saved, element)? else {
         return Ok(Readback::new(ReadbackState::Absent, format!("{shown} is not in set {set}")));
     };
@@ -72,6 +77,19 @@ fn there(check: &NftSet, params: &Params, set: &str, element: IpNet, results: &[
 
 fn printed(result: &CommandResult, what: &str) -> Result<String, String> {
     listed(result, what).map(|listed| String::from_utf8_lossy(listed).into_owned())
+}
+
+/// The command whose answer [`sets`] reads.
+pub const LIST_SETS: &str = "ipset list -n";
+
+/// The names of all sets, a line each.
+///
+/// # Errors
+/// It did not list them: what it did instead.
+pub fn sets(result: &CommandResult) -> Result<String, String> {
+    let names = printed(result, LIST_SETS)?;
+    let is_name = |line: &str| line.len() <= MAX_SET && line.bytes().all(|byte| byte.is_ascii_graphic());
+    if names.lines().all(is_name) { Ok(names) } else { Err(format!("`{LIST_SETS}` {}", printed_else(names.as_bytes(), "names of sets"))) }
 }
 
 /// An address or a network; a host is a network of one.
@@ -96,7 +114,12 @@ fn members(names: &str, set: &str, saved: &CommandResult) -> Result<Vec<(IpNet, 
         let seconds = words.skip_while(|word| *word != "timeout").nth(1).and_then(|word| word.parse().ok());
         Some((net, seconds.filter(|seconds| *seconds > 0).map(Span::secs)))
     };
-    Ok(printed(saved, &format!("ipset save {set}"))?.lines().filter_map(read).collect())
+    let what = format!("ipset save {set}");
+    let saved = printed(saved, &what)?;
+    if !saved.starts_with(&format!("create {set} ")) {
+        return Err(format!("`{what}` {}", printed_else(saved.as_bytes(), "that set")));
+    }
+    Ok(saved.lines().filter_map(read).collect())
 }
 
 /// `Some(how long still)` when it is in the set.

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::check::{CommandResult, Readback, ReadbackState, error_line};
+use super::check::{CommandResult, Readback, ReadbackState, printed_else};
 use super::params::Params;
 use super::template::Template;
 
@@ -54,13 +54,11 @@ pub(super) fn judge(expected: &[Expected], params: &Params, results: &[CommandRe
 }
 
 fn values(result: &CommandResult) -> Result<Vec<Value>, String> {
-    match result.status {
-        Some(0) => {}
-        Some(status) => return Err(format!("a command that reads ended with {status} on the device and said: {}", error_line(result))),
-        None => return Err("a command that reads did not end on the device".to_owned()),
-    }
-    let stream = serde_json::Deserializer::from_slice(&result.stdout).into_iter();
-    stream.collect::<Result<_, _>>().map_err(|_| "a command printed something that is not JSON".to_owned())
+    let values = result.whole().and_then(|printed| {
+        let stream = serde_json::Deserializer::from_slice(printed).into_iter();
+        stream.collect::<Result<_, _>>().map_err(|_| printed_else(printed, "JSON"))
+    });
+    values.map_err(|why| format!("a command that reads {why}"))
 }
 
 impl Expected {

@@ -1,20 +1,21 @@
 //! Reads back an address in a set from what `nft -j` prints (libnftables-json(5)).
 //!
-//! Three listings: the tables (so that "no such table" is told from any other error), table `inet opmas`, the flowtables.
+//! Two listings: the tables (so that "no such table" is told from any other error) with the flowtables, and table `inet opmas`. Most of what nft
+//! costs a router is its start.
 
 use std::net::IpAddr;
 
 use ipnet::IpNet;
 use serde_json::Value;
 
-use super::check::{CommandResult, Readback, ReadbackState, listed, too_few};
+use super::check::{CommandResult, Readback, ReadbackState, listed, printed_else, too_few};
 use super::params::Params;
 use super::template::Template;
 use super::value::ParamValue;
 use crate::model::Span;
 
-/// `nft -j list tables`, `… list table inet opmas`, `… list flowtables`.
-pub(super) const LISTINGS: usize = 3;
+/// `nft -j 'list tables; list flowtables'`, `nft -j list table inet opmas`.
+pub(super) const LISTINGS: usize = 2;
 /// The chains' priority: before fw4's filter chains, so that its accept of established connections comes too late.
 const PRIORITY: i64 = -10;
 /// How much earlier than asked the device may end the effect: time passes between applying and reading back.
@@ -57,7 +58,7 @@ impl NftSet {
             Ok(Listings { table: None, .. }) => {
                 Readback::new(ReadbackState::Absent, format!("{element} is not in set {}: table inet {TABLE} is not there", wanted.set))
             }
-            Ok(Listings { table: Some(table), flowtables }) => wanted.judge(&table, &flowtables),
+            Ok(Listings { table: Some(table), all }) => wanted.judge(&table, &all),
             Err(why) => Readback::new(ReadbackState::Unknown, why),
         }
     }
@@ -80,29 +81,48 @@ impl NftSet {
 struct Listings {
     /// The objects of our table; `None` when there is no such table.
     table: Option<Vec<Value>>,
-    flowtables: Vec<Value>,
+    /// Tables and flowtables.
+    all: Vec<Value>,
 }
 
 fn listings(results: &[CommandResult]) -> Result<Listings, String> {
-    let [tables, table, flowtables] = results else {
+    let [all, table] = results else {
         return Err(too_few(results, LISTINGS));
     };
     let ours = |object: &Value| object.get("table").is_some_and(|t| text(t, "family") == Some("inet") && text(t, "name") == Some(TABLE));
-    let there = objects(tables, "nft -j list tables")?.iter().any(ours);
-    let table = if there { Some(objects(table, "nft -j list table inet opmas")?) } else { None };
-    Ok(Listings { table, flowtables: objects(flowtables, "nft -j list flowtables")? })
+    let all = objects(all, "nft -j list tables; list flowtables", 2)?;
+    let there = all.iter().any(ours);
+    let table = if there { Some(objects(table, "nft -j list table inet opmas", 1)?) } else { None };
+    Ok(Listings { table, all })
 }
 
-/// The objects of one listing: the items of `nftables`.
-fn objects(result: &CommandResult, what: &str) -> Result<Vec<Value>, String> {
-    let document: Value = serde_json::from_slice(listed(result, what)?).map_err(|_| format!("`{what}` printed something that is not JSON"))?;
-    match document {
-        Value::Object(mut map) => match map.remove("nftables") {
-            Some(Value::Array(items)) => Ok(items),
-            _ => Err(format!("`{what}` printed JSON without a list `nftables`")),
-        },
-        _ => Err(format!("`{what}` printed JSON that is no object")),
+/// The objects of so many listings, one after the other: the items of their `nftables`.
+fn objects(result: &CommandResult, what: &str, listings: usize) -> Result<Vec<Value>, String> {
+    let printed = listed(result, what)?;
+    let items = |document: Value| match document {
+        Value::Object(mut map) => map.remove("nftables").and_then(|items| serde_json::from_value::<Vec<Value>>(items).ok()),
+        _ => None,
+    };
+    let documents = serde_json::Deserializer::from_slice(printed).into_iter();
+    let found: Option<Vec<Vec<Value>>> = documents.map(|document| document.ok().and_then(items)).collect();
+    match found.filter(|found| found.len() == listings) {
+        Some(found) => Ok(found.into_iter().flatten().collect()),
+        None => Err(format!("`{what}` {}", printed_else(printed, "a listing in JSON"))),
     }
+}
+
+/// The command whose answer [`tables`] reads.
+pub const LIST_TABLES: &str = "nft -j list tables";
+
+/// What nft calls itself, and the tables, such as `inet fw4`.
+///
+/// # Errors
+/// It did not list them: what it did instead.
+pub fn tables(result: &CommandResult) -> Result<(Option<String>, Vec<String>), String> {
+    let objects = objects(result, LIST_TABLES, 1)?;
+    let version = objects.iter().find_map(|object| text(object.get("metainfo")?, "version")).map(|version| format!("nftables v{version}"));
+    let name = |table: &Value| Some(format!("{} {}", text(table, "family")?, text(table, "name")?));
+    Ok((version, objects.iter().filter_map(|object| name(object.get("table")?)).collect()))
 }
 
 impl Wanted {

@@ -61,18 +61,21 @@ pub(super) struct AddArguments {
     /// Its name in findings and playbooks, best the host name that its log lines carry; without one, its address.
     #[arg(long)]
     name: Option<String>,
-    /// Which commands it understands: `openwrt-fw4`, `openwrt-fw3` for OpenWrt up to 21.02, or `linux` for any Linux with nftables.
-    #[arg(long, value_parser = platform, default_value = "openwrt-fw4")]
-    platform: Platform,
+    /// Which commands it understands: `openwrt-fw4` unless it is said, `openwrt-fw3` for OpenWrt up to 21.02, or `linux` for any Linux with nftables.
+    #[arg(long, value_parser = platform)]
+    platform: Option<Platform>,
     /// Where it stands.
     #[arg(long)]
     site: Option<String>,
     /// A word to choose devices by; may be given several times.
     #[arg(long = "tag")]
     tags: Vec<String>,
-    /// Pin whatever key it shows, without asking.
+    /// Pin whatever key it shows, without asking; not in place of another one that is pinned.
     #[arg(long, conflicts_with = "fingerprint")]
     yes: bool,
+    /// Pin whatever key it shows in place of the one that is pinned, without asking: the device was reinstalled.
+    #[arg(long, conflicts_with = "fingerprint")]
+    replace_host_key: bool,
     /// Pin only the key with this fingerprint, `SHA256:…`.
     #[arg(long)]
     fingerprint: Option<String>,
@@ -114,6 +117,9 @@ fn add(paths: &Paths, arguments: &AddArguments) -> Done {
     // Everything that can be refused is refused before the network is asked.
     let with = inventory::with_device(&name, &text, &device).map_err(|e| Failure::new(Exit::Invalid, e))?;
     let there = with == text;
+    if there {
+        as_it_is(paths, arguments, &device)?;
+    }
     let key = enroll::scan(&device.host, device.port).map_err(|e| enroll_failure(&e))?;
     let pinned = pinned(paths, &device, &key, there)?;
     println!("{} ({}:{}) shows the host key", device.name, device.host, device.port);
@@ -136,6 +142,26 @@ fn add(paths: &Paths, arguments: &AddArguments) -> Done {
     println!("{}", enroll::authorized_line(&public));
     println!("Then see whether it works: opmas device check {}", device.name);
     Ok(Exit::Done)
+}
+
+/// What is said of a device that is there already must be so: its entry is not changed.
+fn as_it_is(paths: &Paths, arguments: &AddArguments, device: &Device) -> Result<(), Failure> {
+    let inventory = load(paths)?;
+    let own = named(paths, &inventory, &device.name)?;
+    let other = |key: &str, is: &str, wanted: &str| {
+        let help = format!("write {key} = {wanted} for it in {}", paths.devices.display());
+        Err(Failure::new(Exit::Invalid, format!("{} is there already with {key} {is}; {help}", device.name)))
+    };
+    if arguments.platform.is_some_and(|platform| platform != own.platform) {
+        return other("platform", own.platform.word(), &format!("\"{}\"", device.platform.word()));
+    }
+    if device.site.is_some() && device.site != own.site {
+        return other("site", own.site.as_deref().unwrap_or("not set"), &format!("{:?}", device.site.as_deref().unwrap_or_default()));
+    }
+    if !device.tags.is_empty() && device.tags != own.tags {
+        return other("tags", &format!("{:?}", own.tags), &format!("{:?}", device.tags));
+    }
+    Ok(())
 }
 
 /// The keys that are pinned for the host; another one than it shows is replaced only for a device that is there already.
@@ -196,7 +222,7 @@ fn device(arguments: &AddArguments) -> Result<Device, Failure> {
     let device = Device {
         port,
         user: user.to_owned(),
-        platform: arguments.platform,
+        platform: arguments.platform.unwrap_or_default(),
         site: arguments.site.as_deref().map(Arc::from),
         tags: arguments.tags.iter().map(|tag| Arc::from(tag.as_str())).collect(),
         ..Device::new(name, host)
@@ -233,12 +259,13 @@ fn confirm(arguments: &AddArguments, key: &HostKey, pinned: &[HostKey]) -> Resul
         let same = wanted.trim_end_matches('=') == key.fingerprint();
         return if same { Ok(()) } else { Err(Failure::new(Exit::Invalid, format!("the device shows another key than {wanted}; nothing was pinned"))) };
     }
-    if arguments.yes || pinned.contains(key) {
+    if pinned.contains(key) || arguments.replace_host_key || arguments.yes && other.is_none() {
         return Ok(());
     }
-    if let (Some(_), false) = (other, std::io::stdin().is_terminal()) {
-        let why = format!("another key was pinned before, and nobody is here to compare this one; --fingerprint {} pins it in its place", key.fingerprint());
-        return Err(Failure::new(Exit::Invalid, why));
+    if other.is_some() && (arguments.yes || !std::io::stdin().is_terminal()) {
+        let help =
+            format!("compare them, then --fingerprint {} pins this one in its place; --replace-host-key does so whatever key is shown", key.fingerprint());
+        return Err(Failure::new(Exit::Invalid, format!("another key was pinned before; nothing was changed: {help}")));
     }
     if !std::io::stdin().is_terminal() {
         println!("Nobody was here to compare it, so it is believed as it is; --fingerprint SHA256:… pins only that one.");
@@ -429,7 +456,7 @@ fn print_check(name: &str, reply: &Reply) {
         let clock = report.clock_offset_s.map_or_else(|| "unknown".to_owned(), |s| format!("{s} s off"));
         let firewall = match report.fw3 {
             true => format!("fw3 yes, ipset {}", yes(report.ipset)),
-            false => format!("nft {}, fw4 {}", yes(report.nft), yes(report.fw4)),
+            false => format!("nft {}, table inet fw4 {}", yes(report.nft), yes(report.fw4)),
         };
         println!("  {system}; {firewall}; clock {clock}; login {} ms", report.connect_ms);
         println!("  {}", report.versions.join("; "));

@@ -36,9 +36,9 @@ pub(super) enum Command {
 
 /// Which effects, and why.
 #[derive(clap::Args)]
+#[command(group(clap::ArgGroup::new("which").required(true).multiple(true).args(["lease", "device"])))]
 pub(super) struct Which {
     /// One, as `opmas lease list` names it, or the beginning of that.
-    #[arg(required_unless_present = "device")]
     lease: Option<String>,
     /// All on this device.
     #[arg(long)]

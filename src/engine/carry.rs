@@ -1,5 +1,6 @@
 //! Steps on devices are carried out: each attempt is on disk before the executor hears of it, and accounted for after it.
 
+use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -9,7 +10,7 @@ use super::effects::lock;
 use super::hand::{Order, Wish};
 use super::place::{Abreast, Place};
 use super::posture::PostureState;
-use super::runs::{FIRST_PAUSE, Runner, ended, fits, outcome, remedy, tried};
+use super::runs::{FIRST_PAUSE, Runner, ended, fits, its_time, outcome, remedy, tried};
 use super::status::Gravity;
 use crate::clock;
 use crate::executor::{Reach, Reply, Request, Task};
@@ -38,14 +39,21 @@ impl Runner {
         true
     }
 
-    /// All steps that the script asked for at once are carried out side by side; each records for itself.
-    pub(super) async fn carry_out_all(&self, run: &mut Run, finding: &Finding, place: &Place, wanted: &watch::Receiver<Option<Order>>) -> bool {
+    /// All steps that the script asked for at once are carried out side by side; each records for itself. `begun` has those whose attempt is
+    /// recorded, and which no device has heard of.
+    pub(super) async fn carry_out_all(
+        &self,
+        run: &mut Run,
+        finding: &Finding,
+        begun: BTreeSet<Arc<str>>,
+        (place, wanted): (&Place, &watch::Receiver<Option<Order>>),
+    ) -> bool {
         let steps: Vec<(Arc<str>, bool)> = run.carried_out().map(|(key, unaccounted)| (key.clone(), unaccounted)).collect();
         let (shared, abreast) = (Mutex::new(run), Abreast::new(place, &self.stop, wanted, steps.len()));
         let each = steps.iter().map(async |(key, unaccounted)| {
             let task = self.task(&lock(&shared), key);
             let records = match &task {
-                Some(task) => self.carry_out(&shared, finding, (key, task), !unaccounted, &abreast).await,
+                Some(task) => self.carry_out(&shared, finding, (key, task), (!unaccounted, begun.contains(key)), &abreast).await,
                 None => Vec::new(),
             };
             abreast.ended();
@@ -57,10 +65,19 @@ impl Runner {
 
     /// Carries a step out, or finds out first what became of the last attempt. Each attempt is on disk before the executor hears of
     /// it (O7). Empty when opmas ends meanwhile: then it is settled at the next start.
-    async fn carry_out(&self, run: &Shared<'_>, finding: &Finding, (key, task): (&Arc<str>, &Task), mut settled: bool, abreast: &Abreast<'_>) -> Vec<Decided> {
-        let over = {
+    /// With `begun` the first attempt is recorded, and nothing has come of it.
+    async fn carry_out(
+        &self,
+        run: &Shared<'_>,
+        finding: &Finding,
+        (key, task): (&Arc<str>, &Task),
+        (settled, mut begun): (bool, bool),
+        abreast: &Abreast<'_>,
+    ) -> Vec<Decided> {
+        let mut settled = settled || begun;
+        let (over, its_time) = {
             let run = lock(run);
-            self.pinned(&run).map(|playbook| run.counts_from().plus(playbook.timeout))
+            self.pinned(&run).map(|playbook| (run.counts_from().plus(playbook.timeout), its_time(&playbook))).unzip()
         };
         // What was tried before opmas was started anew counts.
         let (mut tries, mut said) = lock(run).step(key).filter(|_| settled).map(|step| step.tried.clone()).unwrap_or_default();
@@ -72,16 +89,12 @@ impl Runner {
             if waited && over.is_some_and(|over| over <= clock::now()) {
                 break;
             }
-            let begun = lock(run).step(key).is_some_and(|step| step.attempts > 0);
-            match abreast.wanted.borrow().as_ref().filter(|_| waited) {
-                Some(order) if order.wish == Wish::Pause || !begun => return Vec::new(),
+            let attempted_before = lock(run).step(key).is_some_and(|step| step.attempts > 0);
+            match abreast.wanted.borrow().as_ref().filter(|_| waited || begun) {
+                Some(order) if order.wish == Wish::Pause || !attempted_before => return Vec::new(),
                 Some(order) if settled => {
-                    return vec![ended(
-                        &lock(run),
-                        key,
-                        OutcomeState::Failed,
-                        &format!("{}; nothing was changed, the last try: {said}", order.said("given up")),
-                    )];
+                    let last = if said.is_empty() { String::new() } else { format!(", the last try: {said}") };
+                    return vec![ended(&lock(run), key, OutcomeState::Failed, &format!("{}; nothing was changed{last}", order.said("given up")))];
                 }
                 Some(_) => break,
                 None => {}
@@ -93,13 +106,23 @@ impl Runner {
                     return vec![ended(&lock(run), key, OutcomeState::Refused, &why)];
                 }
                 if self.end(&lock(run), task).is_some_and(|end| end <= clock::now()) {
-                    return vec![ended(&lock(run), key, OutcomeState::Refused, "its time was over before it could be carried out")];
+                    return vec![ended(
+                        &lock(run),
+                        key,
+                        OutcomeState::Refused,
+                        "its effect would have ended before it could be carried out: its time counts from the beginning of the run",
+                    )];
                 }
             }
             waited = true;
             let shut = self.hands.away().borrow().get(&task.device).cloned();
             if let Some(shut) = shut {
                 said = shut.to_string();
+                // It has gone away since; while it is waited for, no attempt is unaccounted for.
+                let tried = if std::mem::take(&mut begun) { tried(&lock(run), key, &said) } else { None };
+                if !self.record_shared(run, tried.into_iter().collect()).await {
+                    return Vec::new();
+                }
                 let patient = shut.since.plus(PATIENCE);
                 if patient <= clock::now() {
                     break;
@@ -114,8 +137,8 @@ impl Runner {
             }
             tries += 1;
             let reply = if settled {
-                let attempt = attempted(&lock(run), key);
-                if !self.record_shared(run, vec![attempt]).await {
+                let attempt = if std::mem::take(&mut begun) { None } else { Some(attempted(&lock(run), key)) };
+                if !self.record_shared(run, attempt.into_iter().collect()).await {
                     return Vec::new();
                 }
                 self.perform(Request::Apply(task.clone())).await
@@ -161,13 +184,15 @@ impl Runner {
                 break;
             }
         }
+        let out_of_time = its_time.filter(|_| over.is_some_and(|over| over <= clock::now()));
+        let why = out_of_time.map_or_else(String::new, |its_time| format!("the run waits no longer, {its_time}; "));
         if settled && &*task.device == OPMAS {
-            return failed(&lock(run), key, &format!("tried {MAX_TRIES} times or until the run's time was over: {said}"));
+            return failed(&lock(run), key, &format!("{why}tried {tries} times: {said}"));
         }
         if settled {
-            return failed(&lock(run), key, &format!("nothing was changed, the device stayed out of reach: {said}"));
+            return failed(&lock(run), key, &format!("{why}nothing was changed, the device stayed out of reach: {said}"));
         }
-        vec![ended(&lock(run), key, OutcomeState::Unknown, &format!("the device could not be asked what became of it: {said}"))]
+        vec![ended(&lock(run), key, OutcomeState::Unknown, &format!("{why}the device could not be asked what became of it: {said}"))]
     }
 
     /// The outcome with its evidence, the lease when the effect has a lifetime, and the end of the one whose effect it took away.

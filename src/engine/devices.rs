@@ -104,9 +104,17 @@ fn part(name: &str) -> String {
     format!("reaching {name}")
 }
 
-/// Says how it is with a device; whether it is well.
+/// Says how it is with a device after a check that a person asked for; it may be well again before it is looked at anyway.
+pub(super) fn checked(effects: &Effects, status: &Status, name: &str, reply: &Reply) {
+    if effects.posture() != Posture::Observe {
+        tell(status, name, reply);
+    }
+}
+
+/// Says how it is with a device; whether it is well: actions can run on it.
 fn tell(status: &Status, name: &str, reply: &Reply) -> bool {
-    if reply.outcome.state == OutcomeState::Enforced {
+    let runs = |report: &crate::executor::Report| report.problems.is_empty();
+    if reply.outcome.state == OutcomeState::Enforced || reply.report.as_ref().is_some_and(runs) {
         status.clear(&part(name));
         return true;
     }

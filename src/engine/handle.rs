@@ -10,6 +10,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use super::again::{self, Again, Which};
+use super::devices;
 use super::effects::{Effects, lock};
 use super::hand::{Hand, NotDone};
 use super::hands::Hands;
@@ -163,7 +164,9 @@ impl Engine {
 
     /// Asks the executor how a device can be reached.
     pub async fn check_device(&self, name: &str) -> Reply {
-        self.hands.perform(Request::Check { device: name.into() }).await
+        let reply = self.hands.perform(Request::Check { device: name.into() }).await;
+        devices::checked(&self.effects, &self.status, name, &reply);
+        reply
     }
 
     /// Has the configuration folder read at once, and gives what is live then.

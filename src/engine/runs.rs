@@ -1,5 +1,6 @@
 //! Runs: what a run needs next is done and recorded, each run by itself.
 
+use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -91,17 +92,22 @@ pub(super) async fn drive(runner: Arc<Runner>, mut run: Run, place: Place, wante
     let Some(finding) = lock(&runner.effects.open).get(run.finding()) else {
         return runner.stuck(run, "its finding is not kept").await;
     };
+    let mut begun = BTreeSet::new();
     while !runner.stop.is_cancelled() {
         let records = match (stopped(&run, &wanted), run.next()) {
             (_, NextMove::Wait | NextMove::Finished) => return run,
             (Some(records), _) => records,
-            (None, NextMove::Evaluate) => runner.evaluate(&run, &finding).await,
+            (None, NextMove::Evaluate) => {
+                let (records, at_once) = runner.at_once(runner.evaluate(&run, &finding).await);
+                begun = at_once;
+                records
+            }
             (None, NextMove::Ask { key }) => runner.ask(&run, &finding, &key).await,
             (None, NextMove::Sleep { until, .. }) if clock::now() < until => return run,
             (None, NextMove::Attempt { key, .. } | NextMove::Settle { key, .. } | NextMove::Sleep { key, .. }) => {
                 match run.step(&key).and_then(|step| Own::of_step(&step.step)) {
                     Some(own) if !matches!(own, Own::Request { .. }) => runner.own(&run, &finding, &key, &own),
-                    _ if runner.carry_out_all(&mut run, &finding, &place, &wanted).await => continue,
+                    _ if runner.carry_out_all(&mut run, &finding, std::mem::take(&mut begun), (&place, &wanted)).await => continue,
                     _ => return runner.stuck(run, MISFIT).await,
                 }
             }
@@ -152,6 +158,11 @@ pub(super) fn outcome(run: &Run, key: &Arc<str>, outcome: Outcome) -> Decided {
     Decided::Outcome { run: run.id().clone(), key: key.clone(), outcome }
 }
 
+/// That a run's time is over.
+pub(super) fn its_time(playbook: &Playbook) -> String {
+    format!("its time is over: {} (timeout in {}.rhai)", playbook.timeout, playbook.name)
+}
+
 /// The newest attempt came to nothing and is repeated; `None` when there is no such step.
 pub(super) fn tried(run: &Run, key: &Arc<str>, detail: &str) -> Option<Decided> {
     let attempt = run.step(key)?.attempts;
@@ -194,7 +205,7 @@ impl Runner {
             return vec![moved(run, RunState::Failed, format!("revision {} of its script is neither loaded nor kept", run.revision()))];
         };
         if clock::now() > run.counts_from().plus(playbook.timeout) {
-            return self.fail(run, &playbook, format!("its time is over: {} (timeout in {}.rhai)", playbook.timeout, playbook.name));
+            return self.fail(run, &playbook, its_time(&playbook));
         }
         if playbook.on_failure != OnFailure::Continue
             && let Some(failed) = run.failure()
@@ -219,6 +230,22 @@ impl Runner {
             }
             Progress::Diverged { detail, .. } => vec![moved(run, RunState::Diverged, detail)],
         }
+    }
+
+    /// Where everything that a script asks for next is carried out on devices at once, the attempts are recorded with the intents: one sync
+    /// less before the devices hear of it. With the keys of the steps.
+    fn at_once(&self, mut records: Vec<Decided>) -> (Vec<Decided>, BTreeSet<Arc<str>>) {
+        let away = self.hands.away();
+        let steps = records.iter().map(|record| match record {
+            Decided::Intent { step, .. } => Some(step).filter(|step| step.decision == Verdict::Auto && Own::of_step(step).is_none()),
+            _ => None,
+        });
+        let near = steps.map(|step| step.filter(|step| !away.borrow().contains_key(&step.device)));
+        let attempts: Option<Vec<_>> = near.map(|step| Some((step?.run.clone(), step?.key.clone()))).collect();
+        let attempts = attempts.unwrap_or_default();
+        let attempt = |(run, key): &(Arc<str>, Arc<str>)| Decided::Attempt { run: run.clone(), key: key.clone(), attempt: 1, at: clock::now() };
+        records.extend(attempts.iter().map(attempt));
+        (records, attempts.into_iter().map(|(_, key)| key).collect())
     }
 
     /// The run fails; what it has done is undone when its playbook says so.

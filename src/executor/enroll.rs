@@ -17,7 +17,7 @@ use super::report::{self, LINES};
 use super::setup::{self, SetupError};
 use crate::action::HELPER;
 use crate::diag::SourceFile;
-use crate::model::{Device, Inventory};
+use crate::model::{Device, Inventory, Platform};
 
 /// How long a device may take to show its host key, in seconds.
 const SCAN_S: &str = "5";
@@ -29,6 +29,11 @@ const RSA_BITS: &str = "3072";
 /// What the key may do on the device: run commands, nothing else. All of them are known to every dropbear since 2012; newer words
 /// such as `restrict` make an older one refuse the key.
 const OPTIONS: &str = "no-port-forwarding,no-agent-forwarding,no-X11-forwarding,no-pty";
+
+/// Longest public key in bytes that is repeated in a message, since a cut one is of no use; opmas's own has about 90.
+const MAX_KEY: usize = 300;
+/// Where OpenWrt keeps the keys that may log in.
+const AUTHORIZED: &str = "/etc/dropbear/authorized_keys";
 
 /// A device's public host key.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -298,9 +303,20 @@ pub fn script(paths: &Paths, shipped: &[SourceFile], device: &Device) -> Result<
     let (helper, revision) = report::helper(&setup::catalogue(paths, shipped).map_err(read)?, paths, device);
     let line = format!("command=\"exec {HELPER}\",{OPTIONS} {public}");
     let blob = public.split_whitespace().nth(1).unwrap_or_default();
+    let fits = match device.platform {
+        Platform::OpenwrtFw3 => {
+            r#"command -v fw3 >/dev/null || no "it has no fw3: its platform in devices.toml is \"openwrt-fw4\", or \"linux\" where there is no OpenWrt""#
+        }
+        Platform::OpenwrtFw4 | Platform::Linux => {
+            r#"other=; command -v fw3 >/dev/null && other=': write platform = "openwrt-fw3" for it in devices.toml'
+command -v nft >/dev/null || no "it has no nft$other""#
+        }
+    };
     Ok(format!(
         r#"{LINES}umask 077
+PATH=/usr/sbin:/usr/bin:/sbin:/bin:$PATH
 first= line=
+{fits}
 [ -e /etc/opmas ] || first=1
 helper() {{ cat <<'{revision}'
 {helper}{revision}
@@ -352,6 +368,17 @@ pub fn command(device: &Device) -> String {
 #[must_use]
 pub fn authorized_line(public: &str) -> String {
     format!("{OPTIONS} {public}")
+}
+
+/// How the device comes to accept our key: the line for it, or how to see the line when it is too long to be repeated here.
+#[must_use]
+pub fn let_in(paths: &Paths, device: &Device) -> String {
+    let key = identities(paths, device).into_iter().next().unwrap_or_else(|| paths.key());
+    let public = fs::read_to_string(key.with_extension("pub")).unwrap_or_default();
+    match public.lines().next().map(str::trim) {
+        Some(line) if (1..=MAX_KEY).contains(&line.len()) => format!("put this line into its {AUTHORIZED}: {}", authorized_line(line)),
+        _ => format!("put the line into its {AUTHORIZED} that `{}` prints", command(device)),
+    }
 }
 
 /// Writes a file aside, flushes it and puts it in place, so that it is never half there.

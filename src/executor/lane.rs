@@ -266,6 +266,11 @@ impl Lane {
         let answers = remote::run_all(master, &report::facts(), report::BOUNDS).await;
         let results = answers.into_iter().map(|(result, _)| result).collect::<Result<Vec<_>, _>>().map_err(|e| match e {
             RunError::Refused(why) => OpenError::Refused(self.device.name.clone(), why),
+            // The connection lives, and our own watchdog would have said something.
+            RunError::Silent(seconds) => {
+                let what = remote::not_ours(master.enrolled);
+                OpenError::Refused(self.device.name.clone(), format!("what that key runs there is {what}, or it hangs: it gave no answer within {seconds} s"))
+            }
             other => wrong(&other),
         })?;
         let facts = GuardFacts::parse(&results).map_err(|e: FactsError| wrong(&e))?;

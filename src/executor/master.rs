@@ -28,10 +28,6 @@ const ALIVE_S: u64 = 5;
 const ALIVE_COUNT: u64 = 2;
 /// Most bytes of what ssh says that are kept: the first ones, which name the cause.
 const MAX_SAID: usize = 8 << 10;
-/// Longest public key in bytes that is repeated in a message, since a cut one is of no use; opmas's own has about 90.
-const MAX_KEY: usize = 300;
-/// Where OpenWrt keeps the keys that may log in.
-const AUTHORIZED: &str = "/etc/dropbear/authorized_keys";
 /// How often the control socket is looked for while connecting; a login takes tens of milliseconds.
 const LOOK: Duration = Duration::from_millis(4);
 
@@ -226,18 +222,9 @@ fn explain(said: &str, device: &Device, paths: &Paths) -> ConnectError {
         return ConnectError::Key { key, cause, add };
     }
     if said.contains("Permission denied") || said.contains("Too many authentication failures") {
-        return ConnectError::KeyRefused { device: name, remedy: let_in(device, &own) };
+        return ConnectError::KeyRefused { device: name, remedy: enroll::let_in(paths, device) };
     }
     unreachable(device, cause(said))
-}
-
-/// How the device comes to accept our key: the line for it, or how to see the line when it is too long to be repeated here.
-fn let_in(device: &Device, key: &Path) -> String {
-    let public = fs::read_to_string(key.with_extension("pub")).unwrap_or_default();
-    match public.lines().next().map(str::trim) {
-        Some(line) if (1..=MAX_KEY).contains(&line.len()) => format!("put this line into its {AUTHORIZED}: {}", enroll::authorized_line(line)),
-        _ => format!("put the line into its {AUTHORIZED} that `{}` prints", enroll::command(device)),
-    }
 }
 
 /// What is wrong with the key file, when ssh could not load it.

@@ -340,8 +340,8 @@ fn note(command: &Command, (result, took): Timed, ran: &mut Vec<Ran>) -> Option<
     ran.push(Ran { command: command.clone(), exit, said, took_ms: millis(took) });
     match result {
         Ok(result) => Some(result),
-        Err(RunError::Limit(_) | RunError::Killed | RunError::Refused(_)) => Some(CommandResult::default()),
-        Err(RunError::Lost(_)) => None,
+        Err(error @ (RunError::Limit(_) | RunError::Killed | RunError::Refused(_))) => Some(CommandResult::without_end(error.to_string())),
+        Err(RunError::Lost(_) | RunError::Silent(_)) => None,
     }
 }
 
@@ -360,7 +360,7 @@ fn describe(ran: &Ran) -> String {
     match ran.exit {
         Some(code) if ran.said.is_empty() => format!("`{program}` ended with code {code}"),
         Some(code) => format!("`{program}` ended with code {code}: {}", ran.said),
-        None => format!("`{program}`: {}", ran.said),
+        None => format!("`{program}` {}", ran.said),
     }
 }
 
@@ -406,7 +406,7 @@ async fn check(lane: &mut Lane, request: &Request, ran: &mut Vec<Ran>, report: &
         Err(error) => return End::new(OutcomeState::Failed, error),
     };
     let connect = if warm { Duration::ZERO } else { connection.master.took };
-    let mut read = Vec::new();
+    let (asked, mut read) = (clock::now(), Vec::new());
     let revision = connection.master.enrolled.then(report::revision);
     for batch in [Some(report::check()), revision].into_iter().flatten() {
         for (command, answer) in batch.commands.iter().zip(remote::run_all(&connection.master, &batch, report::BOUNDS).await) {
@@ -414,17 +414,21 @@ async fn check(lane: &mut Lane, request: &Request, ran: &mut Vec<Ran>, report: &
                 lane.connection = None;
                 return lost(ran, Op::Verify);
             };
-            read.push(String::from_utf8_lossy(&result.stdout).into_owned());
+            read.push(result);
         }
     }
-    let (printed, held) = (read.first().map_or("", String::as_str), read.get(1).map(|text| text.trim()));
-    let mut found = report::report(platform, &connection.facts, printed, connect);
-    if held.is_some_and(|held| held != report::helper(&lane.shared.setup.catalogue, &lane.shared.setup.paths, &lane.device).1) {
+    let held = connection.master.enrolled.then(|| read.pop()).flatten();
+    let mut found = report::report(platform, &connection.facts, (asked, &read), connect);
+    let revision = || report::helper(&lane.shared.setup.catalogue, &lane.shared.setup.paths, &lane.device).1;
+    if held.is_some_and(|held| String::from_utf8_lossy(&held.stdout).trim() != revision()) {
         found.problems.push(format!("its helper holds another catalogue than this one; {}", enroll_again(&lane.device.name)));
     }
-    let end = match found.problems.as_slice() {
-        [] => End::new(OutcomeState::Enforced, format!("{} answers and actions can run on it", lane.device.name)),
-        problems => End::new(OutcomeState::Partial, format!("{} answers, but {}", lane.device.name, problems.join("; "))),
+    let name = &lane.device.name;
+    let end = match (found.problems.join("; "), found.notes.join("; ")) {
+        (problems, notes) if problems.is_empty() && notes.is_empty() => End::new(OutcomeState::Enforced, format!("{name} answers and actions can run on it")),
+        (problems, notes) if problems.is_empty() => End::new(OutcomeState::Partial, format!("{name} answers and actions can run on it, but {notes}")),
+        (problems, notes) if notes.is_empty() => End::new(OutcomeState::Partial, format!("{name} answers, but {problems}")),
+        (problems, notes) => End::new(OutcomeState::Partial, format!("{name} answers, but {problems}; {notes}")),
     };
     *report = Some(found);
     end

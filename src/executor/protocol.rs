@@ -173,8 +173,11 @@ pub struct Report {
     pub gateways: Vec<String>,
     /// How long connecting and logging in took, in milliseconds; 0 when the connection was already there.
     pub connect_ms: u64,
-    /// What is wrong, one sentence each with its remedy; empty when actions can run.
+    /// What keeps actions from running, one sentence each with its remedy; empty when they can run.
     pub problems: Vec<String>,
+    /// What else is not as it should be.
+    #[serde(default)]
+    pub notes: Vec<String>,
 }
 
 /// From the engine.

@@ -11,6 +11,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 
 use super::master::Master;
 use crate::action::{Batch, CommandResult, HELPER, REFUSES, command_line};
+use crate::http::visible;
 use crate::model::Command;
 
 /// How often what only reads is tried, when the device does not say how it ended.
@@ -26,6 +27,8 @@ pub(super) struct Bounds {
 
 /// How much longer than its limit on the device a command is waited for: the way there and back, and the watchdog's second.
 const GRACE: Duration = Duration::from_secs(4);
+/// Longest text that is repeated of what something else than our commands printed, in characters.
+const MAX_SHOWN: usize = 80;
 /// How soon after its last command a master with a lost connection ends.
 const MASTER_ENDS: Duration = Duration::from_millis(300);
 /// The exit code by which the watchdog says that it ended the command: above the shell's own 126, 127 and 128 + signal.
@@ -39,16 +42,19 @@ pub(super) const NOT_FOUND: i32 = 127;
 #[derive(Clone, Debug, thiserror::Error)]
 pub(super) enum RunError {
     /// The watchdog ended it.
-    #[error("the device ended it after {0} s, its limit")]
+    #[error("did not end within {0} s, its limit, and was ended there")]
     Limit(u64),
     /// Its shell was killed on the device.
-    #[error("it was killed on the device")]
+    #[error("was killed on the device")]
     Killed,
-    /// The connection broke, or nothing came back in time.
-    #[error("the connection was lost while it ran: {0}")]
+    /// The connection broke.
+    #[error("lost its connection: {0}")]
     Lost(String),
+    /// Nothing came back in time, not even from the watchdog.
+    #[error("gave no answer within {0} s")]
+    Silent(u64),
     /// The key of opmas runs something else there than what was asked for, and nothing of it was run.
-    #[error("{0}")]
+    #[error("was not run: {0}")]
     Refused(String),
 }
 
@@ -114,18 +120,33 @@ fn spaced(numbers: &[usize]) -> String {
 /// How a session ended, and what it printed until then, bounded.
 struct Answer {
     ended: Result<i32, RunError>,
-    stdout: Vec<u8>,
-    stderr: Vec<u8>,
+    stdout: Printed,
+    stderr: Printed,
+}
+
+/// What came of a stream.
+#[derive(Default)]
+struct Printed {
+    /// The first bytes.
+    kept: Vec<u8>,
+    /// There were more.
+    cut: bool,
+    /// When the last of them came.
+    last: Option<Instant>,
 }
 
 impl Answer {
     fn without_end(error: RunError) -> Answer {
-        Answer { ended: Err(error), stdout: Vec::new(), stderr: Vec::new() }
+        Answer { ended: Err(error), stdout: Printed::default(), stderr: Printed::default() }
     }
 
-    fn result(self) -> Result<CommandResult, RunError> {
-        let status = Some(self.ended?);
-        Ok(CommandResult { status, stdout: self.stdout, stderr: self.stderr })
+    fn is_cut(&self) -> bool {
+        self.stdout.cut || self.stderr.cut
+    }
+
+    fn result(self, bounds: Bounds) -> Result<CommandResult, RunError> {
+        let (cut, status) = (self.is_cut().then_some(bounds.output), Some(self.ended?));
+        Ok(CommandResult { status, stdout: self.stdout.kept, stderr: self.stderr.kept, cut })
     }
 }
 
@@ -136,7 +157,7 @@ async fn run(master: &Master, line: &Line, bounds: Bounds) -> Answer {
         biased;
         answer = exchange(&master.session, line, bounds) => answer,
         said = master.gone() => Answer::without_end(RunError::Lost(last_line(&said))),
-        () = tokio::time::sleep(deadline) => Answer::without_end(RunError::Lost(format!("no answer within {} s", deadline.as_secs()))),
+        () = tokio::time::sleep(deadline) => Answer::without_end(RunError::Silent(deadline.as_secs())),
     };
     match answer.ended {
         // A lost connection looks like a killed shell: the master knows.
@@ -150,30 +171,47 @@ async fn run(master: &Master, line: &Line, bounds: Bounds) -> Answer {
 
 /// Runs commands that only read, one after the other in one session, so that together they take one way there and back. The results
 /// stand in their order. Sessions beside each other would be as fast, but dropbear 2022.82 to 2024.85, which OpenWrt 22.03 and 23.05
-/// have, closes one that opens while another ends (<https://github.com/mkj/dropbear/issues/321>), and may end the connection.
+/// have, closes one that opens while another ends (<https://github.com/mkj/dropbear/issues/321>), and may end the connection. One that
+/// does not end, or prints too much, takes nothing from those before and behind it.
 pub(super) async fn run_all(master: &Master, batch: &Batch, bounds: Bounds) -> Vec<Timed> {
-    let commands = &batch.commands;
-    if commands.len() <= 1 {
-        return each(master, batch, bounds).await;
+    let mut results = Vec::new();
+    while results.len() < batch.commands.len() {
+        let numbers: Vec<usize> = (results.len()..batch.commands.len()).collect();
+        results.extend(session(master, batch, &numbers, bounds).await);
     }
-    // The device alone hears the mark, and answers for what it prints.
-    let Ok(mark) = crate::clock::random_hex::<16>() else { return each(master, batch, bounds).await };
-    let line = Line::both(master, &mark, (batch, &every(batch)), &Batch::default(), bounds);
+    results
+}
+
+/// Runs commands that only read in one session: the results of the first of them, of one at least.
+async fn session(master: &Master, batch: &Batch, numbers: &[usize], bounds: Bounds) -> Vec<Timed> {
     let started = Instant::now();
-    let whole = Bounds { output: bounds.output.saturating_mul(commands.len()), ..bounds };
-    let result = read(master, &line, whole).await;
+    // The device alone hears the mark, and answers for what it prints.
+    let (first, mark) = match (numbers, crate::clock::random_hex::<16>()) {
+        ([first, _, ..], Ok(mark)) => (*first, mark),
+        ([first, ..], _) => return vec![alone(master, batch, *first, bounds).await],
+        ([], _) => return Vec::new(),
+    };
+    let count = numbers.len();
+    let line = Line::both(master, &mark, (batch, numbers), &Batch::default(), bounds);
+    let answer = read(master, &line, Bounds { output: bounds.output.saturating_mul(count), ..bounds }).await;
     let took = started.elapsed();
-    match result {
-        // One of them keeps the others from being read: it prints too much, or takes too long.
-        Ok(answer) if answer.stdout.len().max(answer.stderr.len()) >= whole.output => each(master, batch, bounds).await,
-        Err(RunError::Limit(_)) => each(master, batch, bounds).await,
-        Ok(answer) if refused(&answer, &mark) => {
-            let why = why_refused(master.enrolled, &answer);
-            commands.iter().map(|_| (Err(RunError::Refused(why.clone())), took)).collect()
-        }
-        Ok(answer) => parts(&answer.stdout, &answer.stderr, commands.len(), &mark, bounds.output).into_iter().map(|result| (Ok(result), took)).collect(),
-        Err(error) => commands.iter().map(|_| (Err(error.clone()), took)).collect(),
+    let all = |error: &RunError| (0..count).map(|_| (Err(error.clone()), took)).collect();
+    let mut parts = parts(&answer.stdout.kept, &answer.stderr.kept, count, &mark, bounds.output);
+    let whole = parts.iter().take_while(|part| part.status.is_some()).count();
+    parts.truncate(whole);
+    let mut results: Vec<Timed> = parts.into_iter().map(|part| (Ok(part), took)).collect();
+    // How long the next one has printed nothing.
+    let last = answer.stdout.last.max(answer.stderr.last).unwrap_or(started);
+    let alone_for = last.elapsed() + Duration::from_secs(1);
+    match &answer.ended {
+        _ if whole == count => {}
+        Err(limit @ RunError::Limit(_)) if whole == 0 || alone_for >= bounds.time => results.push((Err(limit.clone()), took)),
+        Ok(_) | Err(RunError::Limit(_)) if answer.is_cut() => results.push(alone(master, batch, first + whole, bounds).await),
+        Ok(_) if whole == 0 => return all(&RunError::Refused(why_refused(master.enrolled, &answer))),
+        Ok(_) | Err(RunError::Limit(_)) => {}
+        Err(error) => return all(error),
     }
+    results
 }
 
 /// Runs a command that changes something, and behind it those that read back what came of it: together they take one way there and back.
@@ -184,9 +222,8 @@ pub(super) async fn run_and_read(master: &Master, (change, number): (&Batch, usi
     let count = verify.commands.len() + 1;
     let whole = Bounds { output: bounds.output.saturating_mul(count), ..bounds };
     let answer = run(master, &Line::both(master, &mark, (change, &[number]), verify, bounds), whole).await;
-    let took = started.elapsed();
-    let is_cut = answer.stdout.len().max(answer.stderr.len()) >= whole.output;
-    let mut parts = parts(&answer.stdout, &answer.stderr, count, &mark, bounds.output);
+    let (took, is_cut) = (started.elapsed(), answer.is_cut());
+    let mut parts = parts(&answer.stdout.kept, &answer.stderr.kept, count, &mark, bounds.output);
     let read = parts.split_off(1);
     let changed = match (parts.pop(), answer.ended) {
         (Some(part), _) if part.status.is_some() => Ok(part),
@@ -198,39 +235,40 @@ pub(super) async fn run_and_read(master: &Master, (change, number): (&Batch, usi
     ((changed, took), whole.then(|| read.into_iter().map(|part| (Ok(part), took)).collect()))
 }
 
-/// Whether what answered is neither our shell nor the helper as it should be: it ended before the first command did.
-fn refused(answer: &CommandResult, mark: &str) -> bool {
-    answer.status != Some(0) && memchr::memmem::find(&answer.stdout, mark.as_bytes()).is_none()
-}
-
-/// What is likely the cause.
-fn why_refused(enrolled: bool, answer: &CommandResult) -> String {
-    let said = String::from_utf8_lossy(&answer.stderr);
-    let said = if said.trim().is_empty() { "it said nothing".to_owned() } else { last_line(&said) };
-    match answer.status {
-        Some(NOT_FOUND) if enrolled || said.contains(HELPER) => format!("its helper {HELPER} is gone, as after a sysupgrade that did not keep it"),
-        Some(code) if code == REFUSES.0 && said.starts_with(REFUSES.1) => match enrolled {
-            true => format!("its helper refuses: {}", said.trim_start_matches(REFUSES.1)),
+/// What is likely the cause where no command was run: what answered is neither our shell nor the helper as it should be.
+fn why_refused(enrolled: bool, answer: &Answer) -> String {
+    let said = String::from_utf8_lossy(&answer.stderr.kept);
+    let code = answer.ended.as_ref().copied().unwrap_or_default();
+    if code == NOT_FOUND && (enrolled || said.contains(HELPER)) {
+        return format!("its helper {HELPER} is gone, as after a sysupgrade that did not keep it");
+    }
+    if let Some(why) = last_line(&said).strip_prefix(REFUSES.1).filter(|_| code == REFUSES.0) {
+        return match enrolled {
+            true => format!("its helper refuses: {why}"),
             false => "it is enrolled, and its entry in devices.toml has no `enrolled = true`".to_owned(),
-        },
-        Some(code) => format!("what that key runs there ended with code {code}: {said}"),
-        None => format!("what that key runs there was ended: {said}"),
+        };
     }
+    let printed = String::from_utf8_lossy(if said.trim().is_empty() { &answer.stdout.kept } else { &answer.stderr.kept });
+    let said =
+        printed.lines().map(str::trim).rfind(|line| !line.is_empty()).map_or_else(|| "nothing".to_owned(), |line| format!("`{}`", visible(line, MAX_SHOWN)));
+    format!("what that key runs there is {}: it ended with code {code} and said {said}", not_ours(enrolled))
 }
 
-/// Each in a session of its own.
-async fn each(master: &Master, batch: &Batch, bounds: Bounds) -> Vec<Timed> {
-    let mut results = Vec::new();
-    for number in 0..batch.commands.len() {
-        let started = Instant::now();
-        results.push((read(master, &Line::one(master, batch, number, bounds), bounds).await, started.elapsed()));
-    }
-    results
+/// What the key of opmas runs there instead.
+pub(super) fn not_ours(enrolled: bool) -> String {
+    if enrolled { format!("not {HELPER} as opmas has put it there") } else { "no shell, but a command of somebody else".to_owned() }
+}
+
+/// A command in a session of its own.
+async fn alone(master: &Master, batch: &Batch, number: usize, bounds: Bounds) -> Timed {
+    let started = Instant::now();
+    let answer = read(master, &Line::one(master, batch, number, bounds), bounds).await;
+    (answer.result(bounds), started.elapsed())
 }
 
 /// As [`run`], for what only reads: dropbear on a busy device sometimes ends a session without its exit status; then it is read again,
 /// which changes nothing.
-async fn read(master: &Master, line: &Line, bounds: Bounds) -> Result<CommandResult, RunError> {
+async fn read(master: &Master, line: &Line, bounds: Bounds) -> Answer {
     let mut answer = run(master, line, bounds).await;
     for _ in 1..MAX_READS {
         if !matches!(answer.ended, Err(RunError::Killed)) {
@@ -238,7 +276,7 @@ async fn read(master: &Master, line: &Line, bounds: Bounds) -> Result<CommandRes
         }
         answer = run(master, line, bounds).await;
     }
-    answer.result()
+    answer
 }
 
 /// A shell that runs the commands, and says after each on a line of its own the mark and the exit code.
@@ -257,8 +295,10 @@ fn parts(mut out: &[u8], mut err: &[u8], count: usize, mark: &str, most: usize) 
     let one = |_| {
         let (stdout, status) = part(&mut out, mark);
         let (stderr, _) = part(&mut err, mark);
-        let cut = |bytes: &[u8]| bytes.get(..most).unwrap_or(bytes).to_vec();
-        CommandResult { status: status.and_then(|code| std::str::from_utf8(code).ok()?.trim().parse().ok()), stdout: cut(stdout), stderr: cut(stderr) }
+        let kept = |bytes: &[u8]| bytes.get(..most).unwrap_or(bytes).to_vec();
+        let cut = (stdout.len().max(stderr.len()) > most).then_some(most);
+        let status = status.and_then(|code| std::str::from_utf8(code).ok()?.trim().parse().ok());
+        CommandResult { status, stdout: kept(stdout), stderr: kept(stderr), cut }
     };
     (0..count).map(one).collect()
 }
@@ -282,7 +322,7 @@ pub(super) type Timed = (Result<CommandResult, RunError>, Duration);
 pub(super) async fn timed(master: &Master, batch: &Batch, number: usize, bounds: Bounds) -> Timed {
     let started = Instant::now();
     let answer = run(master, &Line::one(master, batch, number, bounds), bounds).await;
-    (answer.result(), started.elapsed())
+    (answer.result(bounds), started.elapsed())
 }
 
 fn last_line(said: &str) -> String {
@@ -325,16 +365,17 @@ async fn exchange(session: &Session, line: &Line, bounds: Bounds) -> Answer {
 }
 
 /// Reads to the end, keeps the first `most` bytes.
-async fn bounded(stream: Option<impl AsyncRead + Unpin>, most: usize) -> Vec<u8> {
-    let Some(mut stream) = stream else { return Vec::new() };
-    let mut kept = Vec::new();
+async fn bounded(stream: Option<impl AsyncRead + Unpin>, most: usize) -> Printed {
+    let mut printed = Printed::default();
+    let Some(mut stream) = stream else { return printed };
     let mut chunk = [0u8; 16 << 10];
     while let Ok(n) = stream.read(&mut chunk).await {
         if n == 0 {
             break;
         }
-        let room = most.saturating_sub(kept.len());
-        kept.extend_from_slice(chunk.get(..n.min(room)).unwrap_or_default());
+        let room = most.saturating_sub(printed.kept.len());
+        printed.kept.extend_from_slice(chunk.get(..n.min(room)).unwrap_or_default());
+        (printed.cut, printed.last) = (printed.cut || n > room, Some(Instant::now()));
     }
-    kept
+    printed
 }

@@ -12,8 +12,7 @@ use super::enroll;
 use super::paths::Paths;
 use super::protocol::Report;
 use super::remote::Bounds;
-use crate::action::{Batch, Catalogue, GuardFacts, HELPER};
-use crate::clock;
+use crate::action::{Batch, Catalogue, CommandResult, GuardFacts, HELPER, LIST_SETS, LIST_TABLES, sets, tables};
 use crate::http::visible;
 use crate::model::{Command, Device, Platform, Time};
 
@@ -28,8 +27,15 @@ pub(super) const BOUNDS: Bounds = Bounds { time: Duration::from_secs(8), output:
 /// A clock that is further off makes time stamps of logs useless.
 const CLOCK_OFF_S: i64 = 60;
 
+/// What blocks need where there is firewall3.
+const FW3_PROGRAMS: [&str; 3] = ["ipset", "iptables-restore", "ip6tables-restore"];
 /// What a check wants to know beyond what the guard does. The release files have other names on other systems, so none needs to be there.
-const PLATFORM: &str = r#"date -u '+clock %s'; { uname -sr; nft --version; busybox | head -n 1; dropbear -V; } 2>&1 | sed 's/^/version /'; nft list tables 2>&1 | sed 's/^/nft /'; for p in fw3 iptables-restore ip6tables-restore ipset; do command -v $p; done | sed 's/^/has /'; ipset list -n 2>&1 >/dev/null | sed 's/^/ipset /'; cat /etc/openwrt_release /etc/os-release 2>/dev/null | sed 's/^/release /'"#;
+const LOOKS: [&[&str]; 4] = [
+    &["date", "-u", "+%s"],
+    &["sh", "-c", "for p in nft fw4 fw3 iptables-restore ip6tables-restore ipset; do command -v $p; done; true"],
+    &["sh", "-c", "cat /etc/openwrt_release /etc/os-release 2>/dev/null; true"],
+    &["sh", "-c", "{ uname -sr; busybox | head -n 1; dropbear -V; } 2>&1; true"],
+];
 
 /// Takes the table of ours away.
 const LEAVE_NFT: &str = r#"nft delete table inet opmas 2>/dev/null
@@ -49,8 +55,12 @@ for s in $(ipset list -n 2>/dev/null); do
 done
 "#;
 
+/// Those that may hang stand last.
 pub(super) fn check() -> Batch {
-    Batch::fixed("check", vec![Command { argv: ["sh", "-c", PLATFORM].map(str::to_owned).to_vec(), stdin: None }])
+    let words = |line: &str| line.split(' ').map(str::to_owned).collect();
+    let looks = LOOKS.iter().map(|argv| argv.iter().map(|word| (*word).to_owned()).collect());
+    let all = looks.chain([words(LIST_SETS), words(LIST_TABLES)]);
+    Batch::fixed("check", all.map(|argv| Command { argv, stdin: None }).collect())
 }
 
 /// What the guard must know.
@@ -92,59 +102,68 @@ pub(super) fn helper(catalogue: &Catalogue, paths: &Paths, device: &Device) -> (
     catalogue.helper(device.platform, &[facts(), check(), leave(paths, device)])
 }
 
-/// The report of a check, from the facts and what [`command`] printed.
-pub(super) fn report(platform: Platform, facts: &GuardFacts, printed: &str, connect: Duration) -> Report {
-    let of = |word: &str| printed.lines().filter_map(move |line| line.strip_prefix(word)?.strip_prefix(' ')).collect::<Vec<_>>();
-    let tables = of("nft");
-    let (has, ipset_said) = (of("has"), of("ipset"));
-    let there = |program: &str| has.iter().any(|path| path.rsplit('/').next() == Some(program));
-    let seconds: Option<i64> = of("clock").first().and_then(|text| text.trim().parse().ok());
+/// The report of a check, from the facts and what came of the commands of [`check`], with when they were asked for.
+pub(super) fn report(platform: Platform, facts: &GuardFacts, (asked, results): (Time, &[CommandResult]), connect: Duration) -> Report {
+    let text =
+        |at: usize| results.get(at).filter(|one| one.status == Some(0)).map_or_else(String::new, |one| String::from_utf8_lossy(&one.stdout).into_owned());
+    let (clock, programs, release, versions) = (text(0), text(1), text(2), text(3));
+    let there = |program: &str| programs.lines().any(|path| path.rsplit('/').next() == Some(program));
+    let none = CommandResult::default();
+    let sets = sets(results.get(LOOKS.len()).unwrap_or(&none));
+    let (nft, tables) = match tables(results.get(LOOKS.len() + 1).unwrap_or(&none)) {
+        Ok((version, tables)) => (version, Ok(tables)),
+        Err(why) => (None, Err(why)),
+    };
+    let seconds: Option<i64> = clock.trim().parse().ok();
     let mut report = Report {
-        system: system(&of("release")),
-        versions: of("version").iter().take(8).map(|line| visible(line, 80)).collect(),
-        nft: tables.iter().all(|line| line.starts_with("table ")),
-        fw4: tables.contains(&"table inet fw4"),
+        system: system(&release.lines().collect::<Vec<_>>()),
+        versions: versions.lines().take(8).map(|line| visible(line, 80)).chain(nft).collect(),
+        nft: tables.is_ok(),
+        fw4: tables.as_ref().is_ok_and(|tables| tables.iter().any(|table| table == "inet fw4")),
         fw3: there("fw3"),
-        ipset: ["ipset", "iptables-restore", "ip6tables-restore"].into_iter().all(there) && ipset_said.is_empty(),
+        ipset: FW3_PROGRAMS.into_iter().all(there) && sets.is_ok(),
         clock: seconds.map(|s| Time(s.saturating_mul(1_000_000_000))),
-        clock_offset_s: seconds.map(|s| s.saturating_sub(clock::now().0.div_euclid(1_000_000_000))),
+        clock_offset_s: seconds.map(|s| s.saturating_sub(asked.0.div_euclid(1_000_000_000))),
         manager: facts.peers.first().map(IpAddr::to_string),
         addresses: facts.addresses.iter().map(IpAddr::to_string).collect(),
         gateways: facts.gateways.iter().map(IpAddr::to_string).collect(),
         connect_ms: u64::try_from(connect.as_millis()).unwrap_or(u64::MAX),
         problems: Vec::new(),
+        notes: Vec::new(),
     };
-    report.problems = problems(platform, &report, tables.first().copied(), ipset_said.first().copied());
-    report
-}
-
-fn problems(platform: Platform, report: &Report, nft_said: Option<&str>, ipset_said: Option<&str>) -> Vec<String> {
-    let mut problems = Vec::new();
-    if platform == Platform::OpenwrtFw3 {
-        if !report.ipset {
-            let why = ipset_said.unwrap_or("a program is missing");
-            problems.push(format!("blocks need ipset, iptables and ip6tables ({why}); on the device: opkg update && opkg install ipset"));
+    let fw4 = there("fw4") || report.fw4;
+    let missing = FW3_PROGRAMS.into_iter().find(|program| !there(program));
+    report.problems.extend(match platform {
+        Platform::OpenwrtFw3 if !report.fw3 && fw4 => Some("it has firewall4: write platform = \"openwrt-fw4\" for it in devices.toml".to_owned()),
+        Platform::OpenwrtFw3 if !report.fw3 => {
+            Some("there is no fw3: this is no OpenWrt with firewall3; its `platform` in devices.toml is \"openwrt-fw4\" or \"linux\"".to_owned())
         }
-        if !report.fw3 {
-            problems.push("there is no fw3: this is no OpenWrt with firewall3; its `platform` in devices.toml is \"openwrt-fw4\" or \"linux\"".to_owned());
+        Platform::OpenwrtFw3 => match (missing, &sets) {
+            (Some(program), _) => {
+                Some(format!("blocks need ipset, iptables and ip6tables, and there is no {program}; on the device: opkg update && opkg install ipset"))
+            }
+            (None, Err(why)) => Some(format!("blocks need ipset, and {why}")),
+            (None, Ok(_)) => None,
+        },
+        _ if there("nft") => tables.as_ref().err().map(|why| format!("actions need nft, and {why}")),
+        _ if report.fw3 => Some("it has firewall3 and no nftables: write platform = \"openwrt-fw3\" for it in devices.toml".to_owned()),
+        _ if tables.is_err() => {
+            Some("there is no nft: actions need nftables, which OpenWrt has from 22.03 on; elsewhere install it, and log in as root".to_owned())
         }
-    } else if !report.nft && report.fw3 {
-        problems.push("it has firewall3 and no nftables: write platform = \"openwrt-fw3\" for it in devices.toml".to_owned());
-    } else if !report.nft {
-        let help = "actions need nftables, which OpenWrt has from 22.03 on; elsewhere install it, and log in as root";
-        problems.push(format!("nft cannot list tables ({}); {help}", nft_said.unwrap_or("no answer")));
-    } else if !report.fw4 && platform == Platform::OpenwrtFw4 {
-        problems.push("there is no table `inet fw4`: this is no OpenWrt with firewall4, or its firewall is stopped".to_owned());
+        _ => None,
+    });
+    if platform == Platform::OpenwrtFw4 && tables.is_ok() && !report.fw4 {
+        report.notes.push("there is no table `inet fw4`: its firewall is stopped, or this is no OpenWrt with firewall4".to_owned());
     }
-    match report.clock_offset_s {
-        Some(offset) if offset.abs() > CLOCK_OFF_S => problems.push(format!("its clock is {offset} s off; set up NTP there")),
-        None => problems.push("its clock cannot be read".to_owned()),
-        Some(_) => {}
-    }
+    report.notes.extend(match report.clock_offset_s {
+        Some(offset) if offset.abs() > CLOCK_OFF_S => Some(format!("its clock is {offset} s off; set up NTP there")),
+        None => Some("its clock cannot be read".to_owned()),
+        Some(_) => None,
+    });
     if report.manager.is_none() {
-        problems.push("it does not say where the connection comes from, so the guard cannot protect the management path".to_owned());
+        report.problems.push("it does not say where the connection comes from, so the guard cannot protect the management path".to_owned());
     }
-    problems
+    report
 }
 
 /// `OpenWrt 24.10.4` from `openwrt_release`, else the pretty name from `os-release`.
@@ -163,23 +182,52 @@ fn system(lines: &[&str]) -> Option<String> {
 mod tests {
     use super::*;
 
-    #[test]
-    fn a_system_without_nft_is_told_so() {
-        let report = report(Platform::default(), &GuardFacts::default(), "clock 10\nnft sh: nft: not found\n", Duration::ZERO);
-        assert!(!report.nft && !report.fw4 && report.system.is_none());
-        assert_eq!(report.problems.len(), 3, "{:?}", report.problems);
-        assert!(report.problems[0].contains("nft: not found"), "{:?}", report.problems);
+    fn printed(text: &str) -> CommandResult {
+        CommandResult { status: Some(0), stdout: text.into(), ..CommandResult::default() }
+    }
+
+    fn said(status: i32, text: &str) -> CommandResult {
+        CommandResult { status: Some(status), stderr: text.into(), ..CommandResult::default() }
+    }
+
+    /// What a check says first.
+    fn first(platform: Platform, programs: &str, sets: &CommandResult, tables: &CommandResult) -> String {
+        let results = [printed("1700000000"), printed(programs), printed(""), printed(""), sets.clone(), tables.clone()];
+        let facts = GuardFacts { peers: [IpAddr::from([192, 168, 1, 2])].into(), ..GuardFacts::default() };
+        let Report { problems, notes, .. } = report(platform, &facts, (Time(1_700_000_000_000_000_000), &results), Duration::ZERO);
+        problems.into_iter().chain(notes).next().unwrap_or_default()
     }
 
     #[test]
-    fn a_router_with_firewall3_is_known_and_told_what_it_lacks() {
-        let bare = "clock 10\nnft sh: nft: not found\nhas /sbin/fw3\nhas /usr/sbin/iptables-restore\nhas /usr/sbin/ip6tables-restore\n";
-        let first = |platform, printed: &str| report(platform, &GuardFacts::default(), printed, Duration::ZERO).problems.remove(0);
-        assert!(first(Platform::OpenwrtFw4, bare).contains("platform = \"openwrt-fw3\""));
-        assert!(first(Platform::OpenwrtFw3, bare).contains("opkg install ipset"));
-        let whole = format!("{bare}has /usr/sbin/ipset\n");
-        assert!(first(Platform::OpenwrtFw3, &whole).starts_with("its clock"), "nothing of the firewall");
-        let said = first(Platform::OpenwrtFw3, &format!("{whole}ipset Kernel error received: Operation not permitted\n"));
-        assert!(said.contains("Operation not permitted"), "{said}");
+    fn what_keeps_actions_from_running_is_told_first_as_it_is_known() {
+        use Platform::{Linux, OpenwrtFw3, OpenwrtFw4};
+        let (old, new) = ("/sbin/fw3\n/usr/sbin/iptables-restore\n/usr/sbin/ip6tables-restore\n", "/usr/sbin/nft\n/sbin/fw4\n");
+        let whole = format!("{old}/usr/sbin/ipset\n");
+        let (none, missing) = (printed(""), said(127, "sh: not found"));
+        let tables = printed(r#"{"nftables": [{"metainfo": {"version": "1.0.9"}}, {"table": {"family": "inet", "name": "fw4"}}]}"#);
+        let stopped = printed(r#"{"nftables": [{"metainfo": {"version": "1.0.9"}}]}"#);
+        let hung = CommandResult::without_end("did not end within 8 s, its limit, and was ended there".to_owned());
+        let loud = CommandResult { cut: Some(9), ..printed("yes\nyes\ny") };
+        for (platform, programs, sets, tables, words) in [
+            (OpenwrtFw4, new, &missing, &tables, ""),
+            (Linux, new, &missing, &stopped, ""),
+            (OpenwrtFw4, new, &missing, &stopped, "its firewall is stopped"),
+            (OpenwrtFw4, new, &missing, &hung, "actions need nft, and `nft -j list tables` did not end within 8 s"),
+            (OpenwrtFw4, new, &missing, &none, "`nft -j list tables` printed nothing"),
+            (OpenwrtFw4, new, &missing, &loud, "`nft -j list tables` printed more than 9 bytes"),
+            (OpenwrtFw4, new, &missing, &printed("a\u{1b}[2J"), "printed something that is not a listing in JSON: `a\\u{1b}[2J`"),
+            (OpenwrtFw4, old, &missing, &missing, "platform = \"openwrt-fw3\""),
+            (OpenwrtFw4, "", &missing, &missing, "there is no nft"),
+            (OpenwrtFw3, new, &missing, &tables, "it has firewall4: write platform = \"openwrt-fw4\""),
+            (OpenwrtFw3, "", &missing, &missing, "there is no fw3"),
+            (OpenwrtFw3, old, &missing, &missing, "there is no ipset; on the device: opkg update && opkg install ipset"),
+            (OpenwrtFw3, &whole, &none, &missing, ""),
+            (OpenwrtFw3, &whole, &hung, &missing, "blocks need ipset, and `ipset list -n` did not end within 8 s"),
+            (OpenwrtFw3, &whole, &said(1, "Kernel error received: Operation not permitted"), &missing, "and said: Kernel error received"),
+            (OpenwrtFw3, &whole, &printed(&"x".repeat(99)), &missing, "`ipset list -n` printed something that is not names of sets: `xxx"),
+        ] {
+            let said = first(platform, programs, sets, tables);
+            assert!(said.contains(words) && said.is_empty() == words.is_empty() && said.len() < 300, "{platform:?} {programs:?}: {said}");
+        }
     }
 }

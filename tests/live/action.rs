@@ -67,7 +67,7 @@ impl Net {
         let mut child = process.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         child.stdin.take().unwrap().write_all(command.stdin.clone().unwrap_or_default().as_bytes()).unwrap();
         let out = child.wait_with_output().unwrap();
-        CommandResult { status: out.status.code(), stdout: out.stdout, stderr: out.stderr }
+        CommandResult { status: out.status.code(), stdout: out.stdout, stderr: out.stderr, cut: None }
     }
 }
 

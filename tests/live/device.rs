@@ -69,6 +69,22 @@ fn x1_a_device_is_added_and_checked() {
         assert_eq!(output.status.code(), Some(3), "{args:?}");
         assert!(stderr(&output).contains(words), "{args:?}: {}", stderr(&output));
     }
+    // What would change its entry is not passed over.
+    for (args, words) in [
+        (["--platform", "linux"], "ap1 is there already with platform openwrt-fw4; write platform = \"linux\" for it"),
+        (["--site", "farm"], "with site home; write site = \"farm\" for it"),
+        (["--tag", "attic"], "with tags [\"lab\"]; write tags = [\"attic\"] for it"),
+    ] {
+        let output = router.opmas(&folder, &[&["device", "add", "ap1", &target], &args[..]].concat());
+        assert!(output.status.code() == Some(3) && stderr(&output).contains(words), "{args:?}: {}", stderr(&output));
+    }
+    // Nobody has let opmas in yet.
+    let output = router.opmas(&folder, &["device", "enroll", "ap1"]);
+    assert!(
+        output.status.code() == Some(4) && stderr(&output).contains(&format!("put this line into its /etc/dropbear/authorized_keys: {line}")),
+        "{}",
+        stderr(&output)
+    );
     router.allow(&line);
     let output = router.opmas(&folder, &["device", "check", "ap1", "--json"]);
     assert_eq!(output.status.code(), Some(0), "{}{}", stdout(&output), stderr(&output));
@@ -128,6 +144,14 @@ fn x1_a_reinstalled_device_and_a_lost_key_are_enrolled_anew() {
     assert!(stdout(&output).contains("Another key was pinned before: SHA256:") && stderr(&output).contains("--fingerprint SHA256:"), "{}", stderr(&output));
     assert_eq!(fs::read_to_string(&pinned).unwrap(), before);
     let shown = stdout(&output).split_whitespace().find(|word| word.starts_with("SHA256:")).unwrap().to_owned();
+    // Nor does --yes, which is meant for one that nobody knows.
+    let output = add(&["--yes"]);
+    assert!(output.status.code() == Some(3) && stderr(&output).contains("--replace-host-key"), "{}", stderr(&output));
+    assert_eq!(fs::read_to_string(&pinned).unwrap(), before);
+    let output = add(&["--replace-host-key"]);
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    assert_eq!(check().status.code(), Some(0));
+    fs::write(&pinned, &before).unwrap();
     let output = add(&["--fingerprint", &shown]);
     assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
     assert_eq!(fs::read_to_string(&pinned).unwrap().lines().count(), 1, "the old one is gone");

@@ -281,7 +281,7 @@ async fn a_command_beyond_its_limit_is_ended_on_the_device() {
     let client = lab.start().await;
     let begun = Instant::now();
     let reply = client.perform(Request::Apply(task("ap1", "slow", ATTACKER))).await;
-    is(&reply, OutcomeState::Failed, "the device ended it after 2 s");
+    is(&reply, OutcomeState::Failed, "did not end within 2 s, its limit");
     assert!(begun.elapsed() < Duration::from_secs(6), "{:?}", begun.elapsed());
     lab.router.gone("rt", "611", Duration::from_secs(1));
     // The connection is as good as before.
@@ -537,7 +537,7 @@ async fn a_change_and_what_reads_it_back_share_a_session_and_each_has_its_own_li
                 "shouts" => ("then read back", vec![None, Some(0)]),
                 "wrong" => ("ended with code 3; then read back", vec![Some(3), Some(0)]),
                 "never" => ("ended with code 3; then read back", vec![Some(0), Some(3), Some(0)]),
-                _ => ("the device ended it after 2 s", vec![None, Some(0)]),
+                _ => ("did not end within 2 s, its limit", vec![None, Some(0)]),
             };
             is(&reply, OutcomeState::Enforced, words);
             assert_eq!(reply.commands.iter().map(|ran| ran.exit).collect::<Vec<_>>(), ended, "{name}: {reply:#?}");
@@ -594,4 +594,97 @@ async fn on_a_router_without_nftables_nothing_is_done_and_the_check_says_why() {
         is(&client.perform(Request::Apply(task("ap1", action, ATTACKER))).await, OutcomeState::Failed, "`nft` ended with code 127");
     }
     assert!(lab.router.reaches("at", ROUTER));
+}
+
+/// A program of the router's that does something else.
+fn replaced(lab: &Lab, program: &str, script: &str) {
+    let path = lab.router.root().join("usr/sbin").join(program);
+    let _ = fs::remove_file(&path);
+    fs::write(&path, format!("#!/bin/sh\n{script}\n")).unwrap();
+    fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+}
+
+/// What `opmas device check` prints: its exit code, the text, and how long it took.
+fn checked(lab: &Lab) -> (Option<i32>, String, Duration) {
+    let begun = Instant::now();
+    let output = lab.router.opmas(&lab.base, &["device", "check", "ap1"]);
+    (output.status.code(), String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned(), begun.elapsed())
+}
+
+#[test]
+fn a_tool_that_hangs_or_prints_something_else_is_named_with_what_is_known_and_no_more() {
+    let lab = Lab::new();
+    for (script, words) in [
+        ("exec sleep 677", "actions need nft, and `nft -j list tables` did not end within 8 s"),
+        ("exit 0", "`nft -j list tables` printed nothing"),
+        ("yes garbage | head -c 3000000", "`nft -j list tables` printed more than 262144 bytes"),
+        (
+            "printf 'a \\033]0;title\\007 table\\n%s' $(yes | head -c 9000 | tr -d '\\n')",
+            r"printed something that is not a listing in JSON: `a \u{1b}]0;title\u{7} table\nyyy",
+        ),
+        ("echo oops >&2; exit 3", "`nft -j list tables` ended with 3 on the device and said: oops"),
+    ] {
+        replaced(&lab, "nft", script);
+        let (code, said, took) = checked(&lab);
+        assert!(code == Some(1) && said.contains(words), "{script}: {said}");
+        assert!(!said.contains("packages") && !said.contains("stopped") && said.contains("OpenWrt 24.10.4") && !said.contains("clock -"), "{script}: {said}");
+        assert!(said.len() < 2_000 && !said.contains('\u{1b}') && took < Duration::from_secs(11), "{script}: {took:?} {said}");
+        lab.router.gone("rt", "677", Duration::from_secs(2));
+    }
+    // What is done there says the same, in place of what was read back.
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let block_says = |words: &str| {
+        runtime.block_on(async {
+            let client = lab.start().await;
+            is(&client.perform(Request::Verify(block(ATTACKER))).await, OutcomeState::Unknown, words);
+            client.shutdown().await;
+        });
+    };
+    replaced(&lab, "nft", "exec sleep 677");
+    block_says("`nft -j list tables; list flowtables` did not end within 10 s");
+    replaced(&lab, "nft", "yes | head -c 3000000");
+    block_says("`nft -j list tables; list flowtables` printed more than 1048576 bytes");
+    lab.router.gone("rt", "677", Duration::from_secs(2));
+}
+
+#[test]
+fn a_hung_ipset_is_no_missing_package() {
+    let lab = Lab::of(Router::with("fw3"));
+    fs::write(lab.base.join("devices.toml"), format!("[[device]]\nname = 'ap1'\nhost = '{ROUTER}'\nplatform = 'openwrt-fw3'\n")).unwrap();
+    for (script, words) in [
+        ("exec sleep 678", "blocks need ipset, and `ipset list -n` did not end within 8 s"),
+        ("yes 'is this a set?' | head -c 100000", "`ipset list -n` printed something that is not names of sets: `is this a set?\\nis"),
+    ] {
+        replaced(&lab, "ipset", script);
+        let (code, said, _) = checked(&lab);
+        assert!(code == Some(1) && said.contains(words) && !said.contains("opkg") && said.len() < 2_000, "{script}: {said}");
+    }
+    lab.router.gone("rt", "678", Duration::from_secs(2));
+}
+
+#[test]
+fn a_command_of_somebody_else_in_the_place_of_ours_is_named() {
+    let lab = Lab::new();
+    let keys = lab.router.root().join("etc/dropbear/authorized_keys");
+    let before = fs::read_to_string(&keys).unwrap();
+    let forced = |command: &str| {
+        let line = |line: &str| if line.ends_with(" opmas") { format!("command=\"{command}\",{line}\n") } else { format!("{line}\n") };
+        fs::write(&keys, before.lines().map(line).collect::<String>()).unwrap();
+    };
+    for enrolled in [false, true] {
+        if enrolled {
+            fs::write(lab.base.join("devices.toml"), format!("[[device]]\nname = 'ap1'\nhost = '{ROUTER}'\nenrolled = true\n")).unwrap();
+        }
+        let what = if enrolled { "is not /etc/opmas/helper as opmas has put it there" } else { "is no shell, but a command of somebody else" };
+        for (command, words) in [
+            ("echo hello", "it ended with code 0 and said `hello`"),
+            ("exec sleep 679", "or it hangs: it gave no answer within 12 s"),
+            ("yes", "it gave no answer within 12 s"),
+        ] {
+            forced(command);
+            let (code, said, took) = checked(&lab);
+            assert!(code == Some(4) && said.contains(what) && said.contains(words), "{command}: {said}");
+            assert!(said.contains("opmas device enroll ap1 --identity FILE") && said.len() < 1_000 && took < Duration::from_secs(16), "{took:?} {said}");
+        }
+    }
 }

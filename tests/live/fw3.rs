@@ -276,6 +276,12 @@ async fn a_router_of_another_firewall_is_recognised_and_forgetting_leaves_nothin
     let client = lab.start().await;
     is(&client.perform(Request::Check { device: "ap1".into() }).await, OutcomeState::Partial, "write platform = \"openwrt-fw3\"");
     client.shutdown().await;
+    let keys = || fs::read_to_string(lab.router.root().join("etc/dropbear/authorized_keys")).unwrap();
+    let before = keys();
+    let output = lab.router.opmas(&lab.base, &["device", "enroll", "ap1"]);
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.code() == Some(4) && said.contains("it has no nft: write platform = \"openwrt-fw3\" for it in devices.toml"), "{said}");
+    assert!(keys() == before && !lab.router.root().join("etc/opmas").exists(), "nothing was put there");
     fs::write(lab.base.join("devices.toml"), format!("[[device]]\nname = 'ap1'\nhost = '{ROUTER}'\nplatform = 'openwrt-fw3'\n")).unwrap();
     let opmas = |args: &[&str]| {
         let output = lab.router.opmas(&lab.base, args);
@@ -297,5 +303,20 @@ async fn a_router_of_another_firewall_is_recognised_and_forgetting_leaves_nothin
     let (code, said) = opmas(&["device", "forget", "ap1"]);
     assert_eq!(code, 0, "{said}");
     assert!(!lab.rules().contains("opmas"), "{}", lab.rules());
-    assert!(lab.router.reaches("at", ROUTER) && lab.router.reaches("at", ROUTER6));
+    eventually(Duration::from_secs(10), "it is not let in", || lab.router.reaches("at", ROUTER) && lab.router.reaches("at", ROUTER6));
+}
+
+#[test]
+fn firewall3_is_not_enrolled_where_there_is_firewall4() {
+    let lab = Lab::new();
+    fs::write(lab.base.join("devices.toml"), format!("[[device]]\nname = 'ap1'\nhost = '{ROUTER}'\nplatform = 'openwrt-fw3'\n")).unwrap();
+    for (command, code, words) in [
+        ("check", 1, "ap1 answers, but it has firewall4: write platform = \"openwrt-fw4\" for it in devices.toml"),
+        ("enroll", 4, "it has no fw3: its platform in devices.toml is \"openwrt-fw4\""),
+    ] {
+        let output = lab.router.opmas(&lab.base, &["device", command, "ap1"]);
+        let said = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
+        assert!(output.status.code() == Some(code) && said.contains(words) && !said.contains("opkg"), "{said}");
+    }
+    assert!(!lab.router.root().join("etc/opmas").exists());
 }

@@ -124,9 +124,12 @@ fn a_step_that_waits_for_a_device_is_given_up_in_time_and_by_a_person() {
     eventually(soon, "the first does not end", || runs(&site, "failed") == [first.as_str()]);
     let said = story(&site, &first);
     assert!(said.contains("failed at") && said.contains("stayed out of reach") && said.contains("it is tried again from"), "{said}");
+    let its_time = "its time is over: 12s (timeout in block_source.rhai)";
+    assert!(said.contains(its_time), "{said}");
     ok(&site, &["playbook", "resume", &second]);
     eventually(soon, "the second does not end", || runs(&site, "failed").contains(&second));
-    assert!(story(&site, &second).contains("failed at") && story(&site, &second).contains("Connection refused"), "{}", story(&site, &second));
+    let said = story(&site, &second);
+    assert!(said.contains("failed at") && said.contains("Connection refused") && said.contains(its_time), "{said}");
     attack(&site, "203.0.113.3");
     eventually(soon, "the third waits", || site.metric("opmas_runs_out_of_reach") == 1.0);
     let third = runs(&site, "running").remove(0);
@@ -149,4 +152,45 @@ fn a_step_that_waits_for_a_device_is_given_up_in_time_and_by_a_person() {
     eventually(Duration::from_secs(60), "it does not go on", || runs(&site, "done").contains(&fourth));
     assert_eq!(story(&site, &fourth).matches("enforced at").count(), 2, "{}", story(&site, &fourth));
     assert_eq!(site.blocked(), ["203.0.113.4"], "nothing that was given up");
+}
+
+#[test]
+fn a_stopped_firewall_keeps_no_action_from_running_and_the_status_says_the_same_after_a_start() {
+    let mut site = Site::new("[source.archive]\ntype = 'file'\npath = 'router.log'", "1h");
+    site.start();
+    let status = |site: &Site| site.ready().map(|ready| (ready["status"].clone(), ready["reasons"].to_string()));
+    let soon = Duration::from_secs(20);
+    append(&site, &lines("203.0.113.1"));
+    eventually(soon, "it is not blocked", || site.blocked() == ["203.0.113.1"]);
+    site.router.device("fw4-stop");
+    eventually(soon, "it is not put back", || site.blocked() == ["203.0.113.1"]);
+    eventually(soon, "the status is not well", || status(&site).is_some_and(|(status, _)| status == "ready"));
+    let (code, said) = site.run(&["device", "check", "ap1"]);
+    assert!(code == Some(1) && said.contains("ap1 answers and actions can run on it, but there is no table `inet fw4`: its firewall is stopped"), "{said}");
+    let before = status(&site).unwrap();
+    assert!(!before.1.contains("reaching"), "{before:?}");
+    site.terminate();
+    site.start();
+    append(&site, &lines("203.0.113.2"));
+    eventually(soon, "it is not blocked after a start", || site.blocked() == ["203.0.113.1", "203.0.113.2"]);
+    assert_eq!(status(&site).unwrap().0, before.0);
+    assert!(!status(&site).unwrap().1.contains("reaching"), "{:?}", status(&site));
+}
+
+#[test]
+fn a_helper_of_another_catalogue_is_in_the_status_until_it_is_mended_and_no_longer() {
+    let mut site = Site::new("[source.archive]\ntype = 'file'\npath = 'router.log'", "1h");
+    site.start();
+    ok(&site, &["device", "enroll", "ap1"]);
+    let action = site.dir.join("playbooks/actions/block_ip.toml");
+    let text = fs::read_to_string(&action).unwrap();
+    fs::write(&action, text.replace("timeout 1s }", "timeout 2s }")).unwrap();
+    let reasons = || site.ready().map_or_else(String::new, |ready| ready["reasons"].to_string());
+    eventually(Duration::from_secs(30), "it is not told", || {
+        let (_, said) = site.run(&["device", "check", "ap1"]);
+        said.contains("another catalogue") && reasons().contains("another catalogue")
+    });
+    let identity = site.router.folder().join("id").display().to_string();
+    ok(&site, &["device", "enroll", "ap1", "--identity", &identity]);
+    assert!(!reasons().contains("reaching") && site.ready().unwrap()["status"] == "ready", "{}", reasons());
 }

@@ -129,7 +129,7 @@ pub fn lines(address: &str) -> String {
 }
 
 /// Numbers that are random enough for moments, and the same for the same seed.
-fn random(seed: &mut u64) -> u64 {
+pub fn random(seed: &mut u64) -> u64 {
     *seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
     *seed >> 33
 }

@@ -52,7 +52,11 @@ pub(super) fn run(paths: &Paths, arguments: &Arguments) -> Done {
     }
     if !installed {
         let why = said.lines().last().unwrap_or("it said nothing").trim().to_owned();
-        let help = "the key of opmas opens no shell there (any more): name one of yours with --identity FILE, or run on the device what --print shows";
+        let own = "name a key of yours that opens a shell there with --identity FILE, or run on the device what --print shows";
+        let help = match device.enrolled {
+            true => format!("the key of opmas opens no shell there any more: {own}"),
+            false => format!("the key of opmas opens no shell there: {}; or {own}", enroll::let_in(paths, device)),
+        };
         return Err(Failure::new(Exit::Unreachable, format!("{} was not enrolled: {why}; {help}", device.name)));
     }
     enroll::replace(&paths.devices, &with, 0o644).map_err(|e| invalid(&format!("{name}: {e}")))?;

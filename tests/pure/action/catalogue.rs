@@ -78,11 +78,7 @@ fn a_mistake_is_named_with_its_place_and_the_remedy() {
         ("type = \"ip\"", "type = \"address\"", "`address`"),
         ("[\"nft\", \"-f\", \"-\"]", "[\"${ip}\"]", "the program of a command is fixed"),
         ("[\"nft\", \"-f\", \"-\"]", "[]", "a command without a program"),
-        (
-            "\"list\", \"tables\"]",
-            "\"list\", \"tables\"]\n[[platform.openwrt-fw4.verify]]\nargv = [\"true\"]",
-            "reads the output of 3 commands, and `verify` has 4",
-        ),
+        ("list flowtables\"]", "list flowtables\"]\n[[platform.openwrt-fw4.verify]]\nargv = [\"true\"]", "reads the output of 2 commands, and `verify` has 3"),
         ("time = \"10s\"", "time = \"10h\"", "`time` must be between 1ms and 5m"),
         ("output_bytes = 1048576", "output_bytes = 0", "`output_bytes` must be between"),
     ];

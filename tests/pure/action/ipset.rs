@@ -17,11 +17,11 @@ const RULES: &str = "-P INPUT ACCEPT\n-P FORWARD ACCEPT\n-N opmas_forward\n-N op
     -A opmas_input -m set --match-set opmas_hosts4 src -j DROP\n-A opmas_input -m set --match-set opmas_nets4 src -j DROP\n";
 
 fn said(stdout: &str) -> CommandResult {
-    CommandResult { status: Some(0), stdout: stdout.as_bytes().to_vec(), stderr: Vec::new() }
+    CommandResult { status: Some(0), stdout: stdout.as_bytes().to_vec(), ..CommandResult::default() }
 }
 
 fn failed(status: i32) -> CommandResult {
-    CommandResult { status: Some(status), stdout: Vec::new(), stderr: b"ipset v7.6: no\n".to_vec() }
+    CommandResult { status: Some(status), stdout: Vec::new(), stderr: b"ipset v7.6: no\n".to_vec(), cut: None }
 }
 
 fn judge(action: &str, params: Value, results: &[CommandResult]) -> Readback {
@@ -62,9 +62,13 @@ fn a_whole_block_is_enforced_and_each_missing_or_foreign_piece_is_named() {
 fn absence_is_told_from_not_knowing() {
     let one = |results: &[CommandResult]| judge("block_ip", json!({"ip": "203.0.113.9"}), results).state;
     assert_eq!(one(&[said(""), failed(1), said(RULES), said("")]), ReadbackState::Absent);
-    assert_eq!(one(&[said(NAMES), said(NETS), said(RULES), said("")]), ReadbackState::Absent);
+    assert_eq!(one(&[said(NAMES), said(&HOSTS.replace("203.0.113.9", "203.0.113.7")), said(RULES), said("")]), ReadbackState::Absent);
     for at in 0..4 {
-        for bad in [failed(1), CommandResult::default()] {
+        // Where nothing is offloaded nothing is printed, and where there are no sets.
+        let garbage = (at < 3).then(|| said("no such thing\u{1b}[2J"));
+        let nothing = (at == 1 || at == 2).then(|| said(""));
+        let unread = [failed(1), CommandResult::default(), CommandResult { cut: Some(9), ..said(HOSTS) }];
+        for bad in unread.into_iter().chain(garbage).chain(nothing) {
             let mut results = vec![said(NAMES), said(HOSTS), said(RULES), said("")];
             results[at] = bad;
             assert_eq!(one(&results), ReadbackState::Unknown, "{at}");
@@ -76,7 +80,7 @@ fn absence_is_told_from_not_knowing() {
 #[test]
 fn a_lifetime_is_what_was_asked_for_or_half_of_what_a_set_can_keep() {
     let left = |asked: &str, left: i64| {
-        let hosts = format!("add opmas_hosts4 203.0.113.9 timeout {left}\n");
+        let hosts = format!("create opmas_hosts4 hash:ip family inet\nadd opmas_hosts4 203.0.113.9 timeout {left}\n");
         judge("block_ip", json!({"ip": "203.0.113.9", "duration": asked}), &[said(NAMES), said(&hosts), said(RULES), said("")]).state
     };
     assert_eq!((left("1h", 3571), left("1h", 3569)), (ReadbackState::Enforced, ReadbackState::Partial));

@@ -41,7 +41,13 @@ fn whole() -> Vec<Value> {
 fn listing(objects: &[Value]) -> CommandResult {
     let mut items = vec![json!({"metainfo": {"version": "1.0.6", "json_schema_version": 1}})];
     items.extend_from_slice(objects);
-    CommandResult { status: Some(0), stdout: json!({"nftables": items}).to_string().into_bytes(), stderr: Vec::new() }
+    CommandResult { status: Some(0), stdout: json!({"nftables": items}).to_string().into_bytes(), ..CommandResult::default() }
+}
+
+/// Tables and flowtables, as one nft prints both.
+fn tables(tables: &[Value], flowtables: &[Value]) -> CommandResult {
+    let (first, second) = (listing(tables), listing(flowtables));
+    CommandResult { stdout: [first.stdout, b"\n".to_vec(), second.stdout].concat(), status: Some(0), ..CommandResult::default() }
 }
 
 fn judge(ip: &str, results: &[CommandResult]) -> Readback {
@@ -52,7 +58,7 @@ fn judge(ip: &str, results: &[CommandResult]) -> Readback {
 }
 
 fn block(ip: &str, table: &[Value]) -> Readback {
-    judge(ip, &[listing(&[self::table()]), listing(table), listing(&[])])
+    judge(ip, &[tables(&[self::table()], &[]), listing(table)])
 }
 
 #[test]
@@ -75,28 +81,53 @@ fn an_address_is_the_same_in_every_spelling() {
 
 #[test]
 fn absence_is_told_from_not_knowing() {
-    let failed = CommandResult { status: Some(1), stdout: Vec::new(), stderr: b"Error: No such file or directory\nlist table inet opmas\n".to_vec() };
-    let no_table = judge("203.0.113.9", &[listing(&[]), failed.clone(), listing(&[])]);
+    let failed =
+        CommandResult { status: Some(1), stdout: Vec::new(), stderr: b"Error: No such file or directory\nlist table inet opmas\n".to_vec(), cut: None };
+    let no_table = judge("203.0.113.9", &[tables(&[], &[]), failed.clone()]);
     assert_eq!((no_table.state, no_table.outcome(Op::Undo), no_table.outcome(Op::Apply)), (ReadbackState::Absent, OutcomeState::Undone, OutcomeState::Failed));
-    let unreadable = judge("203.0.113.9", &[listing(&[table()]), failed.clone(), listing(&[])]);
+    let unreadable = judge("203.0.113.9", &[tables(&[table()], &[]), failed.clone()]);
     assert_eq!(unreadable.state, ReadbackState::Unknown);
     assert_eq!(unreadable.detail, "`nft -j list table inet opmas` ended with 1 on the device and said: Error: No such file or directory");
     let other = json!({"table": {"family": "ip", "name": "opmas"}});
-    assert_eq!(judge("203.0.113.9", &[listing(&[other]), failed.clone(), listing(&[])]).state, ReadbackState::Absent, "another family's table is not ours");
-    let good = || vec![listing(&[table()]), listing(&whole()), listing(&[])];
-    for at in 0..3 {
+    assert_eq!(judge("203.0.113.9", &[tables(&[other], &[]), failed.clone()]).state, ReadbackState::Absent, "another family's table is not ours");
+    let good = || vec![tables(&[table()], &[]), listing(&whole())];
+    for at in 0..2 {
         for bad in [
             CommandResult::default(),
             failed.clone(),
-            CommandResult { status: Some(0), stdout: b"{\"nftables\": [".to_vec(), stderr: Vec::new() },
-            CommandResult { status: Some(0), stdout: b"[]".to_vec(), stderr: Vec::new() },
+            CommandResult { status: Some(0), stdout: b"{\"nftables\": [".to_vec(), ..CommandResult::default() },
+            CommandResult { status: Some(0), stdout: b"[]".to_vec(), ..CommandResult::default() },
+            CommandResult { status: Some(0), ..CommandResult::default() },
+            CommandResult { cut: Some(9), ..listing(&whole()) },
         ] {
             let mut results = good();
             results[at] = bad;
             assert_eq!(judge("203.0.113.9", &results).state, ReadbackState::Unknown, "{at}");
         }
     }
-    assert_eq!(judge("203.0.113.9", &good()[..2]).state, ReadbackState::Unknown);
+    assert_eq!(judge("203.0.113.9", &good()[..1]).state, ReadbackState::Unknown);
+}
+
+#[test]
+fn a_listing_that_is_none_is_told_as_it_is_known_bounded_and_without_what_acts_on_a_terminal() {
+    let said = |bad: CommandResult| judge("203.0.113.9", &[bad, listing(&whole())]).detail;
+    let printed = |text: &str| CommandResult { status: Some(0), stdout: text.into(), ..CommandResult::default() };
+    for (bad, words) in [
+        (printed(" \n"), "`nft -j list tables; list flowtables` printed nothing"),
+        (CommandResult { cut: Some(1_048_576), ..printed("yyy") }, "`nft -j list tables; list flowtables` printed more than 1048576 bytes"),
+        (
+            CommandResult::without_end("did not end within 10 s, its limit".to_owned()),
+            "`nft -j list tables; list flowtables` did not end within 10 s, its limit",
+        ),
+        (
+            listing(&[table()]),
+            "`nft -j list tables; list flowtables` printed something that is not a listing in JSON: `{\"nftables\":[{\"metainfo\":{\"json_schema_version\":1,\"version\":\"1…`",
+        ),
+        (printed("\u{1b}[31mred"), r"`nft -j list tables; list flowtables` printed something that is not a listing in JSON: `\u{1b}[31mred`"),
+    ] {
+        assert_eq!(said(bad), words);
+    }
+    assert!(said(printed(&"x".repeat(100_000))).len() < 200);
 }
 
 #[test]
@@ -142,7 +173,7 @@ fn whatever_weakens_a_block_makes_it_partial() {
     }
     let flowtable =
         json!({"flowtable": {"family": "inet", "name": "ft", "table": "fw4", "handle": 2, "hook": "ingress", "prio": 0, "dev": ["br-lan", "eth1"]}});
-    let read = judge("203.0.113.9", &[listing(&[table()]), listing(&whole()), listing(&[flowtable])]);
+    let read = judge("203.0.113.9", &[tables(&[table()], &[flowtable]), listing(&whole())]);
     assert_eq!((read.state, read.outcome(Op::Apply)), (ReadbackState::Partial, OutcomeState::Partial));
     assert!(read.detail.ends_with("but flow offloading is on, and packets of offloaded connections pass no forward chain"), "{}", read.detail);
 }
@@ -166,7 +197,7 @@ proptest! {
         let mut stdout = listing(&whole()).stdout;
         stdout.truncate(cut);
         stdout.extend_from_slice(junk.as_bytes());
-        let read = judge("203.0.113.9", &[listing(&[table()]), CommandResult { status: Some(0), stdout, stderr: Vec::new() }, listing(&[])]);
+        let read = judge("203.0.113.9", &[tables(&[table()], &[]), CommandResult { status: Some(0), stdout, ..CommandResult::default() }]);
         prop_assert!(!read.detail.is_empty());
         prop_assert!(read.state == ReadbackState::Unknown || cut >= listing(&whole()).stdout.len());
     }
@@ -180,12 +211,12 @@ fn judge_as(action: &str, params: Value, results: &[CommandResult]) -> Readback 
 
 #[test]
 fn an_address_inside_a_blocked_network_is_let_in_only_partly() {
-    let read = |table: &[Value]| judge_as("unblock_ip", json!({"ip": "203.0.113.9"}), &[listing(&[self::table()]), listing(table), listing(&[])]);
+    let read = |table: &[Value]| judge_as("unblock_ip", json!({"ip": "203.0.113.9"}), &[tables(&[self::table()], &[]), listing(table)]);
     assert_eq!(read(&whole()).state, ReadbackState::Absent, "it is still blocked");
     assert_eq!(read(&[table(), set("hosts4", json!([element("203.0.113.8", 10)]))]).state, ReadbackState::Enforced);
     let around = read(&[table(), set("nets4_24", json!([element("203.0.113.0", 10)])), set("nets4_30", json!([element("203.0.113.0", 10)]))]);
     assert_eq!((around.state, around.detail.as_str()), (ReadbackState::Partial, "203.0.113.9 is not in set hosts4, but the network 203.0.113.0/24 is blocked"));
-    assert_eq!(judge_as("unblock_ip", json!({"ip": "203.0.113.9"}), &[listing(&[]), CommandResult::default(), listing(&[])]).state, ReadbackState::Enforced);
+    assert_eq!(judge_as("unblock_ip", json!({"ip": "203.0.113.9"}), &[tables(&[], &[]), CommandResult::default()]).state, ReadbackState::Enforced);
 }
 
 fn json_action(check: &str, verify: usize) -> Result<opmas::action::Catalogue, String> {
@@ -205,7 +236,7 @@ fn json_is_judged_value_by_value() {
     let action = catalogue.get("j").unwrap();
     let params = action.params(&map(json!({"mac": "00:11:22:AA:BB:CC"}))).unwrap();
     let read = |first: &str, second: &str| {
-        let results = [first, second].map(|text| CommandResult { status: Some(0), stdout: text.into(), stderr: Vec::new() });
+        let results = [first, second].map(|text| CommandResult { status: Some(0), stdout: text.into(), ..CommandResult::default() });
         action.check(Platform::OpenwrtFw4, &params, None, &results).unwrap()
     };
     let (there, up) = (r#"{"clients":["00:11:22:aa:bb:cc"]}"#, r#"{"radio0":{"up":true},"radio1":{"up":true}}"#);
@@ -217,7 +248,7 @@ fn json_is_judged_value_by_value() {
     assert_eq!(read("{}", r#"{"radio0":{"up":false}}"#).state, ReadbackState::Absent);
     assert_eq!(read("", "").detail, "nothing there answers");
     assert_eq!(read("{\"clients\":", up).state, ReadbackState::Unknown);
-    let failed = CommandResult { status: Some(4), stdout: Vec::new(), stderr: b"Command failed: Not found\n".to_vec() };
+    let failed = CommandResult { status: Some(4), stdout: Vec::new(), stderr: b"Command failed: Not found\n".to_vec(), cut: None };
     let unknown = action.check(Platform::OpenwrtFw4, &params, None, &[failed.clone(), failed]).unwrap();
     assert_eq!(unknown.detail, "a command that reads ended with 4 on the device and said: Command failed: Not found");
     assert!(json_action("{ json = [{ path = 'a', is = 'x', has = 'y' }] }", 1).unwrap_err().contains("one of them"));
@@ -229,7 +260,7 @@ fn what_must_change_is_compared_with_what_was_there() {
     let catalogue = json_action("{ prints = [''] }\nchanges = true", 1).unwrap();
     let action = catalogue.get("j").unwrap();
     let params = action.params(&map(json!({"mac": "00:11:22:aa:bb:cc"}))).unwrap();
-    let said = |text: &str| [CommandResult { status: Some(0), stdout: text.into(), stderr: Vec::new() }];
+    let said = |text: &str| [CommandResult { status: Some(0), stdout: text.into(), ..CommandResult::default() }];
     let state = |before: Option<&[CommandResult]>| action.check(Platform::OpenwrtFw4, &params, before, &said("b")).unwrap().state;
     assert_eq!(state(Some(&said("a"))), ReadbackState::Enforced);
     assert_eq!(state(Some(&said("b"))), ReadbackState::Absent);
