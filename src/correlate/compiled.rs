@@ -41,6 +41,8 @@ pub(super) struct Compiled {
     pub lateness: Span,
     /// How much later than the system's its timers are due.
     pub delay: Span,
+    /// How far behind the watermark the findings of its inputs may be decided, by their delays.
+    pub behind: Span,
     pub refire: Refire,
     pub cooldown: Option<Span>,
     pub min_events: u64,
@@ -104,6 +106,7 @@ impl Compiled {
             span: correlation.timespan,
             lateness: own,
             delay: Span(own.0.saturating_sub(lateness.0)),
+            behind: Span::ZERO,
             refire: opmas.refire.unwrap_or(if opmas.cooldown.is_some() { Refire::Every } else { Refire::Edge }),
             cooldown: opmas.cooldown,
             min_events: opmas.min_events.unwrap_or(1),

@@ -12,6 +12,7 @@ use super::group::{Entered, Fire, Group, Held};
 use super::groups::{Changed, Groups};
 use super::hosts::Whose;
 use super::place::Place;
+use super::test::Timing;
 use super::timekeeper::{LATENESS, Timekeeper};
 use super::timer::Timers;
 use super::window::{Entry, Input};
@@ -106,7 +107,13 @@ impl Correlator {
         for index in set.order() {
             let Some(found) = set.rules.get(*index).and_then(correlation) else { continue };
             match Compiled::new(*index, set, found, limits.lateness) {
-                Ok(compiled) => rules.push(compiled),
+                Ok(mut compiled) => {
+                    // In this order inputs stand before those that refer to them.
+                    let inputs = rules.iter().filter(|input| compiled.slots.contains(&input.rule));
+                    let own = |input: &Compiled| if input.timing == Timing::AtOnce { 0 } else { input.delay.0.max(0) };
+                    compiled.behind = Span(inputs.map(|input| input.behind.0.saturating_add(own(input))).max().unwrap_or(0));
+                    rules.push(compiled);
+                }
                 Err(diagnostic) => refused.push(diagnostic),
             }
         }

@@ -108,11 +108,15 @@ impl Group {
                 entered.late += 1;
                 continue;
             }
+            // What comes behind a decision changes nothing (C4).
+            if rule.timing != Timing::AtOnce && Some(place) <= self.settled {
+                continue;
+            }
             if self.entries.put(input) {
                 entered.fresh.push(place);
-                self.clock = self.clock.max(place.time);
-                if self.entries.newest() == Some(place) {
-                    self.waits_for = behind;
+                // Also when those before it are no longer kept.
+                if place.time >= self.clock && self.entries.newest() == Some(place) {
+                    (self.clock, self.waits_for) = (place.time, behind);
                 }
             }
             touched.push(place);
@@ -274,7 +278,7 @@ impl Group {
 
     /// Whether its cooldown is past as well, also for what may still come late.
     fn is_cool(&self, rule: &Compiled, time: &Timekeeper) -> bool {
-        rule.cooldown.zip(self.fired).is_none_or(|(cooldown, fired)| time.passed(fired.plus(cooldown).plus(rule.reach()), None))
+        rule.cooldown.zip(self.fired).is_none_or(|(cooldown, fired)| time.passed(fired.plus(cooldown).plus(rule.reach()).plus(rule.behind), None))
     }
 
     /// Whether nothing of it matters any more, and never will: to free it changes nothing.

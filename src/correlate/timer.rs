@@ -58,7 +58,10 @@ impl Group {
                     return;
                 }
                 Some((settled, next)) => {
-                    self.settled = Some(settled);
+                    // That a match followed in time decides nothing: an earlier one that comes late may still have been followed by silence.
+                    if rule.timing != Timing::Silence {
+                        self.settled = Some(settled);
+                    }
                     at = next;
                 }
             }

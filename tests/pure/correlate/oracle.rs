@@ -307,6 +307,13 @@ impl<'a> Oracle<'a> {
         said
     }
 
+    /// How far behind the watermark what a rule looks at may be decided, by lateness of their own.
+    fn behind(&self, index: usize) -> When {
+        let of = self.rules[index].over.iter().filter_map(|of| of.checked_sub(3));
+        let own = |input: usize| self.rules[input].lateness.filter(|_| self.rules[input].later()).map_or(0, |late| (late * 2 - LATENESS).max(0));
+        of.map(|input| own(input) + self.behind(input)).max().unwrap_or(0)
+    }
+
     /// C14, from all that was ever brought: the entries that bring something new, and whether that is said.
     fn new_values(&self, (index, _): Key, group: &mut Group, places: BTreeMap<Place, Stood>, horizon: When) -> Vec<(Place, bool)> {
         let rule = &self.rules[index];
@@ -343,7 +350,7 @@ impl<'a> Oracle<'a> {
         // C1, last sentence.
         let past = |end: When, host: Option<&str>| self.watermark() > end && host.and_then(|h| self.host_time(h)).is_none_or(|t| t > end);
         if group.newest_ever > When::MIN && group.opened.is_none() && past(group.newest_ever + span + late, group.host) {
-            let cooling = group.cooling.filter(|f| !past(f + rule.cooldown.unwrap_or(0) * 2 + span + late, None));
+            let cooling = group.cooling.filter(|f| !past(f + rule.cooldown.unwrap_or(0) * 2 + span + late + self.behind(index), None));
             group = Group { cooling, ..Group::default() };
         }
         if rule.later() && only.is_some() {
@@ -359,12 +366,14 @@ impl<'a> Oracle<'a> {
         let mut fresh = BTreeSet::new();
         let mut first: Option<Place> = None;
         for (place, stood) in places.into_iter().filter(|(place, _)| place.0 > horizon) {
+            if rule.later() && group.settled.is_some_and(|settled| place < settled) {
+                continue;
+            }
             let behind = if place.0 < self.watermark() { self.events[place.1].host } else { None };
             if !group.stood.contains_key(&place) {
                 fresh.insert(place);
-                group.newest_ever = group.newest_ever.max(place.0);
-                if group.stood.keys().all(|p| *p < place) {
-                    group.host = behind;
+                if place.0 >= group.newest_ever && group.stood.keys().all(|p| *p < place) {
+                    (group.newest_ever, group.host) = (place.0, behind);
                 }
             }
             let known = group.stood.entry(place).or_insert_with(|| Stood { behind, ..Stood::default() });
@@ -455,8 +464,9 @@ fn opens(rule: &Correlation, stood: &Stood) -> bool {
 
 /// The first entry after what is settled whose window is not settled by what is in it already (C5, C6).
 fn open(rule: &Correlation, group: &mut Group) {
+    let mut from = group.settled;
     loop {
-        group.opened = group.stood.iter().find(|(place, stood)| group.settled.is_none_or(|settled| **place >= settled) && opens(rule, stood)).map(|(p, _)| *p);
+        group.opened = group.stood.iter().find(|(place, stood)| from.is_none_or(|from| **place >= from) && opens(rule, stood)).map(|(p, _)| *p);
         let Some(x) = group.opened else { return };
         let inside = group.stood.range(x..).filter(|(p, _)| p.0 < x.0 + rule.span * 2);
         let mut seen = BTreeSet::new();
@@ -472,7 +482,11 @@ fn open(rule: &Correlation, group: &mut Group) {
             _ => None,
         };
         let Some(settled) = settled else { return };
-        group.settled = Some((settled.0, settled.1 + 1));
+        from = Some((settled.0, settled.1 + 1));
+        // A match that another follows in time is no decision.
+        if rule.kind != Kind::Missing {
+            group.settled = from;
+        }
     }
 }
 
