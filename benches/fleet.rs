@@ -20,9 +20,11 @@ use opmas::executor::Client;
 const DEVICES: usize = 500;
 /// The goal for all of them, on two processors.
 const LIMIT: Duration = Duration::from_secs(15);
-/// The share of their pace that the others keep at least while a dead device is waited for.
-const PACE: f64 = 0.8;
-/// Longest time in which none of the others answers then.
+/// How long a dead device is tried, in seconds: so long it holds a place for a connection.
+const TRIED: f64 = 5.0;
+/// The share of their pace that the others keep at least meanwhile.
+const PACE: f64 = 0.5;
+/// Longest time in which none of the others answers meanwhile, in seconds.
 const GAP: f64 = 1.0;
 const DEAD: usize = 20;
 /// The kernel's clock ticks in a second, as /proc counts.
@@ -38,24 +40,25 @@ fn main() {
     let (_, answers) = runtime.block_on(measured(&fleet, "from cold, one dead", count - 1));
     let (_, reply, at) = answers.iter().find(|(n, ..)| *n == DEAD).unwrap();
     println!("the dead one: {} after {:.2} s: {}", reply.outcome.state.word(), at.as_secs_f64(), reply.outcome.detail);
-    let (waiting, after, gap) = pace(&answers, at.as_secs_f64());
-    println!("the others meanwhile {waiting:.1} a second, then {after:.1}; at most {gap:.2} s without one");
+    let (meanwhile, otherwise, gap) = pace(&answers, at.as_secs_f64());
+    println!("the others while it is tried {meanwhile:.1} a second, else {otherwise:.1}; at most {gap:.2} s without one");
     println!("as many `ssh … true`, 16 at once   {:6.2} s", fleet.bare().as_secs_f64());
     println!("from cold: {:.2} s, with the devices on the same processors; {} s are the goal", cold.as_secs_f64(), LIMIT.as_secs());
     // Judged within one round: two rounds differ by what else the machine does.
-    assert!(gap < GAP && waiting >= PACE * after, "a dead device holds up the others");
+    assert!(gap < GAP && meanwhile >= PACE * otherwise, "a dead device holds up the others");
 }
 
-/// How many of the others answered in a second, from the first on until the dead device was given up, and from then on; the longest time
-/// without any until then.
+/// How many of the others answered in a second while the dead device was tried, and otherwise; the longest time without any meanwhile.
 fn pace(answers: &[Answer], given_up: f64) -> (f64, f64, f64) {
     let mut at: Vec<f64> = answers.iter().filter(|(n, ..)| *n != DEAD).map(|(_, _, at)| at.as_secs_f64()).collect();
     at.sort_by(f64::total_cmp);
-    let (first, end) = (at.first().copied().unwrap_or_default(), at.last().copied().unwrap_or_default());
-    let until = at.partition_point(|at| *at <= given_up);
-    let rate = |count: usize, time: f64| if time > 0.0 { count as f64 / time } else { 0.0 };
-    let gap = at[..until].windows(2).map(|two| two[1] - two[0]).fold(0.0, f64::max);
-    (rate(until, given_up.min(end) - first), rate(at.len() - until, end - given_up), gap)
+    let (first, end) = (at[0], at[at.len() - 1]);
+    let (from, to) = ((given_up - TRIED).max(first), given_up.min(end));
+    let meanwhile = &at[at.partition_point(|at| *at < from)..at.partition_point(|at| *at <= to)];
+    // Where all others had answered before, it held up none.
+    let rate = |count: usize, time: f64, none: f64| if time > 0.0 { count as f64 / time } else { none };
+    let gap = meanwhile.windows(2).map(|two| two[1] - two[0]).fold(0.0, f64::max);
+    (rate(meanwhile.len(), to - from, f64::INFINITY), rate(at.len() - meanwhile.len(), end - first - (to - from).max(0.0), 0.0), gap)
 }
 
 /// A round with a new executor, and one more; the time of the first.

@@ -41,7 +41,7 @@ fn an_address_chooses_its_set_and_the_time_is_in_seconds() {
         assert_eq!(apply[0].argv, ["nft", "-f", "-"]);
         let bare = ip.trim_start_matches("::ffff:");
         assert!(apply[0].stdin.as_ref().unwrap().ends_with(&format!("add element inet opmas {set} {{ {bare} timeout 120s }}\n")));
-        assert_eq!(action.commands(Op::Verify, Platform::OpenwrtFw4, &params).unwrap().len(), 3);
+        assert_eq!(action.commands(Op::Verify, Platform::OpenwrtFw4, &params).unwrap().len(), 2);
     }
 }
 

@@ -121,7 +121,7 @@ fn a_listing_that_is_none_is_told_as_it_is_known_bounded_and_without_what_acts_o
         ),
         (
             listing(&[table()]),
-            "`nft -j list tables; list flowtables` printed something that is not a listing in JSON: `{\"nftables\":[{\"metainfo\":{\"json_schema_version\":1,\"version\":\"1…`",
+            "`nft -j list tables; list flowtables` printed something that is not a listing in JSON: `{\"nftables\":[{\"metainfo\":{\"json_schema_version\":1,\"version\":…`",
         ),
         (printed("\u{1b}[31mred"), r"`nft -j list tables; list flowtables` printed something that is not a listing in JSON: `\u{1b}[31mred`"),
     ] {
