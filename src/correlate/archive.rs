@@ -17,7 +17,7 @@ use crate::model::Event;
 /// Bytes of a block before it is compressed.
 const BLOCK: usize = 8 << 10;
 /// How hard zstd tries: one event costs less than reading it did.
-const LEVEL: i32 = 1;
+const LEVEL: i32 = -1;
 /// Blocks that are kept plain beside their compressed form.
 const MAX_PLAIN: usize = 64;
 /// A block whose events are mostly gone is packed anew without them: when one of so many is left.
