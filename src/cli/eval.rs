@@ -1,6 +1,5 @@
 //! `opmas eval` (semantics X2, X3): rules over log lines, one JSON object a match.
 
-use std::collections::BTreeMap;
 use std::io::{self, BufReader, Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -11,13 +10,13 @@ use serde_json::{Map, Number, Value};
 use super::normalise::BUFFER;
 use super::recording::Recording;
 use super::{Done, Exit, Failure, uncopied};
-use crate::config;
+use crate::config::{self, Invalid};
 use crate::correlate;
 use crate::detect::LogsourceMode;
-use crate::diag::{Diagnostic, SourceFile};
+use crate::diag::Diagnostic;
 use crate::engine::pipeline::{Found, Pipeline, Settings};
 use crate::model::{Entry, EntryBody, Inventory, RecordId, Span, Time};
-use crate::sigma::{RuleSet, manifest};
+use crate::sigma::{Loaded, RuleSet};
 use crate::source::recording::{read_line, record};
 
 /// Lines that detection is spread over at a time, at most.
@@ -50,26 +49,46 @@ pub(super) struct Arguments {
 /// What applies to the rules.
 #[derive(clap::Args)]
 pub(super) struct Pipelines {
-    /// A pipeline in pySigma's form that applies to the rules, or the name of one that opmas brings (`ecs_windows`, `sysmon`); may be repeated.
+    /// A pipeline in pySigma's form that applies to the rules beside those of the configuration, or the name of one that opmas brings (`ecs_windows`, `sysmon`); may be repeated.
     #[arg(long = "pipeline", value_name = "FILE")]
     named: Vec<PathBuf>,
 }
 
+/// Files of rules with all that applies to them.
+pub(super) struct Rules {
+    pub(super) found: config::Found,
+    /// The names of what applies.
+    applied: Vec<Arc<str>>,
+}
+
 impl Pipelines {
-    /// The files, and what says that they are pipelines.
-    pub(super) fn files(&self) -> Result<Vec<SourceFile>, Failure> {
+    /// The rules at `path`, else those of the configuration, with what the configuration's `[sigma]` says and the pipelines that are named here.
+    pub(super) fn rules(&self, config: Option<&Path>, path: Option<&Path>) -> Result<Rules, Failure> {
         let unreadable = |path: &Path, error| Failure::new(Exit::Invalid, format!("cannot read the pipeline {}: {error}", path.display()));
-        let mut files: Vec<_> = self.named.iter().map(|path| config::pipeline(path).map_err(|error| unreadable(path, error))).collect::<Result<_, _>>()?;
-        files.extend(manifest(files.iter().map(|file| Arc::clone(&file.name)).collect(), BTreeMap::new()));
-        Ok(files)
+        let named = self.named.iter().map(|path| config::pipeline(path).map_err(|error| unreadable(path, error))).collect::<Result<_, _>>()?;
+        let (found, applied) = config::rules(config, path, named).map_err(|error| match (error, path) {
+            (Invalid::Files(error), Some(path)) => Failure::new(Exit::Invalid, format!("cannot read the rules in {}: {error}", path.display())),
+            (error, _) => Failure::new(Exit::Invalid, error),
+        })?;
+        Ok(Rules { found, applied })
+    }
+}
+
+impl Rules {
+    /// What comes of them; a file that cannot be read is among what is wrong.
+    pub(super) fn load(&mut self) -> Loaded {
+        let mut loaded = correlate::load(&self.found.files);
+        loaded.diagnostics.append(&mut self.found.unreadable);
+        loaded
     }
 
-    /// With the files of rules: one that is named as a pipeline is that alone.
-    pub(super) fn beside(&self, mut rules: Vec<SourceFile>) -> Result<Vec<SourceFile>, Failure> {
-        let own = self.files()?;
-        rules.retain(|file| !own.iter().any(|pipeline| pipeline.name == file.name));
-        rules.extend(own);
-        Ok(rules)
+    /// Says on standard error what is wrong, and fails when what applies to all rules is.
+    pub(super) fn whole(&self, found: &[Diagnostic]) -> Result<(), Failure> {
+        found.iter().for_each(|wrong| eprintln!("opmas: {wrong}"));
+        if found.iter().any(|wrong| self.applied.contains(&wrong.file)) {
+            return Err(Failure::new(Exit::Invalid, "a pipeline named above does not load; correct it or leave it away"));
+        }
+        Ok(())
     }
 }
 
@@ -110,8 +129,8 @@ pub(super) fn parse_threads(text: &str) -> Result<usize, String> {
     text.parse().ok().filter(|n| (1..=256).contains(n)).ok_or_else(|| format!("`{text}` is no number of threads from 1 to 256"))
 }
 
-pub(super) fn run(arguments: &Arguments) -> Done {
-    let rules = load_rules(&arguments.rules, &arguments.pipelines, arguments.strict)?;
+pub(super) fn run(config: Option<&Path>, arguments: &Arguments) -> Done {
+    let rules = load_rules(config, &arguments.rules, &arguments.pipelines, arguments.strict)?;
     let normaliser = arguments.recording.normaliser()?;
     let mut settings = Settings { logsource: arguments.logsource.into(), threads: arguments.threads, ..Settings::default() };
     settings.limits.evidence = false;
@@ -132,24 +151,11 @@ pub(super) fn run(arguments: &Arguments) -> Done {
     }
 }
 
-/// Fails when a pipeline is among what was found wrong.
-pub(super) fn whole(pipelines: &[SourceFile], found: &[Diagnostic]) -> Result<(), Failure> {
-    if found.iter().any(|wrong| pipelines.iter().any(|pipeline| pipeline.name == wrong.file)) {
-        return Err(Failure::new(Exit::Invalid, "a pipeline named above does not load; correct it or leave it away"));
-    }
-    Ok(())
-}
-
 /// The rules that load; what does not is named on standard error. A pipeline that was asked for has to.
-pub(super) fn load_rules(path: &Path, pipelines: &Pipelines, strict: bool) -> Result<RuleSet, Failure> {
-    let found = config::tree(path, config::is_rule);
-    let found = found.map_err(|error| Failure::new(Exit::Invalid, format!("cannot read the rules in {}: {error}", path.display())))?;
-    let mut loaded = correlate::load(&pipelines.beside(found.files)?);
-    loaded.diagnostics.extend(found.unreadable);
-    for diagnostic in &loaded.diagnostics {
-        eprintln!("opmas: {diagnostic}");
-    }
-    whole(&pipelines.files()?, &loaded.diagnostics)?;
+pub(super) fn load_rules(config: Option<&Path>, path: &Path, pipelines: &Pipelines, strict: bool) -> Result<RuleSet, Failure> {
+    let mut rules = pipelines.rules(config, Some(path))?;
+    let loaded = rules.load();
+    rules.whole(&loaded.diagnostics)?;
     if loaded.set.rules.is_empty() {
         return Err(Failure::new(Exit::Invalid, format!("no rule loaded from {}; give a file or a folder with Sigma rules (*.yml)", path.display())));
     }

@@ -1,7 +1,7 @@
 //! `opmas explain RULE`: which part of a rule holds for an event, and which does not.
 
 use std::io::{self, BufReader, Write as _};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::eval::{Mode, Pipelines, load_rules};
@@ -30,8 +30,8 @@ pub(super) struct Arguments {
     recording: Recording,
 }
 
-pub(super) fn run(arguments: &Arguments) -> Done {
-    let set = load_rules(&arguments.rules, &arguments.pipelines, false)?;
+pub(super) fn run(config: Option<&Path>, arguments: &Arguments) -> Done {
+    let set = load_rules(config, &arguments.rules, &arguments.pipelines, false)?;
     let detection = find(&set, &arguments.rule)?;
     let mut normaliser = arguments.recording.normaliser()?;
     let stream: Arc<str> = "stdin".into();

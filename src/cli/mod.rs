@@ -1,12 +1,13 @@
 //! The command line: arguments in, exit codes out (semantics X1). Data goes to standard output, logs to standard error.
 
 use std::io::{self, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::OnceLock;
 
 use clap::{Parser, Subcommand};
 
+use crate::config::Setup;
 use crate::engine::Wish;
 
 // In the place of the standard ones, which panic where standard output is closed or full.
@@ -156,6 +157,12 @@ impl Failure {
     }
 }
 
+/// A configuration that is named has to be one, also where the command needs nothing of it.
+fn named(config: Option<&Path>) -> Result<(), Failure> {
+    let read = config.map(|file| Setup::settings(Some(file))).transpose();
+    read.map(drop).map_err(|error| Failure::new(Exit::Invalid, error))
+}
+
 /// What every command returns.
 type Done = Result<Exit, Failure>;
 
@@ -214,12 +221,12 @@ pub fn main() -> ExitCode {
         Command::Demo => demo::run(),
         Command::Init(arguments) => init::run(&arguments),
         Command::Check => check::run(config),
-        Command::Test(arguments) => test::run(&arguments),
-        Command::Eval(arguments) => eval::run(&arguments),
-        Command::Explain(arguments) => explain::run(&arguments),
+        Command::Test(arguments) => test::run(config, &arguments),
+        Command::Eval(arguments) => eval::run(config, &arguments),
+        Command::Explain(arguments) => explain::run(config, &arguments),
         Command::Rule(command) => rule::run(config, &command),
         Command::Replay(arguments) => replay::run(config, &arguments),
-        Command::Normalise(arguments) => normalise::run(&arguments),
+        Command::Normalise(arguments) => normalise::run(config, &arguments),
         Command::Finding(command) => finding::run(config, &command),
         Command::Playbook(command) => playbook::run(config, &command),
         Command::Action(command) => action::run(config, &command),

@@ -1,6 +1,7 @@
 //! `opmas normalise` (semantics X4): log lines in, one JSON event a line out.
 
 use std::io::{self, BufReader, Read, Write};
+use std::path::Path;
 use std::sync::Arc;
 
 use super::recording::Recording;
@@ -19,7 +20,8 @@ pub(super) struct Arguments {
     recording: Recording,
 }
 
-pub(super) fn run(arguments: &Arguments) -> Done {
+pub(super) fn run(config: Option<&Path>, arguments: &Arguments) -> Done {
+    super::named(config)?;
     let mut normaliser = arguments.recording.normaliser()?;
     let written = copy(BufReader::with_capacity(BUFFER, io::stdin().lock()), &mut io::stdout().lock(), &mut normaliser);
     match written {

@@ -6,11 +6,10 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
-use super::eval::{self, Pipelines};
+use super::eval::{Pipelines, Rules};
 use super::{Done, Exit, Failure, rows};
 use crate::api::control;
-use crate::config::{self, Found, Setup};
-use crate::correlate;
+use crate::config::Setup;
 use crate::diag::Diagnostic;
 use crate::model::{LogSource, Severity};
 use crate::sigma::{self, Body, Loaded, Rule, RuleSet, Weight};
@@ -60,23 +59,16 @@ pub(super) fn run(config: Option<&Path>, command: &Command) -> Done {
 
 impl Arguments {
     /// The files, and what comes of them.
-    fn load(&self, config: Option<&Path>) -> Result<(Found, Loaded), Failure> {
-        let invalid = |error: &dyn std::fmt::Display| Failure::new(Exit::Invalid, error);
-        let mut found = match &self.rules {
-            Some(path) => config::tree(path, config::is_rule).map_err(|error| invalid(&format!("cannot read the rules in {}: {error}", path.display())))?,
-            None => config::rules(config).map_err(|error| invalid(&error))?,
-        };
-        found.files = self.pipelines.beside(found.files)?;
-        let mut loaded = correlate::load(&found.files);
-        loaded.diagnostics.append(&mut found.unreadable);
-        Ok((found, loaded))
+    fn load(&self, config: Option<&Path>) -> Result<(Rules, Loaded), Failure> {
+        let mut rules = self.pipelines.rules(config, self.rules.as_deref())?;
+        let loaded = rules.load();
+        Ok((rules, loaded))
     }
 
     /// The rules that load; the others are named on standard error.
     fn set(&self, config: Option<&Path>) -> Result<RuleSet, Failure> {
-        let (_, loaded) = self.load(config)?;
-        loaded.diagnostics.iter().for_each(|wrong| eprintln!("opmas: {wrong}"));
-        eval::whole(&self.pipelines.files()?, &loaded.diagnostics)?;
+        let (rules, loaded) = self.load(config)?;
+        rules.whole(&loaded.diagnostics)?;
         if loaded.set.rules.is_empty() { Err(Failure::new(Exit::Invalid, "no rule loaded")) } else { Ok(loaded.set) }
     }
 }
@@ -93,9 +85,9 @@ struct Remark<'a> {
 
 /// Errors are something wrong (X1); warnings and hints are not.
 fn lint(config: Option<&Path>, arguments: &Arguments) -> Done {
-    let (found, loaded) = arguments.load(config)?;
+    let (rules, loaded) = arguments.load(config)?;
     let errors = loaded.diagnostics.into_iter().map(|wrong| (Weight::Error, wrong));
-    let said: Vec<(Weight, Diagnostic)> = errors.chain(sigma::lint(&found.files, &loaded.set)).collect();
+    let said: Vec<(Weight, Diagnostic)> = errors.chain(sigma::lint(&rules.found.files, &loaded.set)).collect();
     if arguments.json {
         let remark = |(severity, said): &(Weight, Diagnostic)| {
             serde_json::to_value(Remark {

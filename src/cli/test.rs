@@ -29,11 +29,12 @@ pub(super) struct Arguments {
     recording: Recording,
 }
 
-pub(super) fn run(arguments: &Arguments) -> Done {
+pub(super) fn run(config: Option<&Path>, arguments: &Arguments) -> Done {
+    super::named(config)?;
     let (path, folder) = (&arguments.path, folder(&arguments.path));
     let tally = match playbooks::run(path, folder)? {
         Some(tally) => tally,
-        None => rules(arguments, path, folder)?,
+        None => rules(config, arguments, path, folder)?,
     };
     if tally.held + tally.failed == 0 {
         let what = format!("no case in {}; write *{CASES_SUFFIX} files beside rules, *{} files beside playbooks", path.display(), crate::playbook::CASES);
@@ -44,8 +45,8 @@ pub(super) fn run(arguments: &Arguments) -> Done {
     Ok(if tally.failed == 0 { Exit::Done } else { Exit::Wrong })
 }
 
-fn rules(arguments: &Arguments, path: &Path, folder: &Path) -> Result<Tally, Failure> {
-    let rules = Arc::new(load_rules(folder, &arguments.pipelines, false)?);
+fn rules(config: Option<&Path>, arguments: &Arguments, path: &Path, folder: &Path) -> Result<Tally, Failure> {
+    let rules = Arc::new(load_rules(config, folder, &arguments.pipelines, false)?);
     let normaliser = arguments.recording.normaliser_for(folder)?;
     let files = config::tree(path, |name| name.ends_with(CASES_SUFFIX));
     let files = files.map_err(|error| Failure::new(Exit::Invalid, format!("cannot read the cases in {}: {error}", path.display())))?;

@@ -107,7 +107,9 @@ impl Content {
     /// A folder that cannot be read.
     pub fn read(paths: &Paths, sigma: &SigmaConfig, before: &Content) -> Result<Content, FilesError> {
         let mut found = find(paths)?;
-        sigma.take(&paths.base, found.entry(Part::Rules).or_default());
+        let rules = found.entry(Part::Rules).or_default();
+        sigma.take(&paths.base, rules, Vec::new());
+        rules.files.sort_by(|a, b| a.name.cmp(&b.name));
         let mut new = Content { guard: before.guard.clone(), ..Content::default() };
         let devices = paths.devices.display().to_string();
         new.inventory = new.part(Part::Devices, &mut found, before, |files| {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::files::{FilesError, Found, folder, is_pipeline, is_rule, read};
+use super::files::{FilesError, Found, folder, is_pipeline, is_rule, read, tree};
 use super::{Folder, Invalid, Setup};
 use crate::diag::{self, Diagnostic, Place, SourceFile};
 use crate::sigma;
@@ -74,8 +74,8 @@ impl SigmaConfig {
         }
     }
 
-    /// The pipelines, and the manifest that says that they are ones.
-    pub(super) fn take(&self, base: &Path, found: &mut Found) {
+    /// The pipelines, `more` behind them, and the manifest that says that they are ones: put behind the rules. Returns their names.
+    pub(super) fn take(&self, base: &Path, found: &mut Found, more: Vec<SourceFile>) -> Vec<Arc<str>> {
         let mut named: Vec<Arc<str>> = Vec::new();
         for name in &self.pipelines {
             let own = ["yml", "yaml"].map(|ending| base.join(format!("rules/pipelines/{name}.{ending}"))).into_iter().find(|path| path.exists());
@@ -88,9 +88,20 @@ impl SigmaConfig {
             named.extend(found.files.iter().skip(before.0).map(|file| Arc::clone(&file.name)));
             named.extend(found.unreadable.iter().skip(before.1).map(|wrong| Arc::clone(&wrong.file)));
         }
+        for file in more {
+            if !named.contains(&file.name) {
+                // What is named as a pipeline is no rule.
+                found.files.retain(|rule| rule.name != file.name);
+                named.push(Arc::clone(&file.name));
+                found.files.push(file);
+            }
+        }
         let placeholders = self.placeholders.iter().map(|(name, words)| (Arc::clone(name), words.texts())).collect();
-        found.files.extend(sigma::manifest(named, placeholders));
-        found.files.sort_by(|a, b| a.name.cmp(&b.name));
+        if let Some(manifest) = sigma::manifest(named.clone(), placeholders) {
+            named.push(Arc::clone(&manifest.name));
+            found.files.push(manifest);
+        }
+        named
     }
 }
 
@@ -105,15 +116,19 @@ fn unknown(name: &str) -> Diagnostic {
     Diagnostic::new(shipped_name(name), Place::default(), "there is no such pipeline").help(help)
 }
 
-/// The rule files of a configuration, or the shipped ones, with the pipelines and placeholders that `opmas.toml` names.
+/// The rule files at `path`, else of the configuration, else the shipped ones, with the pipelines and placeholders that `opmas.toml` names
+/// and the pipelines `more`; and the names of what is no rule among them.
 ///
 /// # Errors
-/// As [`Setup::settings`]; or the folder cannot be read.
-pub fn rules(config: Option<&Path>) -> Result<Found, Invalid> {
+/// As [`Setup::settings`]; or the rules cannot be read.
+pub fn rules(config: Option<&Path>, path: Option<&Path>, more: Vec<SourceFile>) -> Result<(Found, Vec<Arc<str>>), Invalid> {
     let (paths, settings) = Setup::settings(config)?;
-    let mut found = folder(&paths.base, Folder::Rules, is_rule)?;
-    settings.sigma.take(&paths.base, &mut found);
-    Ok(found)
+    let mut found = match path {
+        Some(path) => tree(path, is_rule)?,
+        None => folder(&paths.base, Folder::Rules, is_rule)?,
+    };
+    let applied = settings.sigma.take(&paths.base, &mut found, more);
+    Ok((found, applied))
 }
 
 /// A pipeline that a command names: a file, or the name of one that opmas brings.

@@ -22,8 +22,6 @@ const MAX_GROUP: usize = 8;
 const RETRY: Duration = Duration::from_millis(500);
 /// How long what is under way may take to be kept once opmas ends.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// A stream without a record for so long no longer holds the watermark back (T3).
-const IDLE: Duration = Duration::from_secs(30);
 /// How often idle streams are looked for.
 const LOOK: Duration = Duration::from_secs(5);
 /// Who looks so much later than he wanted to was frozen, and sources with him.
@@ -63,8 +61,9 @@ impl Streams {
     /// Takes out the streams that have become idle, and the sources that others read.
     fn take_idle(&self) -> (Vec<Arc<str>>, Vec<Arc<str>>) {
         let mut known = lock(&self.0);
-        let idle = known.last.iter().filter(|(_, last)| last.elapsed() >= IDLE).map(|(stream, _)| stream.clone()).collect();
-        known.last.retain(|_, last| last.elapsed() < IDLE);
+        let limit = Tick::IDLE.to_std();
+        let idle = known.last.iter().filter(|(_, last)| last.elapsed() >= limit).map(|(stream, _)| stream.clone()).collect();
+        known.last.retain(|_, last| last.elapsed() < limit);
         (idle, std::mem::take(&mut known.elsewhere).into_iter().collect())
     }
 

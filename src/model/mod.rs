@@ -24,4 +24,5 @@ pub use id::{FindingId, NodeId, RUN_DIGITS, RecordId, hex};
 pub use record::{Entry, EntryBody, Payload, Record, Revision, RevisionKind, Tick, Trust};
 pub use severity::Severity;
 pub use step::{Command, Outcome, OutcomeState, Recorded, Step, Verdict};
+pub(crate) use time::parse_iso;
 pub use time::{ParseSpanError, Span, Time};

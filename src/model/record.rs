@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::{RecordId, Time};
+use super::{RecordId, Span, Time};
 
 /// Who may be believed (DESIGN: who is believed). A finding has the least trust of its evidence.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -81,6 +81,11 @@ pub struct Tick {
     pub idle: Vec<Arc<str>>,
     /// The sources that another opmas reads from here on: that nothing comes from them says nothing.
     pub elsewhere: Vec<Arc<str>>,
+}
+
+impl Tick {
+    /// A stream without a record for longer no longer holds the watermark back (T3).
+    pub const IDLE: Span = Span::secs(30);
 }
 
 /// A [`Tick`] without sources that are read elsewhere (stable).

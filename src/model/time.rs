@@ -38,10 +38,10 @@ impl Time {
         Span(self.0.saturating_sub(earlier.0))
     }
 
-    /// Parses RFC 3339 (offset or `Z` required).
+    /// Parses RFC 3339 (offset or `Z` required); digits beyond nanoseconds are dropped.
     #[must_use]
     pub fn parse_rfc3339(text: &str) -> Option<Time> {
-        let ts: jiff::Timestamp = text.parse().ok()?;
+        let ts: jiff::Timestamp = parse_iso(text)?;
         i64::try_from(ts.as_nanosecond()).ok().map(Time)
     }
 
@@ -60,6 +60,18 @@ impl Time {
     fn timestamp(self) -> jiff::Timestamp {
         jiff::Timestamp::from_nanosecond(i128::from(self.0)).unwrap_or(jiff::Timestamp::MAX)
     }
+}
+
+/// What `T` is written as, also with more digits of a fraction than nanoseconds have.
+pub(crate) fn parse_iso<T: FromStr>(text: &str) -> Option<T> {
+    const NANOS: usize = 9;
+    let shortened = || {
+        let (before, after) = text.split_once(['.', ','])?;
+        let digits = after.bytes().take_while(u8::is_ascii_digit).count();
+        let (kept, rest) = (after.get(..NANOS.min(digits))?, after.get(digits..)?);
+        (digits > NANOS).then(|| format!("{before}.{kept}{rest}"))
+    };
+    text.parse().ok().or_else(|| shortened()?.parse().ok())
 }
 
 /// RFC 3339 in UTC, with as many fractional digits as are needed: `2026-11-21T13:08:12Z`.

@@ -229,4 +229,21 @@ mod tests {
         assert_eq!(time(serde_json::json!({"time": "2026-11-21 13:08:05,250"})).as_deref(), Some("2026-11-21T13:08:05.25Z"));
         assert!(time(serde_json::json!({"time": "Nov 21 13:08:05"})).unwrap().contains("Yearless"));
     }
+
+    #[test]
+    fn t1_rfc_3339_may_have_any_number_of_digits_a_leap_second_and_small_letters() {
+        for text in [
+            "2026-11-21T13:08:59.1234567891Z",
+            "2026-11-21T13:08:59.12345678999999999999999999Z",
+            "2026-11-21T14:08:59.1234567891+01:00",
+            "2026-11-21T13:08:59,1234567891Z",
+            "2026-11-21t13:08:59.123456789z",
+            "2026-11-21 13:08:59.1234567891",
+            "2026-11-21T13:08:60.1234567891Z",
+        ] {
+            assert_eq!(time(serde_json::json!({"time": text})).as_deref(), Some("2026-11-21T13:08:59.123456789Z"), "{text}");
+        }
+        assert_eq!(time(serde_json::json!({"time": "2026-11-21T13:08:60Z"})).as_deref(), Some("2026-11-21T13:08:59Z"));
+        assert_eq!(time(serde_json::json!({"time": "2026-11-21T13:08:59.123456789123x"})), None);
+    }
 }

@@ -2,7 +2,7 @@
 
 use jiff::civil::DateTime;
 
-use crate::model::Time;
+use crate::model::{Time, parse_iso};
 
 /// What a stamp says.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -77,7 +77,7 @@ fn iso(text: &str) -> Option<(Stamp, &str)> {
 pub(super) fn iso_word(word: &str) -> Option<Stamp> {
     match Time::parse_rfc3339(word) {
         Some(time) => Some(Stamp::Instant(time)),
-        None => word.parse::<DateTime>().ok().map(Stamp::Local),
+        None => parse_iso::<DateTime>(word).map(Stamp::Local),
     }
 }
 

@@ -139,11 +139,92 @@ fn fields_are_those_that_a_set_needs_after_its_pipelines() {
     assert_eq!((&row["logsource"]["product"], &row["level"], &row["file"]), (&"linux".into(), &"high".into(), &"rules/shell_of_a_server.yml".into()));
     let (_, said, errors) = opmas(dir.path(), &["check"]);
     assert!(said.contains("1 rules") && !errors.contains("rules/shell"), "{said}{errors}");
-    // Without opmas.toml nothing fills the placeholder.
-    let (exit, _, errors) = opmas(dir.path(), &["rule", "list", "--rules", "rules"]);
-    assert!(exit == 3 && errors.contains("rules/shell_of_a_server.yml:23:19: nothing is known to put in the place of `%who%`"), "{errors}");
     let (exit, _, errors) = opmas(dir.path(), &["rule", "list", "--running"]);
     assert!(exit == 4 && errors.contains("no opmas runs on"), "{exit} {errors}");
+    // Without opmas.toml nothing fills the placeholder.
+    std::fs::remove_file(dir.path().join("opmas.toml")).unwrap();
+    let (exit, _, errors) = opmas(dir.path(), &["rule", "list", "--rules", "rules"]);
+    assert!(exit == 3 && errors.contains("rules/shell_of_a_server.yml:23:19: nothing is known to put in the place of `%who%`"), "{errors}");
+}
+
+/// A rule that holds only with the placeholder and the pipeline of `opmas.toml`, and a case of it.
+fn configured() -> tempfile::TempDir {
+    folder(&[
+        ("opmas.toml", "[sigma]\npipelines = ['own']\nplaceholders = { who = ['root', 0] }\n"),
+        ("rules/e.yml", "title: e\nname: e\nlogsource: {product: test}\ndetection: {s: {user|expand: '%who%'}, condition: s}\nlevel: low\n"),
+        ("rules/e.cases.yml", "cases:\n  - name: held\n    lines: ['{\"account\":\"root\"}']\n    findings: [e]\n"),
+        ("rules/pipelines/own.yml", "transformations:\n  - {type: field_name_mapping, mapping: {user: account}}\n"),
+        ("more.yml", "priority: 20\ntransformations:\n  - {type: field_name_mapping, mapping: {account: name}}\n"),
+        ("log", "{\"account\":\"root\"}\n{\"name\":\"root\"}\n{\"user\":\"root\"}\n"),
+    ])
+}
+
+fn over_log(dir: &Path, arguments: &[&str]) -> (i32, String, String) {
+    let log = std::fs::File::open(dir.join("log")).unwrap();
+    let output = Command::new(env!("CARGO_BIN_EXE_opmas")).args(arguments).current_dir(dir).stdin(log).output().unwrap();
+    let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+    (output.status.code().unwrap(), text(output.stdout), text(output.stderr))
+}
+
+#[test]
+fn every_command_reads_rules_as_the_configuration_says() {
+    let dir = configured();
+    std::fs::create_dir(dir.path().join("elsewhere")).unwrap();
+    std::fs::rename(dir.path().join("log"), dir.path().join("elsewhere/log")).unwrap();
+    for (folder, back, config) in
+        [("", "elsewhere/", &[][..]), ("", "elsewhere/", &["--config", "opmas.toml"]), ("elsewhere", "", &["--config", "../opmas.toml"])]
+    {
+        let rules = if back.is_empty() { "../rules" } else { "rules" };
+        let here = dir.path().join(folder);
+        if !back.is_empty() {
+            std::fs::copy(dir.path().join("elsewhere/log"), dir.path().join("log")).unwrap();
+        }
+        let run = |arguments: &[&str]| {
+            let (exit, said, errors) = over_log(&here, &[arguments, config].concat());
+            assert!(exit == 0 && errors.is_empty(), "{arguments:?} {config:?}: {exit} {said}{errors}");
+            said
+        };
+        let seqs = |said: &str| said.lines().map(|line| serde_json::from_str::<Value>(line).unwrap()["seq"].as_u64().unwrap()).collect::<Vec<_>>();
+        assert_eq!(seqs(&run(&["eval", "--rules", rules])), [0]);
+        let more = dir.path().join("more.yml");
+        assert_eq!(seqs(&run(&["eval", "--rules", rules, "--pipeline", more.to_str().unwrap()])), [1], "behind those of the configuration");
+        assert_eq!(run(&["test", rules]), "1 cases hold, 0 do not\n");
+        assert!(run(&["explain", "e", "--rules", rules]).contains("account"));
+        assert!(run(&["rule", "lint", "--rules", rules]).contains("1 rules: 0 errors"));
+        assert_eq!(run(&["rule", "fields", "--rules", rules]), "RULES  FIELD\n1      account\n");
+        assert_eq!(run(&["rule", "fields", "--rules", rules, "--pipeline", more.to_str().unwrap()]), "RULES  FIELD\n1      name\n");
+    }
+}
+
+#[test]
+fn x1_a_configuration_that_is_not_there_or_broken_ends_every_command_that_reads_it() {
+    let dir = configured();
+    let readers: [&[&str]; 6] = [
+        &["eval", "--rules", "rules"],
+        &["test", "rules"],
+        &["explain", "e", "--rules", "rules"],
+        &["rule", "lint", "--rules", "rules"],
+        &["rule", "fields", "--rules", "rules"],
+        &["rule", "list", "--rules", "rules"],
+    ];
+    let normalise: &[&str] = &["normalise"];
+    let wrong = |arguments: &[&str], expected: &str| {
+        let (exit, said, errors) = over_log(dir.path(), arguments);
+        assert!(exit == 3 && said.is_empty() && errors.contains(expected), "{arguments:?}: {exit} {said}{errors}");
+    };
+    std::fs::write(dir.path().join("broken.toml"), "[sigma\n").unwrap();
+    for command in readers.iter().chain([&normalise]) {
+        wrong(&[command, &["--config", "nosuch.toml"][..]].concat(), "there is no nosuch.toml");
+        wrong(&[command, &["--config", "broken.toml"][..]].concat(), "broken.toml:1:7: ");
+    }
+    std::fs::write(dir.path().join("opmas.toml"), "[sigma]\npipelines = ['ow']\nplaceholders = { who = 'root' }\n").unwrap();
+    for command in readers.iter().filter(|command| command[1] != "lint") {
+        wrong(command, "rules/pipelines/ow.yml: there is no such pipeline");
+    }
+    std::fs::write(dir.path().join("opmas.toml"), "[sigma\n").unwrap();
+    readers.iter().for_each(|command| wrong(command, "opmas.toml:1:7: "));
+    let (exit, _, errors) = over_log(dir.path(), normalise);
+    assert!(exit == 0 && errors.is_empty(), "it needs none: {errors}");
 }
 
 #[test]
@@ -158,6 +239,7 @@ fn a_pipeline_that_is_not_there_or_broken_is_named() {
         let (exit, _, errors) = opmas(dir.path(), &["check"]);
         assert!(exit == 1 && errors.contains(expected), "{errors}");
     }
+    std::fs::remove_file(dir.path().join("opmas.toml")).unwrap();
     for command in [&["eval"][..], &["rule", "list"], &["rule", "fields"]] {
         let (exit, _, errors) = opmas(dir.path(), &[command, &["--rules", "rules", "--pipeline", "p.yml"]].concat());
         assert!(exit == 3 && errors.contains("p.yml:1:26: unknown transformation `drop`; known: field_name_mapping"), "{command:?}: {errors}");

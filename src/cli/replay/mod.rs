@@ -14,7 +14,7 @@ use crate::config::{Part, Setup};
 use crate::engine::replay::{self, Range, Replay, Told};
 use crate::engine::{Progress, Unit};
 use crate::journal::{DataDir, OpenError, ReadError, SpoolReader};
-use crate::model::{Entry, EntryBody, Record, Time};
+use crate::model::{Entry, EntryBody, Time};
 use crate::normalise::Normaliser;
 use crate::source::recording::{self, Merged, RecordingError};
 
@@ -158,10 +158,10 @@ impl Input {
         }
     }
 
-    fn record(&mut self) -> Result<Option<Record>, RecordingError> {
+    fn body(&mut self) -> Result<Option<EntryBody>, RecordingError> {
         match self {
-            Input::One(recording) => recording.record(),
-            Input::Several(merged) => merged.record(),
+            Input::One(recording) => Ok(recording.record()?.map(EntryBody::Record)),
+            Input::Several(merged) => merged.body(),
         }
     }
 
@@ -188,9 +188,11 @@ fn recordings(mut replay: Replay, mut input: Input, output: &mut Output, mut pro
         if waits {
             output.lines.flush()?;
         }
-        let Some(record) = input.record()? else { break };
-        batch.push(Entry { seq, body: EntryBody::Record(record) });
-        seq += 1;
+        let Some(body) = input.body()? else { break };
+        // A line keeps its number: a tick has that of the line behind it.
+        let is_line = matches!(body, EntryBody::Record(_));
+        batch.push(Entry { seq, body });
+        seq += u64::from(is_line);
     }
     output.tell(&replay.entries(&batch))?;
     output.tell(&replay.finish())

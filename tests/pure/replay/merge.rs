@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
-use opmas::model::Time;
+use opmas::model::{EntryBody, Time};
 use opmas::normalise::{Extractors, Normaliser, Options};
 use opmas::source::recording::{Merged, Recording, open};
 use proptest::prelude::*;
@@ -21,7 +21,8 @@ fn merged(files: &[Vec<String>]) -> Vec<String> {
     let times = Normaliser::new(Arc::new(Extractors::default()), Options::at(Time::parse_rfc3339(NOW[1]).unwrap()));
     let recordings = open(&paths, &Arc::new(AtomicU64::new(0))).unwrap().0;
     let mut merged = Merged::new(recordings.into_iter().map(Recording::lines).collect(), &times).unwrap();
-    std::iter::from_fn(|| merged.record().unwrap()).map(|record| String::from_utf8(record.raw).unwrap()).collect()
+    let record = |body| if let EntryBody::Record(record) = body { Some(String::from_utf8(record.raw).unwrap()) } else { None };
+    std::iter::from_fn(|| merged.body().unwrap()).filter_map(record).collect()
 }
 
 /// A line whose text is its own: second, file, place.
@@ -88,4 +89,48 @@ fn x5_an_attack_over_two_routers_is_found_in_two_recordings() {
         let told = within(site.told(&[order[0], order[1], NOW[0], NOW[1]]));
         assert_eq!(rules(&told), ["openwrt_ssh_bruteforce", "openwrt_ssh_login_after_failures"], "{order:?}");
     }
+}
+
+const ABSENT: &str = "title: a
+name: a
+logsource: {product: test}
+detection: {s: {k: a}, condition: s}
+---
+title: gone
+name: gone
+correlation: {type: missing, rules: [a], timespan: 10s, group-by: [host]}
+";
+
+fn events(events: &[(u32, &str)]) -> String {
+    events.iter().map(|(second, k)| format!("{{\"time\":{},\"k\":\"{k}\",\"product\":\"test\",\"host\":\"h\"}}\n", 1_700_000_000 + second)).collect()
+}
+
+/// What is found in several files, and whether only the end decided it.
+fn found(files: &[&[(u32, &str)]]) -> Vec<(String, bool)> {
+    let site = Site::new();
+    site.write("rules/gone.yml", ABSENT);
+    let names: Vec<String> = (0..files.len()).map(|n| n.to_string()).collect();
+    for (name, lines) in names.iter().zip(files) {
+        site.write(name, events(lines));
+    }
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    let told = site.told(&names);
+    assert_eq!(told, site.told(&[&names[..], &["--threads", "2"]].concat()));
+    let correlations = told.iter().filter(|one| one["kind"] == "correlation");
+    correlations.map(|one| (one["time"].as_str().unwrap()[17..19].to_owned(), one["end"] == true)).collect()
+}
+
+#[test]
+fn t3_a_recording_that_is_idle_or_has_ended_holds_nothing_back() {
+    let own: Vec<(u32, &str)> = [(0, "a"), (1, "a")].into_iter().chain((2..200).map(|n| (n * 5, "z"))).collect();
+    // 22:13:20 and 11 s.
+    let at_its_time = vec![("31".to_owned(), false)];
+    assert_eq!(found(&[&own]), at_its_time);
+    assert_eq!(found(&[&[(0, "z"), (5, "z")], &own]), at_its_time, "it has ended");
+    assert_eq!(found(&[&[(0, "z"), (5, "z"), (990, "z")], &own]), at_its_time, "it is idle, and comes back");
+    assert_eq!(found(&[&[(0, "z")], &own[..8], &[(2, "z"), (38, "z")]]), at_its_time, "to the last of all");
+    // One event of 2099 at the end of a recording is not believed, and no time passes with it.
+    let far: [(u32, &str); 3] = [(0, "a"), (1, "a"), (2_000_000_000, "z")];
+    assert_eq!(found(&[&far, &[(0, "z"), (3, "z")]]), vec![("31".to_owned(), true)]);
+    assert_eq!(found(&[&[(0, "a"), (1, "a"), (14, "z")], &[(0, "z"), (1, "z")]]), vec![("31".to_owned(), true)], "the lateness has not passed");
 }
