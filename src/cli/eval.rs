@@ -4,6 +4,7 @@ use std::io::{self, BufReader, Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use rustix::fs::FileType;
 use serde::Serialize;
 use serde_json::{Map, Number, Value};
 
@@ -20,7 +21,7 @@ use crate::sigma::{Loaded, RuleSet};
 use crate::source::recording::{read_line, record};
 
 /// Lines that detection is spread over at a time, at most.
-const BATCH: usize = 1024;
+const BATCH: usize = 4096;
 
 /// Arguments of `opmas eval`.
 #[derive(clap::Args)]
@@ -142,7 +143,10 @@ pub(super) fn run(config: Option<&Path>, arguments: &Arguments) -> Done {
         let found: Vec<String> = found.iter().map(ToString::to_string).collect();
         Failure::new(Exit::Invalid, found.join("\n"))
     })?;
-    let evaluated = evaluate(BufReader::with_capacity(BUFFER, io::stdin().lock()), &mut io::stdout().lock(), &mut pipeline);
+    let stdin = io::stdin().lock();
+    // A file never lets wait; of anything else that is not known before it is read.
+    let is_file = rustix::fs::fstat(&stdin).is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode).is_file());
+    let evaluated = evaluate(BufReader::with_capacity(BUFFER, stdin), is_file, &mut io::stdout().lock(), &mut pipeline);
     // The process ends: the system takes thousands of rules back at once.
     std::mem::forget(pipeline);
     match evaluated {
@@ -165,15 +169,16 @@ pub(super) fn load_rules(config: Option<&Path>, path: &Path, pipelines: &Pipelin
     Ok(loaded.set)
 }
 
-/// Evaluates line by line. Output is flushed whenever the input has nothing more at hand, so that a pipe is followed live.
-fn evaluate<R: Read>(mut input: BufReader<R>, output: &mut impl Write, pipeline: &mut Pipeline) -> io::Result<()> {
+/// Evaluates line by line. Output is flushed whenever the input has nothing more at hand, so that a pipe is followed live; a file
+/// always has.
+fn evaluate<R: Read>(mut input: BufReader<R>, is_file: bool, output: &mut impl Write, pipeline: &mut Pipeline) -> io::Result<()> {
     let stream: Arc<str> = "stdin".into();
     // Entries are kept from one batch to the next, for their room.
     let (mut batch, mut filled) = (Vec::new(), 0);
     let (mut seq, mut offset) = (0, 0);
     loop {
         // Reading on may wait: what is known is said first.
-        let waits = memchr::memchr(b'\n', input.buffer()).is_none();
+        let waits = !is_file && memchr::memchr(b'\n', input.buffer()).is_none();
         if waits || filled >= BATCH {
             write(output, pipeline.entries(batch.get(..filled).unwrap_or_default()), pipeline)?;
             filled = 0;

@@ -244,8 +244,7 @@ impl Field {
     fn new(share: plan::Share, keywords: bool) -> Field {
         let plan::Share { texts, mut numbers, nets } = share;
         numbers.sort();
-        // Rules of some megabytes do not reach the automaton's bound of 2^31 states.
-        Field { texts: texts.build(keywords).unwrap_or_default(), numbers, nets }
+        Field { texts: texts.build(keywords), numbers, nets }
     }
 }
 

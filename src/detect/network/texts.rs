@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
+use std::sync::LazyLock;
 
 use aho_corasick::MatchKind;
 use aho_corasick::nfa::contiguous::NFA;
@@ -30,10 +31,14 @@ pub(super) struct Builder {
     whole: Vec<(String, Hit)>,
 }
 
+/// An automaton that is built for the first text that is to be walked: most fields that rules name never come. `None` when it has no room
+/// for its literals (2^31 states), which rules of some megabytes do not bring about.
+type Automaton = LazyLock<Option<NFA>, Box<dyn FnOnce() -> Option<NFA> + Send + Sync>>;
+
 /// Ready to be looked for.
 #[derive(Debug, Default)]
 pub(super) struct Texts {
-    automaton: Option<NFA>,
+    automaton: Option<Automaton>,
     pub classes: Classes,
     /// Per pattern of the automaton: its length, and where its hits stand.
     patterns: Vec<(u32, u32, u32)>,
@@ -77,19 +82,14 @@ impl Builder {
     }
 
     /// The automaton and the table; `keep` keeps the literals for [`Texts::any_of`].
-    ///
-    /// # Errors
-    /// More literals than an automaton has room for (2^31 states).
-    pub fn build(self, keep: bool) -> Result<Texts, aho_corasick::BuildError> {
+    pub fn build(self, keep: bool) -> Texts {
         let mut texts = Texts::default();
         let inside = by_literal(self.inside);
         if !inside.is_empty() {
-            // Literals are folded; the walk folds ASCII, other texts are folded before.
-            let mut builder = NFA::builder();
-            builder.match_kind(MatchKind::Standard).prefilter(false);
             texts.classes = Classes::new(inside.iter().map(|(literal, _)| literal.as_str()));
             texts.grams = Grams::new(inside.iter().map(|(literal, _)| literal.as_str()));
-            texts.automaton = Some(builder.build(inside.iter().map(|(literal, _)| literal))?);
+            let literals: Vec<Box<str>> = inside.iter().map(|(literal, _)| literal.as_str().into()).collect();
+            texts.automaton = Some(LazyLock::new(Box::new(move || automaton(&literals))));
         }
         for (literal, hits) in inside {
             let (from, to) = texts.push(hits);
@@ -102,8 +102,15 @@ impl Builder {
             let range = texts.push(hits);
             texts.whole.insert(literal.into(), range);
         }
-        Ok(texts)
+        texts
     }
+}
+
+/// Literals are folded; the walk folds ASCII, other texts are folded before.
+fn automaton(literals: &[Box<str>]) -> Option<NFA> {
+    let mut builder = NFA::builder();
+    builder.match_kind(MatchKind::Standard).prefilter(false);
+    builder.build(literals.iter().map(|literal| literal.as_bytes())).ok()
 }
 
 /// Each literal once, with its hits.
@@ -145,6 +152,7 @@ impl Texts {
         }
         if let Some(automaton) = &self.automaton
             && grams.is_none_or(|grams| !folded.is_ascii() || grams.any_in(folded))
+            && let Some(automaton) = &**automaton
         {
             walk.run(self, automaton, folded, hit);
         }
