@@ -183,8 +183,11 @@ impl Network {
             }
         }
         let keywords = slots.has(KEYWORDS);
-        let grams =
-            self.fields.get(KEYWORDS as usize).filter(|_| keywords).and_then(|field| Grams::new(field.texts.literals_of(|predicate| asked.has(predicate))));
+        let grams = self
+            .fields
+            .get(KEYWORDS as usize)
+            .filter(|_| keywords)
+            .and_then(|field| Grams::with_short(field.texts.literals_of(|predicate| asked.has(predicate))));
         Active { rules, slots, always, keywords, grams }
     }
 
