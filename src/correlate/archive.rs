@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use zstd::bulk::{Compressor, Decompressor};
 
 use super::wire::{Bytes, Reader, put_bytes, put_event, put_fields_of};
-use crate::model::Event;
+use crate::model::{Event, FindingId};
 
 /// Bytes of a block before it is compressed.
 const BLOCK: usize = 8 << 10;
@@ -38,6 +38,22 @@ pub(super) struct Archive {
     plain: VecDeque<(u64, Arc<[u8]>)>,
     /// Where an event is written before it is known how long it is.
     room: Vec<u8>,
+    said: Said,
+}
+
+/// The findings that were made at events, by `seq`, and whether each was handed on to later rules: what is held nowhere any more makes no
+/// finding again (O6).
+type Said = BTreeMap<u64, Vec<(FindingId, bool)>>;
+
+/// What is new about a finding.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum News {
+    /// All of it.
+    All,
+    /// It was told, but no later rule knows of it: its event was not believed yet (T3).
+    Told,
+    /// Nothing.
+    Nothing,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -75,6 +91,7 @@ struct Packed {
 pub(super) struct Kept {
     blocks: Vec<Packed>,
     late: Vec<(u64, Bytes)>,
+    said: Said,
 }
 
 type Zstd = (Compressor<'static>, Decompressor<'static>);
@@ -189,6 +206,7 @@ impl Archive {
         if *holds > 0 {
             return;
         }
+        self.said.remove(&seq);
         if self.late.remove(&seq).is_some() {
             return;
         }
@@ -199,6 +217,31 @@ impl Archive {
                 self.thin(first);
             }
         }
+    }
+
+    /// Findings at an event that is held were told before it was believed.
+    pub(super) fn tell(&mut self, seq: u64, told: &[FindingId]) {
+        self.said.entry(seq).or_default().extend(told.iter().map(|id| (id.clone(), false)));
+    }
+
+    /// Whether anything was said of an event.
+    pub(super) fn has_said(&self, seq: u64) -> bool {
+        self.said.contains_key(&seq)
+    }
+
+    /// A finding is made at an event: what is new about it.
+    pub(super) fn say(&mut self, seq: u64, id: FindingId) -> News {
+        if let Some((_, handed)) = self.said.get_mut(&seq).and_then(|said| said.iter_mut().find(|(known, _)| *known == id)) {
+            return if std::mem::replace(handed, true) { News::Nothing } else { News::Told };
+        }
+        if self.is_held(seq) {
+            self.said.entry(seq).or_default().push((id, true));
+        }
+        News::All
+    }
+
+    fn is_held(&mut self, seq: u64) -> bool {
+        self.holds(seq).is_some_and(|holds| *holds > 0)
     }
 
     /// An event that is held.
@@ -286,7 +329,7 @@ impl Archive {
             let seqs = self.open.seqs.iter().filter_map(|seq| u32::try_from(seq - first).ok()).collect();
             blocks.push(Packed { first: *first, seqs, size: 0, bytes: Bytes(self.open.bytes.as_slice().into()) });
         }
-        Kept { blocks, late: self.late.iter().map(|(seq, (_, bytes))| (*seq, bytes.clone())).collect() }
+        Kept { blocks, late: self.late.iter().map(|(seq, (_, bytes))| (*seq, bytes.clone())).collect(), said: self.said.clone() }
     }
 
     /// As it was, held by nothing yet; after the last [`Archive::hold_known`] comes [`Archive::settle`].
@@ -295,11 +338,12 @@ impl Archive {
         let newest = kept.blocks.iter().filter_map(last).chain(kept.late.iter().map(|(seq, _)| *seq)).max();
         let blocks = kept.blocks.into_iter().map(|packed| (packed.first, Block { holds: vec![0; packed.seqs.len()], packed, live: 0 }));
         let late = kept.late.into_iter().map(|(seq, bytes)| (seq, (0, bytes))).collect();
-        Archive { blocks: blocks.collect(), newest, late, ..Archive::default() }
+        Archive { blocks: blocks.collect(), newest, late, said: kept.said, ..Archive::default() }
     }
 
     /// Gives back what nothing holds.
     pub(super) fn settle(&mut self) {
+        self.said = std::mem::take(&mut self.said).into_iter().filter(|(seq, _)| self.is_held(*seq)).collect();
         self.late.retain(|_, (holds, _)| *holds > 0);
         let sparse: Vec<u64> = self.blocks.values().filter(|block| block.is_sparse()).map(|block| block.packed.first).collect();
         sparse.into_iter().for_each(|first| self.thin(first));

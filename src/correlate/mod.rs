@@ -34,7 +34,7 @@ mod window;
 mod wire;
 
 pub use compiled::{MAX_REFERENCES, MAX_THRESHOLD};
-pub use correlator::{Correlator, Counters, Limits, Told};
+pub use correlator::{Correlator, Counters, Limits};
 pub use finding::{DEFAULT_SEVERITY, finding};
 pub use fired::Fired;
 pub use hosts::{MAX_HOSTS, Whose};

@@ -42,7 +42,6 @@ const OVERLAY: u64 = 1 << 7;
 const MORE: u64 = 1 << 8;
 const BEHIND: u64 = 1 << 9;
 const UNCOUNTED: u64 = 1 << 10;
-const TOLD: u64 = 1 << 11;
 
 /// Whether a group is to rest as bytes.
 pub(super) fn is_small(group: &Group) -> bool {
@@ -92,7 +91,7 @@ pub(super) fn write(out: &mut Vec<u8>, text: &str, stream: u32, group: &Group) -
 }
 
 fn write_entry(out: &mut Vec<u8>, before: Place, entry: &Entry) {
-    let Entry { place, overlay, refs, weight, counted, value, more, behind, trust, held, fired, told } = entry;
+    let Entry { place, overlay, refs, weight, counted, value, more, behind, trust, held, fired } = entry;
     let has = |yes: bool, flag: u64| if yes { flag } else { 0 };
     let apart = before.time.0.wrapping_sub(place.time.0);
     let flags = has(apart % UNIT == 0, WHOLE)
@@ -105,8 +104,7 @@ fn write_entry(out: &mut Vec<u8>, before: Place, entry: &Entry) {
         | has(overlay.is_some(), OVERLAY)
         | has(!more.is_empty(), MORE)
         | has(behind.is_some(), BEHIND)
-        | has(!counted, UNCOUNTED)
-        | has(*told, TOLD);
+        | has(!counted, UNCOUNTED);
     put(out, flags);
     put_signed(out, if flags & WHOLE != 0 { apart / UNIT } else { apart });
     put_signed(out, place.seq.wrapping_sub(before.seq) as i64);
@@ -183,8 +181,8 @@ fn read_entry(reader: &mut Reader<'_>, before: Place) -> Option<Entry> {
     }
     let behind = if has(BEHIND) { Some(whose(reader)?) } else { None };
     let trust = if has(OPEN) { Trust::Open } else { Trust::Verified };
-    let (counted, held, fired, told) = (!has(UNCOUNTED), has(HELD), has(RULE_FIRED), has(TOLD));
-    Some(Entry { place, overlay, refs, weight, counted, value, more, behind, trust, held, fired, told })
+    let (counted, held, fired) = (!has(UNCOUNTED), has(HELD), has(RULE_FIRED));
+    Some(Entry { place, overlay, refs, weight, counted, value, more, behind, trust, held, fired })
 }
 
 fn put_time(out: &mut Vec<u8>, clock: Time, time: Time) {

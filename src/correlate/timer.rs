@@ -122,8 +122,6 @@ impl Group {
         let (trust, count) = (totals.trust(), totals.count);
         let mut entry = x.clone();
         entry.place = Place { time: deadline, seq: x.place.seq };
-        // Nothing was told of what time decides.
-        entry.told = false;
         let fires = !self.is_silent(rule, deadline);
         let fire = fires.then(|| self.shown(window, Fire { value, count, from: x.place.time, evidence: Vec::new(), trust }));
         if fires {

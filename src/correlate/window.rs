@@ -36,8 +36,6 @@ pub(super) struct Input {
     pub trust: Trust,
     /// Whose time must pass too, because the event came behind the watermark.
     pub behind: Option<Whose>,
-    /// A finding at this place was told while the event was not believed yet (T3).
-    pub told: bool,
 }
 
 /// What stands at one place of a group: one entry, whatever it matched (C1). Its event is the one of its place's `seq`, in the archive.
@@ -62,15 +60,13 @@ pub(super) struct Entry {
     pub held: bool,
     /// The rule has fired here.
     pub fired: bool,
-    /// A finding at this place was told before the event was believed.
-    pub told: bool,
 }
 
 impl Entry {
     pub(super) fn new(input: Input) -> Entry {
-        let Input { place, trust, told, behind, .. } = input.clone();
+        let Input { place, trust, behind, .. } = input.clone();
         let (overlay, value, more) = (None, None, Vec::new());
-        let mut entry = Entry { place, overlay, refs: 0, weight: 0, counted: false, value, more, behind, trust, held: false, fired: false, told };
+        let mut entry = Entry { place, overlay, refs: 0, weight: 0, counted: false, value, more, behind, trust, held: false, fired: false };
         entry.merge(input);
         entry
     }
@@ -79,7 +75,6 @@ impl Entry {
     pub(super) fn merge(&mut self, input: Input) {
         self.refs |= bit(input.slot);
         self.trust = self.trust.min(input.trust);
-        self.told |= input.told;
         if input.finding || !self.counted {
             self.weight = self.weight.saturating_add(1);
         }

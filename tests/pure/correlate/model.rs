@@ -196,6 +196,34 @@ pub fn correlations() -> impl Strategy<Value = Vec<Correlation>> {
     (correlation(0), correlation(1), correlation(2), correlation(3), 1..5usize).prop_map(|(a, b, c, d, n)| [a, b, c, d].into_iter().take(n).collect())
 }
 
+/// Short windows over a long one: what comes late makes the long one true where those above know nothing any more.
+pub fn chained() -> impl Strategy<Value = Vec<Correlation>> {
+    let long = prop::sample::select(vec![(Kind::Ordered, vec![]), (Kind::Temporal, vec![]), (Kind::Count, vec![("gte", 3.0)])]);
+    let below = (correlation(0), long).prop_map(|(rule, (kind, condition))| Correlation {
+        kind,
+        condition,
+        span: 25,
+        lateness: None,
+        warmup: None,
+        min_events: None,
+        grouped: false,
+        cooldown: None,
+        refire: Some("every"),
+        ..rule
+    });
+    let short = || {
+        let kinds = vec![(Kind::Missing, vec![]), (Kind::Temporal, vec![("gte", 1.0)]), (Kind::Count, vec![("gte", 1.0)]), (Kind::Count, vec![("lt", 3.0)])];
+        (correlation(0), prop::sample::select(kinds), 1..4i64, 0..2usize)
+    };
+    (below, short(), short()).prop_map(|(below, one, two)| {
+        let above = |at: usize, (mut rule, (kind, condition), span, lower): (Correlation, _, _, usize)| {
+            rule.over.push(3 + lower % at);
+            Correlation { kind, condition, span, lateness: Some(1), warmup: None, min_events: None, ..rule }
+        };
+        vec![below, above(1, one), above(2, two)]
+    })
+}
+
 /// Mostly in order, with late ones, equal times and pauses.
 pub fn stream() -> impl Strategy<Value = Vec<Sent>> {
     let step = prop_oneof![6 => 0..6i64, 3 => -30..0i64, 1 => 20..120i64];
