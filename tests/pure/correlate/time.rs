@@ -296,6 +296,29 @@ fn c14_attributes_that_say_nothing_are_refused() {
 }
 
 #[test]
+fn c9_whole_numbers_beyond_64_bits_are_as_many_as_are_written() {
+    let counted = "---\ntitle: values\ncorrelation: {type: value_count, rules: [a], timespan: 10s, condition: {field: src, gte: 4}}\n";
+    let rules = rule_set(&[&format!("{PRELUDE}{THREE}{counted}")]);
+    let mut pipeline = pipeline(&rules, Settings::default());
+    let found: Vec<String> = [
+        "18446744073709551616",
+        "18446744073709551617",
+        "18446744073709551615",
+        // What stands twice is read another way.
+        "18446744073709551616,\"z\":[-9223372036854775809,\"1\\\"2\"],\"z\":1",
+        "\"18446744073709551616\"",
+        "-9223372036854775809",
+        "1.8446744073709551616e19",
+    ]
+    .iter()
+    .enumerate()
+    .flat_map(|(n, src)| pipeline.entry(&sent(n as u64, n as f64 / 10.0, &format!("\"k\":\"a\",\"src\":{src}"))))
+    .map(|found| line(&found, &rules))
+    .collect();
+    assert_eq!(found, ["three x=4 t=0.4 src=18446744073709551616 value=3", "values x=5 t=0.5 value=4"]);
+}
+
+#[test]
 fn c15_what_is_learned_survives_a_checkpoint_and_other_rules() {
     let rules = |span: &str| {
         let who = "title: w\nname: w\nlogsource: {category: test}\ndetection: {s: {k: w}, condition: s}\nopmas: {entities: {who: ip}}\n";
