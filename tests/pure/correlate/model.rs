@@ -180,7 +180,7 @@ fn correlation(at: usize) -> impl Strategy<Value = Correlation> {
     let over = prop::collection::vec(0..at + 3, 1..4);
     let windows = (3..20i64, (0..10usize, 1..5i64), any::<bool>());
     let refire = prop_oneof![3 => Just(None), 1 => Just(Some("edge")), 1 => Just(Some("every")), 1 => Just(Some("reset"))];
-    let attributes = (refire, prop::option::weighted(0.3, 1..30i64), prop::option::weighted(0.2, 1..4u64), prop::option::weighted(0.3, 1..40i64));
+    let attributes = (refire, prop::option::weighted(0.3, 1..30i64), prop::option::weighted(0.2, 1..4u64), prop::option::weighted(0.3, 0..40i64));
     let learns = prop::option::weighted(0.7, 1..10i64);
     (over, kind(), windows, attributes, (any::<bool>(), learns)).prop_map(
         |(over, kind, (span, (shape, number), grouped), (refire, cooldown, min_events, lateness), (generate, learns))| {
