@@ -18,7 +18,7 @@ use super::timer::Timers;
 use super::window::{Entry, Input};
 use crate::diag::Diagnostic;
 use crate::entity::{Overlay, View, teaches};
-use crate::model::{Event, FindingId, Span, Time};
+use crate::model::{Event, FindingId, Span, Time, Trust};
 use crate::normalise::ADDED;
 use crate::sigma::RuleSet;
 
@@ -160,7 +160,7 @@ impl Correlator {
 
     /// How many groups are kept.
     #[must_use]
-    pub fn len(&self) -> usize {
+    pub fn size(&self) -> usize {
         self.total
     }
 
@@ -175,12 +175,6 @@ impl Correlator {
     #[must_use]
     pub fn longest(&self) -> Span {
         self.rules.iter().map(|rule| rule.span.plus(rule.lateness)).max().unwrap_or_default()
-    }
-
-    /// Whether no group is kept.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
     }
 
     /// The firings of detections that are not silent (C11), by rule key (X3).
@@ -300,7 +294,8 @@ impl Correlator {
         while let Some((at, inputs)) = pop_first(&mut inbox) {
             for (text, mut inputs) in self.by_group(at, inputs) {
                 inputs.iter_mut().for_each(|input| input.behind = time.is_behind(input.place.time).then(|| Whose::of(&input.event)));
-                let Entered { held, gone, events, .. } = self.enter(at, &text, inputs, time, only);
+                let events: Vec<Arc<Event>> = inputs.iter().map(|input| Arc::clone(&input.event)).collect();
+                let Entered { held, gone, .. } = self.enter(at, &text, inputs, &events, time, only);
                 for held in held {
                     fired.extend(self.pass_on(at, &text, held, &events, &mut inbox));
                 }
@@ -340,9 +335,8 @@ impl Correlator {
         groups
     }
 
-    fn enter(&mut self, at: usize, text: &Arc<str>, inputs: Vec<Input>, time: &Timekeeper, only: Option<Place>) -> Entered {
+    fn enter(&mut self, at: usize, text: &Arc<str>, inputs: Vec<Input>, events: &[Arc<Event>], time: &Timekeeper, only: Option<Place>) -> Entered {
         let (Some(rule), Some(groups)) = (self.rules.get(at), self.groups.get_mut(at)) else { return Entered::default() };
-        let events: Vec<Arc<Event>> = inputs.iter().map(|input| Arc::clone(&input.event)).collect();
         let Some(stream) = events.first().map(|event| Arc::clone(&event.stream)) else { return Entered::default() };
         let limit = self.limits.entries_per_group;
         let enter = |group: &mut Group| {
@@ -353,7 +347,7 @@ impl Correlator {
         };
         if only.is_some() {
             let held = enter(&mut groups.copy(text).unwrap_or_else(|| Group::new(stream))).held;
-            return Entered { held, events, ..Entered::default() };
+            return Entered { held, ..Entered::default() };
         }
         let before = groups.len();
         let Changed { result: entered, timer } = groups.change(text, &stream, enter);
@@ -366,7 +360,7 @@ impl Correlator {
                 self.archive.hold(event, self.asked.as_deref());
             }
         }
-        Entered { events, ..entered }
+        entered
     }
 
     /// Hands what held to the rules that refer to this one, and what fired to the caller unless it is silent or was told. `events` are those
@@ -399,7 +393,7 @@ impl Correlator {
         let fire = fire.filter(|_| !rule.silent && news == News::All)?;
         let shown = fire.evidence.iter().filter(|_| self.limits.evidence);
         let evidence = shown.filter_map(|seq| known(&mut self.archive, *seq)).collect();
-        Some(fired(rule, key, Arc::clone(text), (&entry, event), fire, (overlay, evidence)))
+        Some(fired(rule, key, Arc::clone(text), (&entry, event), (fire, trust), (overlay, evidence)))
     }
 
     /// Keeps the number of a rule's groups, and of all, within its bounds (C12).
@@ -442,7 +436,7 @@ fn fired(
     key: Arc<str>,
     group_text: Arc<str>,
     (entry, event): (&Entry, Arc<Event>),
-    fire: Fire,
+    (fire, trust): (Fire, Trust),
     (overlay, evidence): (Arc<Overlay>, Vec<Arc<Event>>),
 ) -> Fired {
     Fired {
@@ -457,7 +451,7 @@ fn fired(
         count: fire.count,
         from: fire.from,
         evidence,
-        trust: fire.trust,
+        trust,
         end: false,
     }
 }

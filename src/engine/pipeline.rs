@@ -158,7 +158,7 @@ impl Pipeline {
     /// How many groups correlation keeps.
     #[must_use]
     pub fn groups(&self) -> usize {
-        self.correlator.len()
+        self.correlator.size()
     }
 
     /// Rules in their warm-up, which only learn, and until when (C14): a sentence for each.
@@ -289,23 +289,14 @@ impl Pipeline {
             return None;
         }
         self.normaliser.pass(record, said.0);
-        let (time, judgement) = self.judge(&record.stream, seq, said, record.arrival);
+        let (time, judgement) = self.timekeeper.judge(&record.stream, seq, said, record.arrival);
         let mut found = self.earlier(&judgement);
         found.extend(self.believe(&record.stream, time, glance.host.as_deref(), record.arrival.is_some()));
         Some(found)
     }
 
-    /// A record's time in the order of the system, and what it is worth. `own`: whether it was read from the record itself.
-    fn judge(&mut self, stream: &Arc<str>, seq: u64, (time, own): (Time, bool), arrival: Option<Time>) -> (Time, Judgement) {
-        if arrival.is_some() || own {
-            return (time, self.timekeeper.judge(stream, seq, time, arrival));
-        }
-        let time = self.timekeeper.inherited(stream, time);
-        (time, self.timekeeper.judge_inherited(stream, seq, time))
-    }
-
     fn take(&mut self, mut event: Event, matched: Vec<usize>, arrival: Option<Time>) -> Vec<Found> {
-        let (time, judgement) = self.judge(&event.stream, event.seq, (event.time, !event.time_from_arrival), arrival);
+        let (time, judgement) = self.timekeeper.judge(&event.stream, event.seq, (event.time, !event.time_from_arrival), arrival);
         restamp(&mut event, time);
         let event = Arc::new(event);
         if let Some(tally) = &self.tally {

@@ -22,12 +22,12 @@ const THREE: &str = "---\ntitle: three\nname: three\ncorrelation: {type: event_c
 fn t3_the_lesser_is_believed_and_the_other_judged_anew() {
     let stream: Arc<str> = "s".into();
     let mut time = Timekeeper::new(Span::secs(5));
-    let judged = time.judge(&stream, 0, at(0.0), None);
+    let (_, judged) = time.judge(&stream, 0, (at(0.0), true), None);
     assert!(judged.pending && judged.believed.is_empty(), "the first record is a jump from nothing");
-    let judged = time.judge(&stream, 1, at(3600.0), None);
+    let (_, judged) = time.judge(&stream, 1, (at(3600.0), true), None);
     assert!(judged.pending, "an hour ahead of what is believed now");
     assert_eq!(judged.believed, [(0, at(0.0))]);
-    assert_eq!(time.judge(&stream, 2, at(3100.0), None).believed, [(1, at(3600.0)), (2, at(3100.0))], "within 10 minutes confirms");
+    assert_eq!(time.judge(&stream, 2, (at(3100.0), true), None).1.believed, [(1, at(3600.0)), (2, at(3100.0))], "within 10 minutes confirms");
 }
 
 #[test]
@@ -35,9 +35,9 @@ fn t3_too_many_that_wait_lose_the_one_furthest_ahead() {
     let stream: Arc<str> = "s".into();
     let mut time = Timekeeper::new(Span::secs(5));
     for seq in 0..MAX_PENDING as u64 {
-        assert_eq!(time.judge(&stream, seq, at(1e6 - seq as f64 * 700.0), None).given_up, None);
+        assert_eq!(time.judge(&stream, seq, (at(1e6 - seq as f64 * 700.0), true), None).1.given_up, None);
     }
-    assert_eq!(time.judge(&stream, 99, at(0.0), None).given_up, Some(0));
+    assert_eq!(time.judge(&stream, 99, (at(0.0), true), None).1.given_up, Some(0));
 }
 
 #[test]
