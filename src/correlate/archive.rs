@@ -392,6 +392,26 @@ mod tests {
         assert!(archive.get(7).is_none() && archive.late.is_empty() && archive.blocks.is_empty());
     }
 
+    #[test]
+    fn o6_what_was_said_of_an_event_is_known_as_long_as_it_is_held() {
+        let mut runner = proptest::test_runner::TestRunner::deterministic();
+        let event = proptest::strategy::ValueTree::current(&event().new_tree(&mut runner).unwrap());
+        let (seq, id) = (event.seq, |name: &str| FindingId::new(&[name]));
+        let mut archive = Archive::default();
+        assert_eq!([(); 2].map(|()| archive.say(seq, id("a"))), [News::All; 2], "nothing holds it");
+        archive.hold(&event, None);
+        archive.tell(seq, &[id("b")]);
+        assert_eq!(["a", "a", "b", "b"].map(|name| archive.say(seq, id(name))), [News::All, News::Nothing, News::Told, News::Nothing]);
+        for held in [true, false] {
+            let mut again = Archive::restore(archive.kept());
+            assert!(!held || again.hold_known(seq));
+            again.settle();
+            assert_eq!(again.has_said(seq), held);
+        }
+        archive.release(seq);
+        assert!(!archive.has_said(seq));
+    }
+
     proptest! {
         #[test]
         fn an_event_is_there_as_long_as_something_holds_it(

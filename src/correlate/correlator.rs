@@ -295,7 +295,7 @@ impl Correlator {
             for (text, mut inputs) in self.by_group(at, inputs) {
                 inputs.iter_mut().for_each(|input| input.behind = time.is_behind(input.place.time).then(|| Whose::of(&input.event)));
                 let events: Vec<Arc<Event>> = inputs.iter().map(|input| Arc::clone(&input.event)).collect();
-                let Entered { held, gone, .. } = self.enter(at, &text, inputs, &events, time, only);
+                let Entered { held, gone, .. } = self.enter(at, &text, (inputs, &events), time, only);
                 for held in held {
                     fired.extend(self.pass_on(at, &text, held, &events, &mut inbox));
                 }
@@ -335,7 +335,7 @@ impl Correlator {
         groups
     }
 
-    fn enter(&mut self, at: usize, text: &Arc<str>, inputs: Vec<Input>, events: &[Arc<Event>], time: &Timekeeper, only: Option<Place>) -> Entered {
+    fn enter(&mut self, at: usize, text: &Arc<str>, (inputs, events): (Vec<Input>, &[Arc<Event>]), time: &Timekeeper, only: Option<Place>) -> Entered {
         let (Some(rule), Some(groups)) = (self.rules.get(at), self.groups.get_mut(at)) else { return Entered::default() };
         let Some(stream) = events.first().map(|event| Arc::clone(&event.stream)) else { return Entered::default() };
         let limit = self.limits.entries_per_group;

@@ -337,12 +337,6 @@ impl Groups {
         packed::read_head(&mut Reader(self.arena.get(place))).map(|(_, timer, clock, _)| (timer, clock))
     }
 
-    /// The events that its entries hold, each as often as they do.
-    pub(super) fn held(&self) -> impl Iterator<Item = u64> {
-        let groups = self.table.iter().filter_map(|slot| self.read(*slot));
-        groups.flat_map(|(_, group)| group.entries.iter().map(|entry| entry.place.seq).collect::<Vec<_>>())
-    }
-
     /// Puts a group back that a snapshot kept.
     pub(super) fn restore(&mut self, text: &str, group: Group) {
         self.change(text, &Arc::clone(&group.stream), |new| *new = group);
