@@ -129,14 +129,9 @@ impl Packed {
     }
 }
 
-/// How many are held.
-fn live(holds: &[u32]) -> usize {
-    holds.iter().filter(|holds| **holds > 0).count()
-}
-
 impl Block {
     fn new(packed: Packed, holds: Vec<u32>) -> Block {
-        Block { packed, live: live(&holds), holds }
+        Block { packed, live: holds.iter().filter(|holds| **holds > 0).count(), holds }
     }
 
     fn is_sparse(&self) -> bool {
@@ -294,20 +289,16 @@ impl Archive {
 
     /// The block that grew is full: what nothing holds any more is left out.
     fn seal(&mut self, compressed: bool) {
-        let Open { seqs, holds, bytes, .. } = std::mem::take(&mut self.open);
-        let Some(first) = seqs.first().copied() else { return };
-        let seqs: Arc<[u32]> = seqs.iter().filter_map(|seq| u32::try_from(seq - first).ok()).collect();
-        let plain: Arc<[u8]> = bytes.into();
-        let live = live(&holds);
-        if !compressed && live > 0 {
-            let packed = Packed { first, seqs, size: 0, bytes: Bytes(plain) };
-            self.blocks.insert(first, Block::new(packed, holds));
-        } else if live == holds.len() {
-            self.blocks.insert(first, Block::new(Packed::new(first, seqs, &plain), holds));
-            self.remember(first, plain);
-        } else if live > 0 {
-            let block = Block::new(Packed { first, seqs, size: 0, bytes: Bytes(Arc::clone(&plain)) }, holds);
+        let open = std::mem::take(&mut self.open);
+        let Some(packed) = open.packed() else { return };
+        let (first, plain, block) = (packed.first, Arc::clone(&packed.bytes.0), Block::new(packed, open.holds));
+        if !compressed && block.live > 0 {
+            self.blocks.insert(first, block);
+        } else if block.live > 0 {
             self.blocks.extend(block.dense(&plain).map(|block| (first, block)));
+            if block.live == block.holds.len() {
+                self.remember(first, plain);
+            }
         }
     }
 
@@ -325,10 +316,7 @@ impl Archive {
     /// As it is now: blocks are shared.
     pub(super) fn kept(&self) -> Kept {
         let mut blocks: Vec<Packed> = self.blocks.values().map(|block| block.packed.clone()).collect();
-        if let Some(first) = self.open.seqs.first() {
-            let seqs = self.open.seqs.iter().filter_map(|seq| u32::try_from(seq - first).ok()).collect();
-            blocks.push(Packed { first: *first, seqs, size: 0, bytes: Bytes(self.open.bytes.as_slice().into()) });
-        }
+        blocks.extend(self.open.packed());
         Kept { blocks, late: self.late.iter().map(|(seq, (_, bytes))| (*seq, bytes.clone())).collect(), said: self.said.clone() }
     }
 
@@ -351,6 +339,13 @@ impl Archive {
 }
 
 impl Open {
+    /// As a block that is not compressed.
+    fn packed(&self) -> Option<Packed> {
+        let first = *self.seqs.first()?;
+        let seqs = self.seqs.iter().filter_map(|seq| u32::try_from(seq - first).ok()).collect();
+        Some(Packed { first, seqs, size: 0, bytes: Bytes(self.bytes.as_slice().into()) })
+    }
+
     fn push(&mut self, seq: u64, event: &[u8]) {
         put_bytes(&mut self.bytes, event);
         self.seqs.push(seq);

@@ -270,7 +270,7 @@ impl Correlator {
 
     fn decide(&mut self, at: usize, text: &Arc<str>) -> Option<Held> {
         let (rule, groups) = (self.rules.get(at)?, self.groups.get_mut(at)?);
-        let Changed { result, timer } = groups.change(text, &Arc::from(""), |group| group.decide(rule));
+        let Changed { result, timer } = groups.change(text, &Arc::default(), |group| group.decide(rule));
         self.timers.replace(at, text, timer);
         result
     }
