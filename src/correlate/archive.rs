@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use zstd::bulk::{Compressor, Decompressor};
 
 use super::wire::{Bytes, Reader, put_bytes, put_event, put_fields_of};
-use crate::model::Event;
+use crate::model::{Event, FindingId};
 
 /// Bytes of a block before it is compressed.
 const BLOCK: usize = 8 << 10;
@@ -38,6 +38,22 @@ pub(super) struct Archive {
     plain: VecDeque<(u64, Arc<[u8]>)>,
     /// Where an event is written before it is known how long it is.
     room: Vec<u8>,
+    said: Said,
+}
+
+/// The findings that were made at events, by `seq`, and whether each was handed on to later rules: what is held nowhere any more makes no
+/// finding again (O6).
+type Said = BTreeMap<u64, Vec<(FindingId, bool)>>;
+
+/// What is new about a finding.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum News {
+    /// All of it.
+    All,
+    /// It was told, but no later rule knows of it: its event was not believed yet (T3).
+    Told,
+    /// Nothing.
+    Nothing,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -75,6 +91,7 @@ struct Packed {
 pub(super) struct Kept {
     blocks: Vec<Packed>,
     late: Vec<(u64, Bytes)>,
+    said: Said,
 }
 
 type Zstd = (Compressor<'static>, Decompressor<'static>);
@@ -112,14 +129,9 @@ impl Packed {
     }
 }
 
-/// How many are held.
-fn live(holds: &[u32]) -> usize {
-    holds.iter().filter(|holds| **holds > 0).count()
-}
-
 impl Block {
     fn new(packed: Packed, holds: Vec<u32>) -> Block {
-        Block { packed, live: live(&holds), holds }
+        Block { packed, live: holds.iter().filter(|holds| **holds > 0).count(), holds }
     }
 
     fn is_sparse(&self) -> bool {
@@ -189,6 +201,7 @@ impl Archive {
         if *holds > 0 {
             return;
         }
+        self.said.remove(&seq);
         if self.late.remove(&seq).is_some() {
             return;
         }
@@ -199,6 +212,31 @@ impl Archive {
                 self.thin(first);
             }
         }
+    }
+
+    /// Findings at an event that is held were told before it was believed.
+    pub(super) fn tell(&mut self, seq: u64, told: &[FindingId]) {
+        self.said.entry(seq).or_default().extend(told.iter().map(|id| (id.clone(), false)));
+    }
+
+    /// Whether anything was said of an event.
+    pub(super) fn has_said(&self, seq: u64) -> bool {
+        self.said.contains_key(&seq)
+    }
+
+    /// A finding is made at an event: what is new about it.
+    pub(super) fn say(&mut self, seq: u64, id: FindingId) -> News {
+        if let Some((_, handed)) = self.said.get_mut(&seq).and_then(|said| said.iter_mut().find(|(known, _)| *known == id)) {
+            return if std::mem::replace(handed, true) { News::Nothing } else { News::Told };
+        }
+        if self.is_held(seq) {
+            self.said.entry(seq).or_default().push((id, true));
+        }
+        News::All
+    }
+
+    fn is_held(&mut self, seq: u64) -> bool {
+        self.holds(seq).is_some_and(|holds| *holds > 0)
     }
 
     /// An event that is held.
@@ -251,20 +289,16 @@ impl Archive {
 
     /// The block that grew is full: what nothing holds any more is left out.
     fn seal(&mut self, compressed: bool) {
-        let Open { seqs, holds, bytes, .. } = std::mem::take(&mut self.open);
-        let Some(first) = seqs.first().copied() else { return };
-        let seqs: Arc<[u32]> = seqs.iter().filter_map(|seq| u32::try_from(seq - first).ok()).collect();
-        let plain: Arc<[u8]> = bytes.into();
-        let live = live(&holds);
-        if !compressed && live > 0 {
-            let packed = Packed { first, seqs, size: 0, bytes: Bytes(plain) };
-            self.blocks.insert(first, Block::new(packed, holds));
-        } else if live == holds.len() {
-            self.blocks.insert(first, Block::new(Packed::new(first, seqs, &plain), holds));
-            self.remember(first, plain);
-        } else if live > 0 {
-            let block = Block::new(Packed { first, seqs, size: 0, bytes: Bytes(Arc::clone(&plain)) }, holds);
+        let open = std::mem::take(&mut self.open);
+        let Some(packed) = open.packed() else { return };
+        let (first, plain, block) = (packed.first, Arc::clone(&packed.bytes.0), Block::new(packed, open.holds));
+        if !compressed && block.live > 0 {
+            self.blocks.insert(first, block);
+        } else if block.live > 0 {
             self.blocks.extend(block.dense(&plain).map(|block| (first, block)));
+            if block.live == block.holds.len() {
+                self.remember(first, plain);
+            }
         }
     }
 
@@ -282,11 +316,8 @@ impl Archive {
     /// As it is now: blocks are shared.
     pub(super) fn kept(&self) -> Kept {
         let mut blocks: Vec<Packed> = self.blocks.values().map(|block| block.packed.clone()).collect();
-        if let Some(first) = self.open.seqs.first() {
-            let seqs = self.open.seqs.iter().filter_map(|seq| u32::try_from(seq - first).ok()).collect();
-            blocks.push(Packed { first: *first, seqs, size: 0, bytes: Bytes(self.open.bytes.as_slice().into()) });
-        }
-        Kept { blocks, late: self.late.iter().map(|(seq, (_, bytes))| (*seq, bytes.clone())).collect() }
+        blocks.extend(self.open.packed());
+        Kept { blocks, late: self.late.iter().map(|(seq, (_, bytes))| (*seq, bytes.clone())).collect(), said: self.said.clone() }
     }
 
     /// As it was, held by nothing yet; after the last [`Archive::hold_known`] comes [`Archive::settle`].
@@ -295,11 +326,12 @@ impl Archive {
         let newest = kept.blocks.iter().filter_map(last).chain(kept.late.iter().map(|(seq, _)| *seq)).max();
         let blocks = kept.blocks.into_iter().map(|packed| (packed.first, Block { holds: vec![0; packed.seqs.len()], packed, live: 0 }));
         let late = kept.late.into_iter().map(|(seq, bytes)| (seq, (0, bytes))).collect();
-        Archive { blocks: blocks.collect(), newest, late, ..Archive::default() }
+        Archive { blocks: blocks.collect(), newest, late, said: kept.said, ..Archive::default() }
     }
 
     /// Gives back what nothing holds.
     pub(super) fn settle(&mut self) {
+        self.said = std::mem::take(&mut self.said).into_iter().filter(|(seq, _)| self.is_held(*seq)).collect();
         self.late.retain(|_, (holds, _)| *holds > 0);
         let sparse: Vec<u64> = self.blocks.values().filter(|block| block.is_sparse()).map(|block| block.packed.first).collect();
         sparse.into_iter().for_each(|first| self.thin(first));
@@ -307,6 +339,13 @@ impl Archive {
 }
 
 impl Open {
+    /// As a block that is not compressed.
+    fn packed(&self) -> Option<Packed> {
+        let first = *self.seqs.first()?;
+        let seqs = self.seqs.iter().filter_map(|seq| u32::try_from(seq - first).ok()).collect();
+        Some(Packed { first, seqs, size: 0, bytes: Bytes(self.bytes.as_slice().into()) })
+    }
+
     fn push(&mut self, seq: u64, event: &[u8]) {
         put_bytes(&mut self.bytes, event);
         self.seqs.push(seq);
@@ -346,6 +385,26 @@ mod tests {
         assert_eq!(archive.get(7).as_deref(), Some(&late));
         (0..2).for_each(|_| archive.release(7));
         assert!(archive.get(7).is_none() && archive.late.is_empty() && archive.blocks.is_empty());
+    }
+
+    #[test]
+    fn o6_what_was_said_of_an_event_is_known_as_long_as_it_is_held() {
+        let mut runner = proptest::test_runner::TestRunner::deterministic();
+        let event = proptest::strategy::ValueTree::current(&event().new_tree(&mut runner).unwrap());
+        let (seq, id) = (event.seq, |name: &str| FindingId::new(&[name]));
+        let mut archive = Archive::default();
+        assert_eq!([(); 2].map(|()| archive.say(seq, id("a"))), [News::All; 2], "nothing holds it");
+        archive.hold(&event, None);
+        archive.tell(seq, &[id("b")]);
+        assert_eq!(["a", "a", "b", "b"].map(|name| archive.say(seq, id(name))), [News::All, News::Nothing, News::Told, News::Nothing]);
+        for held in [true, false] {
+            let mut again = Archive::restore(archive.kept());
+            assert!(!held || again.hold_known(seq));
+            again.settle();
+            assert_eq!(again.has_said(seq), held);
+        }
+        archive.release(seq);
+        assert!(!archive.has_said(seq));
     }
 
     proptest! {

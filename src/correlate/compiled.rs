@@ -41,6 +41,8 @@ pub(super) struct Compiled {
     pub lateness: Span,
     /// How much later than the system's its timers are due.
     pub delay: Span,
+    /// Whether correlations are among its inputs, so that an event may come to a group again.
+    pub chained: bool,
     /// How far behind the watermark the findings of its inputs may be decided, by their delays.
     pub behind: Span,
     pub refire: Refire,
@@ -106,6 +108,7 @@ impl Compiled {
             span: correlation.timespan,
             lateness: own,
             delay: Span(own.0.saturating_sub(lateness.0)),
+            chained: false,
             behind: Span::ZERO,
             refire: opmas.refire.unwrap_or(if opmas.cooldown.is_some() { Refire::Every } else { Refire::Edge }),
             cooldown: opmas.cooldown,

@@ -5,9 +5,9 @@ use std::sync::Arc;
 
 use serde_json::Number;
 
-use super::archive::Archive;
+use super::archive::{Archive, News};
 use super::compiled::{Compiled, NotANumber, correlation};
-use super::fired::Fired;
+use super::fired::{Fired, identity};
 use super::group::{Entered, Fire, Group, Held};
 use super::groups::{Changed, Groups};
 use super::hosts::Whose;
@@ -18,7 +18,7 @@ use super::timer::Timers;
 use super::window::{Entry, Input};
 use crate::diag::Diagnostic;
 use crate::entity::{Overlay, View, teaches};
-use crate::model::{Event, Span, Time};
+use crate::model::{Event, FindingId, Span, Time, Trust};
 use crate::normalise::ADDED;
 use crate::sigma::RuleSet;
 
@@ -60,9 +60,6 @@ pub struct Counters {
     /// Values that are no numbers where a rule adds them up or ranks them: `opmas_not_a_number_total` (C10).
     pub not_a_number: u64,
 }
-
-/// A finding that was told while its event was not believed: rule and group.
-pub type Told = (usize, Arc<str>);
 
 /// The state of all correlations.
 #[derive(Clone, Debug)]
@@ -111,6 +108,7 @@ impl Correlator {
                     // In this order inputs stand before those that refer to them.
                     let inputs = rules.iter().filter(|input| compiled.slots.contains(&input.rule));
                     let own = |input: &Compiled| if input.timing == Timing::AtOnce { 0 } else { input.delay.0.max(0) };
+                    compiled.chained = inputs.clone().next().is_some();
                     compiled.behind = Span(inputs.map(|input| input.behind.0.saturating_add(own(input))).max().unwrap_or(0));
                     rules.push(compiled);
                 }
@@ -162,7 +160,7 @@ impl Correlator {
 
     /// How many groups are kept.
     #[must_use]
-    pub fn len(&self) -> usize {
+    pub fn size(&self) -> usize {
         self.total
     }
 
@@ -179,12 +177,6 @@ impl Correlator {
         self.rules.iter().map(|rule| rule.span.plus(rule.lateness)).max().unwrap_or_default()
     }
 
-    /// Whether no group is kept.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-
     /// The firings of detections that are not silent (C11), by rule key (X3).
     #[must_use]
     pub fn detections(&self, event: &Arc<Event>, matched: &[usize]) -> Vec<Fired> {
@@ -196,23 +188,29 @@ impl Correlator {
 
     /// A believed event and the detections that it matched enter; the correlations that fire and are not silent.
     /// `told`: what [`Correlator::attempt`] said of this event before it was believed, and is not said again.
-    pub fn event(&mut self, time: &mut Timekeeper, event: &Arc<Event>, matched: &[usize], told: &[Told]) -> Vec<Fired> {
+    pub fn event(&mut self, time: &mut Timekeeper, event: &Arc<Event>, matched: &[usize], told: &[FindingId]) -> Vec<Fired> {
         if event.text("action").is_some_and(teaches) {
             self.view.learn(event);
         }
-        let mut fired = self.run(time, event, matched, told, false).0;
+        if !told.is_empty() {
+            self.archive.hold(event, self.asked.as_deref());
+            self.archive.tell(event.seq, told);
+        }
+        let mut fired = self.run(time, event, matched, None);
         // What came late may have opened what is due already.
         fired.extend(self.release(time, time.watermark(), false));
+        if !told.is_empty() {
+            self.archive.release(event.seq);
+        }
         fired
     }
 
     /// What an event that is not believed yet would make fire: it sees itself and what is believed, and leaves no trace (T3).
-    /// Besides the firings, what to hand to [`Correlator::event`] once it is believed.
-    pub fn attempt(&mut self, time: &Timekeeper, event: &Arc<Event>, matched: &[usize]) -> (Vec<Fired>, Vec<Told>) {
+    pub fn attempt(&mut self, time: &Timekeeper, event: &Arc<Event>, matched: &[usize]) -> Vec<Fired> {
         let counters = self.counters;
-        let result = self.run(time, event, matched, &[], true);
+        let fired = self.run(time, event, matched, Some(Place { time: event.time, seq: event.seq }));
         self.counters = counters;
-        result
+        fired
     }
 
     /// The watermark has moved from where it was: releases the timers that it has reached, and frees what it has passed (T4).
@@ -262,9 +260,9 @@ impl Correlator {
             let watermark = time.stand(due.max(from));
             let mut inbox = Inbox::new();
             if let Some(held) = self.decide(at, &text) {
-                fired.extend(self.pass_on(at, &text, held, &[], &mut inbox).0);
+                fired.extend(self.pass_on(at, &text, held, &[], &mut inbox));
             }
-            fired.extend(self.spread(inbox, time, (None, &[])).0);
+            fired.extend(self.spread(inbox, time, None));
             time.stand(watermark);
         }
         fired
@@ -272,42 +270,40 @@ impl Correlator {
 
     fn decide(&mut self, at: usize, text: &Arc<str>) -> Option<Held> {
         let (rule, groups) = (self.rules.get(at)?, self.groups.get_mut(at)?);
-        let Changed { result, timer } = groups.change(text, &Arc::from(""), |group| group.decide(rule));
+        let Changed { result, timer } = groups.change(text, &Arc::default(), |group| group.decide(rule));
         self.timers.replace(at, text, timer);
         result
     }
 
-    fn run(&mut self, time: &Timekeeper, event: &Arc<Event>, matched: &[usize], told: &[Told], attempt: bool) -> (Vec<Fired>, Vec<Told>) {
+    fn run(&mut self, time: &Timekeeper, event: &Arc<Event>, matched: &[usize], only: Option<Place>) -> Vec<Fired> {
         let mut inbox = Inbox::new();
         let (place, trust) = (Place { time: event.time, seq: event.seq }, event.trust);
         for rule in matched {
             for (consumer, slot) in self.consumers.get(*rule).into_iter().flatten() {
                 let event = Arc::clone(event);
-                let input = Input { place, event, overlay: None, slot: *slot, finding: false, value: None, trust, behind: None, told: false };
+                let input = Input { place, event, overlay: None, slot: *slot, finding: false, value: None, trust, behind: None };
                 inbox.push((*consumer, input));
             }
         }
-        let told: Vec<(Place, Told)> = told.iter().map(|told| (place, told.clone())).collect();
-        self.spread(inbox, time, (attempt.then_some(place), &told))
+        self.spread(inbox, time, only)
     }
 
     /// Inputs go through the rules in their order. With a place, nothing but that is evaluated, and no trace is left.
-    fn spread(&mut self, mut inbox: Inbox, time: &Timekeeper, (only, told): (Option<Place>, &[(Place, Told)])) -> (Vec<Fired>, Vec<Told>) {
-        let (mut fired, mut says) = (Vec::new(), Vec::new());
+    fn spread(&mut self, mut inbox: Inbox, time: &Timekeeper, only: Option<Place>) -> Vec<Fired> {
+        let mut fired = Vec::new();
         while let Some((at, inputs)) = pop_first(&mut inbox) {
-            for (text, inputs) in self.by_group(at, inputs) {
-                let inputs = inputs.into_iter().map(|input| self.marked(at, &text, input, time, told)).collect();
-                let Entered { held, gone, events, .. } = self.enter(at, &text, inputs, time, only);
+            for (text, mut inputs) in self.by_group(at, inputs) {
+                inputs.iter_mut().for_each(|input| input.behind = time.is_behind(input.place.time).then(|| Whose::of(&input.event)));
+                let events: Vec<Arc<Event>> = inputs.iter().map(|input| Arc::clone(&input.event)).collect();
+                let Entered { held, gone, .. } = self.enter(at, &text, (inputs, &events), time, only);
                 for held in held {
-                    let (found, said) = self.pass_on(at, &text, held, &events, &mut inbox);
-                    fired.extend(found);
-                    says.extend(said);
+                    fired.extend(self.pass_on(at, &text, held, &events, &mut inbox));
                 }
                 gone.into_iter().for_each(|seq| self.archive.release(seq));
                 self.evict(at);
             }
         }
-        (fired, says)
+        fired
     }
 
     /// Inputs by the group that they belong to, in the order of their first places and of the groups' texts.
@@ -339,16 +335,8 @@ impl Correlator {
         groups
     }
 
-    fn marked(&self, at: usize, text: &Arc<str>, input: Input, time: &Timekeeper, told: &[(Place, Told)]) -> Input {
-        let rule = self.rules.get(at).map(|rule| rule.rule);
-        let told = told.iter().any(|(place, (of, group))| *place == input.place && Some(*of) == rule && group == text);
-        let behind = time.is_behind(input.place.time).then(|| Whose::of(&input.event));
-        Input { told, behind, ..input }
-    }
-
-    fn enter(&mut self, at: usize, text: &Arc<str>, inputs: Vec<Input>, time: &Timekeeper, only: Option<Place>) -> Entered {
+    fn enter(&mut self, at: usize, text: &Arc<str>, (inputs, events): (Vec<Input>, &[Arc<Event>]), time: &Timekeeper, only: Option<Place>) -> Entered {
         let (Some(rule), Some(groups)) = (self.rules.get(at), self.groups.get_mut(at)) else { return Entered::default() };
-        let events: Vec<Arc<Event>> = inputs.iter().map(|input| Arc::clone(&input.event)).collect();
         let Some(stream) = events.first().map(|event| Arc::clone(&event.stream)) else { return Entered::default() };
         let limit = self.limits.entries_per_group;
         let enter = |group: &mut Group| {
@@ -359,7 +347,7 @@ impl Correlator {
         };
         if only.is_some() {
             let held = enter(&mut groups.copy(text).unwrap_or_else(|| Group::new(stream))).held;
-            return Entered { held, events, ..Entered::default() };
+            return Entered { held, ..Entered::default() };
         }
         let before = groups.len();
         let Changed { result: entered, timer } = groups.change(text, &stream, enter);
@@ -372,39 +360,40 @@ impl Correlator {
                 self.archive.hold(event, self.asked.as_deref());
             }
         }
-        Entered { events, ..entered }
+        entered
     }
 
     /// Hands what held to the rules that refer to this one, and what fired to the caller unless it is silent or was told. `events` are those
     /// that just came.
-    fn pass_on(&mut self, at: usize, text: &Arc<str>, held: Held, events: &[Arc<Event>], inbox: &mut Inbox) -> (Option<Fired>, Option<Told>) {
-        let Some(rule) = self.rules.get(at) else { return (None, None) };
+    fn pass_on(&mut self, at: usize, text: &Arc<str>, held: Held, events: &[Arc<Event>], inbox: &mut Inbox) -> Option<Fired> {
+        let rule = self.rules.get(at)?;
         let consumers = self.consumers.get(rule.rule).map_or(&[][..], Vec::as_slice);
-        let speaks = held.fire.is_some() && !rule.silent;
-        if consumers.is_empty() && !speaks {
-            return (None, None);
-        }
         let Held { entry, new, trust, fire } = held;
-        let mut known = |seq: u64| events.iter().find(|event| event.seq == seq).cloned().or_else(|| self.archive.get(seq));
-        let Some(event) = known(entry.place.seq) else { return (None, None) };
+        if consumers.is_empty() && (fire.is_none() || rule.silent) {
+            return None;
+        }
+        let (seq, key) = (entry.place.seq, self.keys.get(rule.rule).cloned().unwrap_or_default());
+        let known = |archive: &mut Archive, seq: u64| events.iter().find(|event| event.seq == seq).cloned().or_else(|| archive.get(seq));
+        let event = known(&mut self.archive, seq)?;
+        // Only of what is chained can an event come to a group that knew it and is empty again; only then, or where it was told, is it looked up.
+        let news = match &fire {
+            Some(_) if rule.chained || self.archive.has_said(seq) => self.archive.say(seq, identity(&key, text, &event, entry.place.time)),
+            _ => News::All,
+        };
+        let fire = fire.filter(|_| news != News::Nothing);
         let overlay = Arc::new(rule.overlay(text, entry.refs, &event, entry.overlay.as_deref()));
         for (consumer, slot) in consumers {
             let presence = self.rules.get(*consumer).is_some_and(Compiled::asks_presence);
             if (presence && new) || (!presence && fire.is_some()) {
                 let (place, event, overlay) = (entry.place, Arc::clone(&event), Some(Arc::clone(&overlay)));
-                let input = Input { place, event, overlay, slot: *slot, finding: !presence, value: None, trust, behind: None, told: false };
+                let input = Input { place, event, overlay, slot: *slot, finding: !presence, value: None, trust, behind: None };
                 inbox.push((*consumer, input));
             }
         }
-        let said = speaks.then(|| (rule.rule, Arc::clone(text)));
-        let fire = fire.filter(|_| speaks && !entry.told);
-        let fired = fire.map(|fire| {
-            let shown = fire.evidence.iter().filter(|_| self.limits.evidence);
-            let evidence = shown.filter_map(|seq| known(*seq)).collect();
-            let key = self.keys.get(rule.rule).cloned().unwrap_or_default();
-            fired(rule, key, Arc::clone(text), (&entry, event), fire, (overlay, evidence))
-        });
-        (fired, said)
+        let fire = fire.filter(|_| !rule.silent && news == News::All)?;
+        let shown = fire.evidence.iter().filter(|_| self.limits.evidence);
+        let evidence = shown.filter_map(|seq| known(&mut self.archive, *seq)).collect();
+        Some(fired(rule, key, Arc::clone(text), (&entry, event), (fire, trust), (overlay, evidence)))
     }
 
     /// Keeps the number of a rule's groups, and of all, within its bounds (C12).
@@ -447,7 +436,7 @@ fn fired(
     key: Arc<str>,
     group_text: Arc<str>,
     (entry, event): (&Entry, Arc<Event>),
-    fire: Fire,
+    (fire, trust): (Fire, Trust),
     (overlay, evidence): (Arc<Overlay>, Vec<Arc<Event>>),
 ) -> Fired {
     Fired {
@@ -462,7 +451,7 @@ fn fired(
         count: fire.count,
         from: fire.from,
         evidence,
-        trust: fire.trust,
+        trust,
         end: false,
     }
 }

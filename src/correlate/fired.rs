@@ -39,6 +39,15 @@ pub struct Fired {
     pub end: bool,
 }
 
+/// The identity of a finding of a rule's group at an event (O6). What stands at another time than its event stands at a timer's deadline.
+pub(super) fn identity(key: &str, group: &str, event: &Event, time: Time) -> FindingId {
+    let id = event.id.to_string();
+    if time == event.time {
+        return FindingId::new(&[key, group, &id]);
+    }
+    FindingId::new(&[key, group, &id, &time.0.to_string()])
+}
+
 impl Fired {
     /// A detection's match.
     #[must_use]
@@ -60,14 +69,10 @@ impl Fired {
         }
     }
 
-    /// The finding's identity (O6). What stands at another time than its event stands at a timer's deadline.
+    /// The finding's identity (O6).
     #[must_use]
     pub fn id(&self) -> FindingId {
-        let event = self.event.id.to_string();
-        if self.place.time == self.event.time {
-            return FindingId::new(&[&self.key, &self.group_text, &event]);
-        }
-        FindingId::new(&[&self.key, &self.group_text, &event, &self.place.time.0.to_string()])
+        identity(&self.key, &self.group_text, &self.event, self.place.time)
     }
 
     /// A field of the finding as later rules see it: overlaid by group fields and aliases (C8).

@@ -6,11 +6,11 @@ use super::compiled::Compiled;
 use super::hosts::Whose;
 use super::known::Known;
 use super::place::Place;
-use super::test::{Test, Timing};
+use super::test::{Test, Timing, Verdict};
 use super::timekeeper::Timekeeper;
 use super::timer::Timer;
-use super::window::{Entries, Entry, Input, Tally, Window, holds};
-use crate::model::{Event, Time, Trust};
+use super::window::{Entries, Entry, Input, Tally, Window, verdict};
+use crate::model::{Time, Trust};
 use crate::sigma::Refire;
 
 /// The state of one group. A new one is empty and armed.
@@ -71,16 +71,12 @@ pub(super) struct Fire {
     pub from: Time,
     /// The first and the last events of the window, by `seq`.
     pub evidence: Vec<u64>,
-    /// The least trust of the window.
-    pub trust: Trust,
 }
 
 /// What came of inputs.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Entered {
     pub held: Vec<Held>,
-    /// The events that came.
-    pub events: Vec<Arc<Event>>,
     /// The places that are new entries.
     pub fresh: Vec<Place>,
     /// The events that entries held which are gone.
@@ -121,13 +117,12 @@ impl Group {
             }
             touched.push(place);
         }
-        if rule.timing != Timing::AtOnce {
+        let at_once = rule.timing == Timing::AtOnce;
+        if !at_once {
             self.reopen(rule, &touched);
-            self.prune(rule, horizon, limit, &mut entered);
-            return entered;
         }
         self.prune(rule, horizon, limit, &mut entered);
-        if let Some(changed) = touched.into_iter().min() {
+        if let Some(changed) = touched.into_iter().min().filter(|_| at_once) {
             self.evaluate(rule, changed, only, &mut entered);
         }
         entered
@@ -219,7 +214,7 @@ impl Group {
         self.entries.slide(&rule.test, window.first, at + 1);
         let (entry, totals) = (self.entries.get(at)?, self.entries.totals()?);
         let (trust, count) = (totals.trust(), totals.count);
-        let (true, value) = holds(rule, tally, entry, totals) else {
+        let (Verdict::True, value) = verdict(rule, tally, entry, totals) else {
             self.armed |= at + 1 == self.entries.len();
             return None;
         };
@@ -233,8 +228,11 @@ impl Group {
         }
         entry.fired |= fires;
         let entry = entry.clone();
-        let fire = Fire { value, count, from: entry.place.time, evidence: Vec::new(), trust };
-        let fire = fires.then(|| self.fire(rule, window, entry.place, fire, gone));
+        let fire = fires.then(|| {
+            let fire = self.shown(window, value, count);
+            self.fire(rule, entry.place, gone);
+            fire
+        });
         Some(Held { entry, new, trust, fire })
     }
 
@@ -253,14 +251,13 @@ impl Group {
         rule.cooldown.zip(self.fired).is_some_and(|(cooldown, fired)| time < fired.plus(cooldown))
     }
 
-    /// Adds what the window shows.
-    pub(super) fn shown(&self, window: Window, fire: Fire) -> Fire {
-        let from = self.entries.get(window.first).map_or(fire.from, |first| first.place.time);
-        Fire { from, evidence: self.entries.evidence(window), ..fire }
+    /// What a window shows.
+    pub(super) fn shown(&self, window: Window, value: Option<f64>, count: u64) -> Fire {
+        let from = self.entries.get(window.first).map(|first| first.place.time).unwrap_or_default();
+        Fire { value, count, from, evidence: self.entries.evidence(window) }
     }
 
-    fn fire(&mut self, rule: &Compiled, window: Window, place: Place, fire: Fire, gone: &mut Vec<u64>) -> Fire {
-        let fire = self.shown(window, fire);
+    fn fire(&mut self, rule: &Compiled, place: Place, gone: &mut Vec<u64>) {
         self.announced = self.announced.max(Some(place));
         self.fired = self.fired.max(Some(place.time));
         match rule.refire {
@@ -268,7 +265,6 @@ impl Group {
             Refire::Every => {}
             Refire::Reset => gone.extend(self.entries.clear()),
         }
-        fire
     }
 
     /// Whether the group is to be taken for empty and armed (C1). Asked when something enters: a host's time that ran on can go back.

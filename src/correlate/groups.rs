@@ -11,7 +11,7 @@ use super::arena::{Arena, MAX_LEN, groups};
 use super::compiled::Compiled;
 use super::group::Group;
 use super::packed::{self, is_small};
-use super::queue::{Queue, Queued};
+use super::queue::Queue;
 use super::timekeeper::Timekeeper;
 use super::timer::Timer;
 use super::wire::{Reader, put_bytes};
@@ -49,24 +49,18 @@ pub(super) struct Groups {
 }
 
 /// What is known of a group beside its bytes.
-#[derive(Clone, Debug)]
-struct Slot {
+#[derive(Clone, Debug, Default)]
+pub(super) struct Slot {
     /// Its clock, or an earlier time: where it stands in its share's queue. Looked at again when it comes to the front.
-    clock: Time,
+    pub clock: Time,
     /// In the arena, or among the large ones.
     place: u32,
     /// In its share's queue.
-    at: u32,
+    pub at: u32,
     share: u32,
     is_large: bool,
     /// Whether it has an open timer: then others go first.
     timer: bool,
-}
-
-impl Queued for Slot {
-    fn at(&mut self) -> &mut u32 {
-        &mut self.at
-    }
 }
 
 /// A group that is no bytes.
@@ -130,6 +124,13 @@ fn text<'a>(slots: &[Slot], arena: &'a Arena, large: &'a [Option<Arc<Large>>], s
     }
 }
 
+fn changed<R>(group: &mut Group, learns: &mut Option<Time>, change: impl FnOnce(&mut Group) -> R) -> Changed<R> {
+    let before = group.timer.clone();
+    let result = change(group);
+    *learns = (*learns).max(group.known.as_ref().and_then(|known| known.since));
+    Changed { result, timer: (before, group.timer.clone()) }
+}
+
 impl Groups {
     pub(super) fn len(&self) -> usize {
         self.table.len()
@@ -146,15 +147,13 @@ impl Groups {
     }
 
     fn read(&self, slot: u32) -> Option<(Arc<str>, Group)> {
-        let Slot { place, share, is_large, .. } = *self.slots.get(slot as usize)?;
+        let Slot { place, is_large, .. } = *self.slots.get(slot as usize)?;
         if is_large {
             let large = self.large.get(place as usize)?.as_ref()?;
             return Some((Arc::clone(&large.text), large.group.clone()));
         }
-        let mut group = Group::new(Arc::clone(&self.shares.get(share as usize)?.stream));
-        let mut reader = Reader(self.arena.get(place));
-        let (text, _, clock, _) = packed::read_head(&mut reader)?;
-        packed::read(&mut reader, clock, &mut group)?;
+        let mut group = Group::new(Arc::default());
+        let text = self.unpack(slot, &mut group)?;
         Some((text.into(), group))
     }
 
@@ -164,46 +163,42 @@ impl Groups {
         let large = found.and_then(|slot| self.slots.get(slot as usize)).filter(|slot| slot.is_large).map(|slot| slot.place as usize);
         if let Some(large) = large.and_then(|large| self.large.get_mut(large)).and_then(Option::as_mut) {
             let group = &mut Arc::make_mut(large).group;
-            let before = group.timer.clone();
-            let result = change(group);
-            self.learns = self.learns.max(group.known.as_ref().and_then(|known| known.since));
-            let (now, clock, len) = (group.timer.clone(), group.clock, group.entries.len());
+            let changed = changed(group, &mut self.learns, change);
+            let (timer, clock, len) = (group.timer.is_some(), group.clock, group.entries.len());
             if let Some(slot) = found {
-                self.rank(slot, now.is_some(), clock);
+                self.rank(slot, timer, clock);
                 if len <= AGAIN {
                     self.pack(slot);
                 }
             }
-            return Changed { result, timer: (before, now) };
+            return changed;
         }
         let mut group = self.room.take().unwrap_or_else(|| Box::new(Group::new(Arc::clone(stream))));
         if found.is_none_or(|slot| self.unpack(slot, &mut group).is_none()) {
             *group = Group::new(Arc::clone(stream));
         }
-        let before = group.timer.clone();
-        let result = change(&mut group);
-        let now = group.timer.clone();
-        self.learns = self.learns.max(group.known.as_ref().and_then(|known| known.since));
+        let changed = changed(&mut group, &mut self.learns, change);
         // One that nothing entered is not kept.
         if found.is_some() || group.clock > Time::MIN {
             let slot = found.unwrap_or_else(|| self.add(text, &group));
-            self.rank(slot, now.is_some(), group.clock);
+            self.rank(slot, group.timer.is_some(), group.clock);
             self.keep(slot, text, group);
         } else {
             self.room = Some(group);
         }
-        Changed { result, timer: (before, now) }
+        changed
     }
 
-    fn unpack(&self, slot: u32, group: &mut Group) -> Option<()> {
+    /// Reads a group that rests as bytes; its text.
+    fn unpack(&self, slot: u32, group: &mut Group) -> Option<&str> {
         let Slot { place, share, .. } = *self.slots.get(slot as usize)?;
         let stream = &self.shares.get(share as usize)?.stream;
         if !Arc::ptr_eq(&group.stream, stream) {
             group.stream = Arc::clone(stream);
         }
         let mut reader = Reader(self.arena.get(place));
-        let (_, _, clock, _) = packed::read_head(&mut reader)?;
-        packed::read(&mut reader, clock, group)
+        let (text, _, clock, _) = packed::read_head(&mut reader)?;
+        packed::read(&mut reader, clock, group).map(|()| text)
     }
 
     /// A slot for a group that is new, which is nowhere yet.
@@ -243,7 +238,7 @@ impl Groups {
     }
 
     /// Something comes into a share's queue, or goes.
-    fn resize(&mut self, share: u32, change: impl FnOnce(&mut Queue<'_, Slot, &dyn Fn(&[Slot], u32, u32) -> bool>)) {
+    fn resize(&mut self, share: u32, change: impl FnOnce(&mut Queue<'_, &dyn Fn(&[Slot], u32, u32) -> bool>)) {
         let Some(Share { stream, queue }) = self.shares.get_mut(share as usize) else { return };
         let size = queue.len();
         let (arena, large) = (&self.arena, &self.large);
@@ -340,12 +335,6 @@ impl Groups {
             return Some((group.timer.is_some(), group.clock));
         }
         packed::read_head(&mut Reader(self.arena.get(place))).map(|(_, timer, clock, _)| (timer, clock))
-    }
-
-    /// The events that its entries hold, each as often as they do.
-    pub(super) fn held(&self) -> impl Iterator<Item = u64> {
-        let groups = self.table.iter().filter_map(|slot| self.read(*slot));
-        groups.flat_map(|(_, group)| group.entries.iter().map(|entry| entry.place.seq).collect::<Vec<_>>())
     }
 
     /// Puts a group back that a snapshot kept.

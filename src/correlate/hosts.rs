@@ -39,12 +39,6 @@ pub(super) struct Heard {
 }
 
 impl Heard {
-    /// An event of it came; `clock` is arrival, or the newest believed time.
-    pub(super) fn again(&mut self, time: Time, clock: Time) {
-        self.newest = self.newest.max(time);
-        self.heard = clock;
-    }
-
     /// Its time, which runs on once it is silent.
     pub(super) fn time(self, clock: Time) -> Time {
         let silent = clock.since(self.heard);
@@ -63,7 +57,8 @@ impl Hosts {
     pub(super) fn seen(&mut self, name: &str, time: Time, clock: Time) {
         let name = lower(name);
         if let Some(host) = self.by_name.get_mut(&*name) {
-            return host.again(time, clock);
+            *host = Heard { newest: host.newest.max(time), heard: clock };
+            return;
         }
         if self.by_name.len() >= MAX_HOSTS {
             let longest = self.by_name.iter().min_by_key(|(_, host)| host.heard).map(|(name, _)| Arc::clone(name));

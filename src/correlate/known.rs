@@ -146,7 +146,7 @@ impl Group {
         if fires {
             self.fired = self.fired.max(Some(time));
         }
-        let fire = Fire { value: None, count: u64::from(entry.weight), from: time, evidence: vec![entry.place.seq], trust };
+        let fire = Fire { value: None, count: u64::from(entry.weight), from: time, evidence: vec![entry.place.seq] };
         Held { entry, new: true, trust, fire: fires.then_some(fire) }
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! Event ─ Timekeeper (believed? how far is time?) ─ Correlator ─┬─ Compiled: one correlation, ready to run
-//!                                                               ├─ Archive: the events that entries name, packed
+//!                                                               ├─ Archive: the events that entries name, packed, and what was said of them
 //!                                                               ├─ Groups ─ Group: armed, announced, cooldown; small ones rest in an Arena
 //!                                                               │              ├─ Entries, Totals, Tally: windows; Known: values
 //!                                                               │              └─ Timer: what is decided later
@@ -34,7 +34,7 @@ mod window;
 mod wire;
 
 pub use compiled::{MAX_REFERENCES, MAX_THRESHOLD};
-pub use correlator::{Correlator, Counters, Limits, Told};
+pub use correlator::{Correlator, Counters, Limits};
 pub use finding::{DEFAULT_SEVERITY, finding};
 pub use fired::Fired;
 pub use hosts::{MAX_HOSTS, Whose};

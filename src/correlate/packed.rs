@@ -42,13 +42,16 @@ const OVERLAY: u64 = 1 << 7;
 const MORE: u64 = 1 << 8;
 const BEHIND: u64 = 1 << 9;
 const UNCOUNTED: u64 = 1 << 10;
-const TOLD: u64 = 1 << 11;
 
 /// Whether a group is to rest as bytes.
 pub(super) fn is_small(group: &Group) -> bool {
     let len = group.entries.len();
     let plain = |entry: &Entry| entry.overlay.is_none() && entry.value.is_none() && entry.more.is_empty();
     group.known.is_none() && (len <= FEW_LONG || len <= FEW && group.entries.iter().all(plain))
+}
+
+fn flag(yes: bool, flag: u64) -> u64 {
+    if yes { flag } else { 0 }
 }
 
 /// Writes a group; its stream by number. Whether that is short enough to rest so.
@@ -58,16 +61,15 @@ pub(super) fn write(out: &mut Vec<u8>, text: &str, stream: u32, group: &Group) -
     out.push(u8::from(timer.is_some()));
     out.extend_from_slice(&clock.0.to_le_bytes());
     put(out, u64::from(stream));
-    let has = |yes: bool, flag: u64| if yes { flag } else { 0 };
-    let flags = has(*armed, ARMED)
-        | has(announced.is_some(), ANNOUNCED)
-        | has(fired.is_some(), FIRED)
-        | has(pruned.is_some(), PRUNED)
-        | has(waits_for.is_some(), WAITS)
-        | has(settled.is_some(), SETTLED)
-        | has(timer.is_some(), TIMER)
-        | has(!tally.is_empty(), TALLY)
-        | has(known.is_some(), KNOWN);
+    let flags = flag(*armed, ARMED)
+        | flag(announced.is_some(), ANNOUNCED)
+        | flag(fired.is_some(), FIRED)
+        | flag(pruned.is_some(), PRUNED)
+        | flag(waits_for.is_some(), WAITS)
+        | flag(settled.is_some(), SETTLED)
+        | flag(timer.is_some(), TIMER)
+        | flag(!tally.is_empty(), TALLY)
+        | flag(known.is_some(), KNOWN);
     put(out, flags);
     announced.iter().chain(settled).for_each(|place| put_place(out, *clock, *place));
     fired.iter().chain(pruned).for_each(|time| put_time(out, *clock, *time));
@@ -92,21 +94,19 @@ pub(super) fn write(out: &mut Vec<u8>, text: &str, stream: u32, group: &Group) -
 }
 
 fn write_entry(out: &mut Vec<u8>, before: Place, entry: &Entry) {
-    let Entry { place, overlay, refs, weight, counted, value, more, behind, trust, held, fired, told } = entry;
-    let has = |yes: bool, flag: u64| if yes { flag } else { 0 };
+    let Entry { place, overlay, refs, weight, counted, value, more, behind, trust, held, fired } = entry;
     let apart = before.time.0.wrapping_sub(place.time.0);
-    let flags = has(apart % UNIT == 0, WHOLE)
-        | has(*refs != 1, REFS)
-        | has(*weight != 1, WEIGHT)
-        | has(*held, HELD)
-        | has(*fired, RULE_FIRED)
-        | has(*trust == Trust::Open, OPEN)
-        | has(value.is_some(), VALUE)
-        | has(overlay.is_some(), OVERLAY)
-        | has(!more.is_empty(), MORE)
-        | has(behind.is_some(), BEHIND)
-        | has(!counted, UNCOUNTED)
-        | has(*told, TOLD);
+    let flags = flag(apart % UNIT == 0, WHOLE)
+        | flag(*refs != 1, REFS)
+        | flag(*weight != 1, WEIGHT)
+        | flag(*held, HELD)
+        | flag(*fired, RULE_FIRED)
+        | flag(*trust == Trust::Open, OPEN)
+        | flag(value.is_some(), VALUE)
+        | flag(overlay.is_some(), OVERLAY)
+        | flag(!more.is_empty(), MORE)
+        | flag(behind.is_some(), BEHIND)
+        | flag(!counted, UNCOUNTED);
     put(out, flags);
     put_signed(out, if flags & WHOLE != 0 { apart / UNIT } else { apart });
     put_signed(out, place.seq.wrapping_sub(before.seq) as i64);
@@ -183,8 +183,8 @@ fn read_entry(reader: &mut Reader<'_>, before: Place) -> Option<Entry> {
     }
     let behind = if has(BEHIND) { Some(whose(reader)?) } else { None };
     let trust = if has(OPEN) { Trust::Open } else { Trust::Verified };
-    let (counted, held, fired, told) = (!has(UNCOUNTED), has(HELD), has(RULE_FIRED), has(TOLD));
-    Some(Entry { place, overlay, refs, weight, counted, value, more, behind, trust, held, fired, told })
+    let (counted, held, fired) = (!has(UNCOUNTED), has(HELD), has(RULE_FIRED));
+    Some(Entry { place, overlay, refs, weight, counted, value, more, behind, trust, held, fired })
 }
 
 fn put_time(out: &mut Vec<u8>, clock: Time, time: Time) {

@@ -1,19 +1,15 @@
 //! Which groups of a share go first (C12): a heap of places in a list, which each know where they stand in it.
 
-/// What stands in a queue.
-pub(super) trait Queued {
-    /// Where it stands.
-    fn at(&mut self) -> &mut u32;
-}
+use super::groups::Slot;
 
 /// The first of `queue`, a heap, is the least; `before` says which of two goes first.
-pub(super) struct Queue<'a, T, B> {
+pub(super) struct Queue<'a, B> {
     pub queue: &'a mut Vec<u32>,
-    pub list: &'a mut [T],
+    pub list: &'a mut [Slot],
     pub before: B,
 }
 
-impl<T: Queued, B: Fn(&[T], u32, u32) -> bool> Queue<'_, T, B> {
+impl<B: Fn(&[Slot], u32, u32) -> bool> Queue<'_, B> {
     /// Another one.
     pub(super) fn push(&mut self, one: u32) {
         self.queue.push(one);
@@ -44,7 +40,7 @@ impl<T: Queued, B: Fn(&[T], u32, u32) -> bool> Queue<'_, T, B> {
     fn set(&mut self, at: usize, one: u32) {
         if let (Some(to), Some(item)) = (self.queue.get_mut(at), self.list.get_mut(one as usize)) {
             *to = one;
-            *item.at() = at as u32;
+            item.at = at as u32;
         }
     }
 
@@ -83,25 +79,20 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-
-    impl Queued for (u16, u32) {
-        fn at(&mut self) -> &mut u32 {
-            &mut self.1
-        }
-    }
+    use crate::model::Time;
 
     proptest! {
         #[test]
-        fn the_least_stands_first_and_each_knows_its_place(steps in prop::collection::vec((0..40u32, any::<u16>(), 0..3u8), 1..300)) {
-            let mut list: Vec<(u16, u32)> = vec![(0, 0); 40];
+        fn the_least_stands_first_and_each_knows_its_place(steps in prop::collection::vec((0..40u32, any::<i16>(), 0..3u8), 1..300)) {
+            let mut list = vec![Slot::default(); 40];
             let mut held = Vec::new();
             for (one, rank, what) in steps {
                 let known = held.contains(&one);
-                let at = list[one as usize].1 as usize;
+                let at = list[one as usize].at as usize;
                 if what < 2 {
-                    list[one as usize].0 = rank;
+                    list[one as usize].clock = Time(rank.into());
                 }
-                let before = |list: &[(u16, u32)], a: u32, b: u32| list[a as usize].0 < list[b as usize].0;
+                let before = |list: &[Slot], a: u32, b: u32| list[a as usize].clock < list[b as usize].clock;
                 let mut queue = Queue { queue: &mut held, list: &mut list, before };
                 match (known, what) {
                     (false, 0 | 1) => queue.push(one),
@@ -109,8 +100,9 @@ mod tests {
                     (true, _) => queue.remove(at),
                     (false, _) => {}
                 }
-                prop_assert!(held.iter().enumerate().all(|(at, one)| list[*one as usize].1 as usize == at));
-                prop_assert_eq!(held.first().map(|one| list[*one as usize].0), held.iter().map(|one| list[*one as usize].0).min());
+                prop_assert!(held.iter().enumerate().all(|(at, one)| list[*one as usize].at as usize == at));
+                let clock = |one: &u32| list[*one as usize].clock;
+                prop_assert_eq!(held.first().map(clock), held.iter().map(clock).min());
             }
         }
     }

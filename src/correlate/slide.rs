@@ -1,13 +1,13 @@
 //! A window over a group's entries that slides: moving an edge past an entry takes the entry in or out, and nothing is counted twice.
 
-use super::compiled::has;
+use super::compiled::{bit, has};
 use super::measure::{Counted, Datum, Ranks, Sum};
 use super::test::{Measured, Test};
 use super::window::Entry;
 use crate::model::Trust;
 
 /// What the entries in a window come to.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub(super) struct Totals {
     /// Entries, findings each for itself (C8).
     pub count: u64,
@@ -17,9 +17,8 @@ pub(super) struct Totals {
 }
 
 /// What the rule's test asks for beside the count.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 enum Measure {
-    #[default]
     None,
     /// How often each slot stands there.
     Slots(Vec<u64>),
@@ -94,7 +93,7 @@ impl Totals {
     /// The bits of the slots that stand there.
     pub(super) fn present(&self) -> u64 {
         let Measure::Slots(slots) = &self.measure else { return 0 };
-        slots.iter().enumerate().filter(|(_, count)| **count > 0).fold(0, |bits, (slot, _)| bits | super::compiled::bit(slot))
+        slots.iter().enumerate().filter(|(_, count)| **count > 0).fold(0, |bits, (slot, _)| bits | bit(slot))
     }
 
     /// What is compared, for a window of the entry x; `None` when no value is there to compare.

@@ -78,14 +78,11 @@ impl Serialize for groups::Frozen {
 impl From<Frozen> for State {
     fn from(frozen: Frozen) -> State {
         let Frozen { archive, rules, counters, freed, view } = frozen;
-        State { archive, rules: rules.into_iter().map(RuleState::from).collect(), counters, freed, view }
-    }
-}
-
-impl From<FrozenRule> for RuleState {
-    fn from(FrozenRule { key, shape, groups }: FrozenRule) -> RuleState {
-        let parts = groups.parts().map(|part| Bytes(part.into())).collect();
-        RuleState { key, shape, streams: groups.streams, groups: parts }
+        let rules = rules.into_iter().map(|FrozenRule { key, shape, groups }| {
+            let parts = groups.parts().map(|part| Bytes(part.into())).collect();
+            RuleState { key, shape, streams: groups.streams, groups: parts }
+        });
+        State { archive, rules: rules.collect(), counters, freed, view }
     }
 }
 
@@ -120,44 +117,36 @@ impl Correlator {
     /// Takes over what another one remembers, as [`Correlator::restore`] does from its [`Correlator::freeze`] (C13); the groups of a rule
     /// that decides just as before go over as they are, however many.
     pub fn take_over(&mut self, before: &mut Correlator) {
-        let stays = |(own, groups): (&Compiled, &Groups)| {
-            groups.len() == 0 || self.rules.iter().any(|rule| self.key(rule.rule) == before.key(own.rule) && rule.decides_as(own))
-        };
-        if !before.rules.iter().zip(&before.groups).all(stays) {
+        let mut known: BTreeMap<_, usize> = before.rules.iter().enumerate().map(|(from, rule)| (before.windows_of(rule), from)).collect();
+        let mut moved = vec![None; before.rules.len()];
+        for (at, rule) in self.rules.iter().enumerate() {
+            let from = known.remove(&self.windows_of(rule)).filter(|from| before.rules.get(*from).is_some_and(|own| rule.decides_as(own)));
+            from.and_then(|from| moved.get_mut(from)).into_iter().for_each(|moved| *moved = Some(at));
+        }
+        if moved.iter().zip(&before.groups).any(|(to, groups)| to.is_none() && groups.len() > 0) {
             // To take events out of the archive one by one takes longer. What was never written to a disk is not damaged.
             let _ = self.restore(before.freeze().into());
             return;
         }
-        let places = before.rules.iter().enumerate().map(|(at, rule)| ((before.key(rule.rule), Arc::clone(&rule.shape)), at));
-        let mut known: BTreeMap<(Arc<str>, Arc<str>), usize> = places.collect();
         self.archive = std::mem::take(&mut before.archive);
-        let mut moved = vec![None; before.rules.len()];
-        for at in 0..self.rules.len() {
-            let Some(rule) = self.rules.get(at) else { continue };
-            let Some(from) = known.remove(&(self.key(rule.rule), Arc::clone(&rule.shape))) else { continue };
-            let (Some(own), Some(groups)) = (before.rules.get(from), before.groups.get_mut(from)) else { continue };
-            if !rule.decides_as(own) {
-                let frozen = FrozenRule { key: self.key(rule.rule), shape: Arc::clone(&rule.shape), groups: groups.freeze() };
-                // What was never written to a disk is not damaged.
-                let _ = self.restore_rule(at, &frozen.into());
-                continue;
-            }
-            if let (Some(to), Some(moved)) = (self.groups.get_mut(at), moved.get_mut(from)) {
-                (*to, *moved) = (std::mem::take(groups), Some(at));
-            }
+        for (to, groups) in moved.iter().zip(&mut before.groups) {
+            to.and_then(|to| self.groups.get_mut(to)).into_iter().for_each(|place| *place = std::mem::take(groups));
         }
-        before.groups.iter().flat_map(Groups::held).for_each(|seq| self.archive.release(seq));
         self.timers.take_over(std::mem::take(&mut before.timers), &moved);
         self.total = self.groups.iter().map(Groups::len).sum();
         (self.counters, self.freed, self.view) = (before.counters, before.freed, before.view.clone());
     }
 
+    /// By what a rule's windows are known again: its key and its shape.
+    fn windows_of(&self, rule: &Compiled) -> (Arc<str>, Arc<str>) {
+        (self.key(rule.rule), Arc::clone(&rule.shape))
+    }
+
     fn restore_rules(&mut self, rules: Vec<RuleState>) -> Option<()> {
-        let mut known: BTreeMap<(Arc<str>, Arc<str>), RuleState> =
-            rules.into_iter().map(|rule| ((Arc::clone(&rule.key), Arc::clone(&rule.shape)), rule)).collect();
+        let mut known: BTreeMap<_, RuleState> = rules.into_iter().map(|rule| ((rule.key.clone(), rule.shape.clone()), rule)).collect();
         for at in 0..self.rules.len() {
             let rule = self.rules.get(at)?;
-            if let Some(kept) = known.remove(&(self.key(rule.rule), Arc::clone(&rule.shape))) {
+            if let Some(kept) = known.remove(&self.windows_of(rule)) {
                 self.restore_rule(at, &kept)?;
             }
         }

@@ -153,13 +153,8 @@ fn over(condition: &Condition, places: &[usize]) -> Condition {
 /// The bits of the slots that stand under `not`, or of those that stand without.
 pub(super) fn slots(condition: &Condition, negated: bool) -> u64 {
     match condition {
-        Condition::Search(slot) => {
-            if negated {
-                0
-            } else {
-                bit(*slot)
-            }
-        }
+        Condition::Search(_) if negated => 0,
+        Condition::Search(slot) => bit(*slot),
         Condition::And(parts) | Condition::Or(parts) => parts.iter().fold(0, |bits, part| bits | slots(part, negated)),
         Condition::Not(inner) => slots(inner, !negated),
     }
@@ -175,7 +170,7 @@ pub(super) fn met(condition: &Condition, plain: u64, negated: u64) -> bool {
     }
 }
 
-pub(super) fn compare(comparison: Comparison, left: f64, right: f64) -> bool {
+fn compare(comparison: Comparison, left: f64, right: f64) -> bool {
     match comparison {
         Comparison::Lt => left < right,
         Comparison::Lte => left <= right,

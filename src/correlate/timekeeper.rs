@@ -93,38 +93,24 @@ impl Timekeeper {
         arrival.filter(|arrival| time > arrival.plus(MAX_SKEW))
     }
 
-    /// The time of an event without a stamp of its own, in a recording: the preceding event's (X2), but not one that still waits.
-    #[must_use]
-    pub fn inherited(&self, stream: &str, time: Time) -> Time {
-        match self.streams.get(stream).and_then(|s| s.newest) {
-            Some(newest) if time > newest.plus(MAX_SKEW) => newest,
-            _ => time,
-        }
-    }
-
     /// Whether an entry of this time is believed at once, however its time is judged.
     #[must_use]
     pub fn is_believed(&self, stream: &str, time: Time, arrival: Option<Time>) -> bool {
         arrival.is_some() || self.streams.get(stream).is_some_and(|state| !Stream::is_jump(state.newest, time))
     }
 
-    /// Judges the stamp of the entry `seq`. With an arrival clock (`arrival`) it is believed, as [`Timekeeper::restamped`] has seen to it;
-    /// without one a jump ahead waits for a later record of its stream.
-    pub fn judge(&mut self, stream: &Arc<str>, seq: u64, time: Time, arrival: Option<Time>) -> Judgement {
+    /// The time of the entry `seq` in the order of the system, and what it is worth. With an arrival clock (`arrival`) it is believed, as
+    /// [`Timekeeper::restamped`] has seen to it; without one a jump ahead waits for a later record of its stream. A time that is not its `own`
+    /// is the preceding event's (X2), but not one that still waits: it confirms no stamp, and waits with the entry that it is from.
+    pub fn judge(&mut self, stream: &Arc<str>, seq: u64, (time, own): (Time, bool), arrival: Option<Time>) -> (Time, Judgement) {
         self.wake(stream);
-        let Some(state) = self.streams.get_mut(stream) else { return Judgement::default() };
+        let Some(state) = self.streams.get_mut(stream) else { return (time, Judgement::default()) };
         if let Some(arrival) = arrival {
             self.clock = self.clock.max(arrival);
-            return Judgement { believed: vec![(seq, time)], ..Judgement::default() };
+            return (time, Judgement { believed: vec![(seq, time)], ..Judgement::default() });
         }
-        state.judge(seq, time, true)
-    }
-
-    /// As [`Timekeeper::judge`] without an arrival clock, for an entry whose time is [`Timekeeper::inherited`]: it confirms no stamp, and waits
-    /// with the entry that it has its time from.
-    pub fn judge_inherited(&mut self, stream: &Arc<str>, seq: u64, time: Time) -> Judgement {
-        self.wake(stream);
-        self.streams.get_mut(stream).map(|state| state.judge(seq, time, false)).unwrap_or_default()
+        let time = state.newest.filter(|newest| !own && time > newest.plus(MAX_SKEW)).unwrap_or(time);
+        (time, state.judge(seq, time, own))
     }
 
     /// Takes a believed time into the watermark, its stream's time and its host's.
@@ -169,20 +155,17 @@ impl Timekeeper {
     }
 
     /// Whether the watermark has passed `deadline`, and, where somebody's time counts, that has as well (C1, C6).
-    #[must_use]
-    pub fn passed(&self, deadline: Time, whose: Option<&Whose>) -> bool {
+    pub(super) fn passed(&self, deadline: Time, whose: Option<&Whose>) -> bool {
         self.watermark > deadline && self.heard(whose).is_none_or(|heard| heard.time(self.clock) > deadline)
     }
 
     /// As [`Timekeeper::passed`], and no later event can take it back, as one can while a time only runs on.
-    #[must_use]
-    pub fn passed_for_good(&self, deadline: Time, whose: Option<&Whose>) -> bool {
+    pub(super) fn passed_for_good(&self, deadline: Time, whose: Option<&Whose>) -> bool {
         self.watermark > deadline && self.heard(whose).is_none_or(|heard| heard.newest > deadline)
     }
 
     /// Whether a timer is due: the watermark has reached it, and, where somebody's time counts, that less lateness has as well (C6).
-    #[must_use]
-    pub fn reached(&self, due: Time, whose: Option<&Whose>) -> bool {
+    pub(super) fn reached(&self, due: Time, whose: Option<&Whose>) -> bool {
         self.watermark >= due && self.heard(whose).is_none_or(|heard| heard.time(self.clock).minus(self.lateness) >= due)
     }
 
@@ -206,8 +189,7 @@ impl Timekeeper {
     }
 
     /// Whether an entry of this time comes behind the watermark.
-    #[must_use]
-    pub fn is_behind(&self, time: Time) -> bool {
+    pub(super) fn is_behind(&self, time: Time) -> bool {
         time < self.watermark
     }
 

@@ -4,12 +4,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::compiled::Compiled;
-use super::group::{Fire, Group, Held};
+use super::group::{Group, Held};
 use super::hosts::Whose;
 use super::place::Place;
 use super::test::{Test, Timing, Verdict, met};
 use super::timekeeper::Timekeeper;
-use super::window::Window;
+use super::window::{Window, verdict};
 use crate::model::{Span, Time};
 
 /// A group's window that waits for its end. A function of the group's entries and of what is settled.
@@ -93,7 +93,7 @@ impl Group {
         let opened = self.timer.take()?.opened;
         let at = self.entries.index(opened);
         let deadline = opened.time.plus(rule.span);
-        let end = if rule.timing == Timing::Silence { at + 1 } else { self.entries.index_of_time(deadline) };
+        let end = if rule.timing == Timing::Silence { at + 1 } else { self.entries.index(Place { time: deadline, seq: 0 }) };
         self.entries.slide(&rule.test, at, end);
         let held = self.verdict(rule, Window { first: at, last: end.saturating_sub(1) }, deadline);
         // Without the entry that opened it, which no bound takes away before, nothing would be settled.
@@ -106,26 +106,15 @@ impl Group {
 
     fn verdict(&mut self, rule: &Compiled, window: Window, deadline: Time) -> Option<(Verdict, Option<Held>)> {
         let (x, totals) = (self.entries.get(window.first)?, self.entries.totals()?);
-        let enough = totals.count >= rule.min_events;
-        let (verdict, value) = match &rule.test {
-            Test::Compare(measured, _) => {
-                let value = totals.value(*measured, x);
-                (rule.test.verdict(value, enough), value)
-            }
-            Test::Rules(condition) if enough && met(condition, totals.present(), totals.present()) => (Verdict::True, None),
-            Test::Missing => (Verdict::True, None),
-            _ => (Verdict::Wanting, None),
-        };
+        let (verdict, value) = verdict(rule, &self.tally, x, totals);
         if verdict != Verdict::True {
             return Some((verdict, None));
         }
         let (trust, count) = (totals.trust(), totals.count);
         let mut entry = x.clone();
         entry.place = Place { time: deadline, seq: x.place.seq };
-        // Nothing was told of what time decides.
-        entry.told = false;
         let fires = !self.is_silent(rule, deadline);
-        let fire = fires.then(|| self.shown(window, Fire { value, count, from: x.place.time, evidence: Vec::new(), trust }));
+        let fire = fires.then(|| self.shown(window, value, count));
         if fires {
             self.fired = self.fired.max(Some(deadline));
         }

@@ -36,8 +36,6 @@ pub(super) struct Input {
     pub trust: Trust,
     /// Whose time must pass too, because the event came behind the watermark.
     pub behind: Option<Whose>,
-    /// A finding at this place was told while the event was not believed yet (T3).
-    pub told: bool,
 }
 
 /// What stands at one place of a group: one entry, whatever it matched (C1). Its event is the one of its place's `seq`, in the archive.
@@ -62,15 +60,13 @@ pub(super) struct Entry {
     pub held: bool,
     /// The rule has fired here.
     pub fired: bool,
-    /// A finding at this place was told before the event was believed.
-    pub told: bool,
 }
 
 impl Entry {
     pub(super) fn new(input: Input) -> Entry {
-        let Input { place, trust, told, behind, .. } = input.clone();
+        let (place, trust, behind) = (input.place, input.trust, input.behind.clone());
         let (overlay, value, more) = (None, None, Vec::new());
-        let mut entry = Entry { place, overlay, refs: 0, weight: 0, counted: false, value, more, behind, trust, held: false, fired: false, told };
+        let mut entry = Entry { place, overlay, refs: 0, weight: 0, counted: false, value, more, behind, trust, held: false, fired: false };
         entry.merge(input);
         entry
     }
@@ -79,7 +75,6 @@ impl Entry {
     pub(super) fn merge(&mut self, input: Input) {
         self.refs |= bit(input.slot);
         self.trust = self.trust.min(input.trust);
-        self.told |= input.told;
         if input.finding || !self.counted {
             self.weight = self.weight.saturating_add(1);
         }
@@ -214,11 +209,6 @@ impl Entries {
         }
     }
 
-    /// Index of the first entry at or after a time.
-    pub(super) fn index_of_time(&self, time: Time) -> usize {
-        self.index(Place { time, seq: 0 })
-    }
-
     /// Puts it at its place; whether that was empty.
     pub(super) fn put(&mut self, input: Input) -> bool {
         let index = self.index(input.place);
@@ -320,16 +310,18 @@ impl Entries {
     }
 }
 
-/// Whether a rule's condition holds for a window that ends at an entry, and the value that was compared; `tally` stands just before it.
-pub(super) fn holds(rule: &Compiled, tally: &Tally, entry: &Entry, totals: &Totals) -> (bool, Option<f64>) {
-    let (test, value) = match &rule.test {
+/// What a rule's condition comes to for a window of the entry x, and the value that was compared; `tally` stands just before x.
+pub(super) fn verdict(rule: &Compiled, tally: &Tally, x: &Entry, totals: &Totals) -> (Verdict, Option<f64>) {
+    let enough = totals.count >= rule.min_events;
+    let holds = match &rule.test {
         Test::Compare(measured, _) => {
-            let value = totals.value(*measured, entry);
-            (rule.test.verdict(value, true) == Verdict::True, value)
+            let value = totals.value(*measured, x);
+            return (rule.test.verdict(value, enough), value);
         }
-        Test::Rules(condition) => (met(condition, totals.present(), totals.present()), None),
-        Test::Ordered(order) => (tally.completes(order, entry, entry.place.time.minus(rule.span)), None),
-        Test::Missing | Test::New => (false, None),
+        Test::Rules(condition) => enough && met(condition, totals.present(), totals.present()),
+        Test::Ordered(order) => enough && tally.completes(order, x, x.place.time.minus(rule.span)),
+        Test::Missing => true,
+        Test::New => false,
     };
-    (test && totals.count >= rule.min_events, value)
+    (if holds { Verdict::True } else { Verdict::Wanting }, None)
 }

@@ -123,21 +123,21 @@ pub(super) fn put_value(out: &mut Vec<u8>, value: &Value) {
     }
 }
 
-fn put_map(out: &mut Vec<u8>, map: &Map<String, Value>) {
-    put(out, map.len() as u64);
-    for (key, value) in map {
+fn put_entries<'a>(out: &mut Vec<u8>, len: usize, entries: impl Iterator<Item = (&'a str, &'a Value)>) {
+    put(out, len as u64);
+    for (key, value) in entries {
         put_text(out, key);
         put_value(out, value);
     }
 }
 
+fn put_map(out: &mut Vec<u8>, map: &Map<String, Value>) {
+    put_entries(out, map.len(), map.iter().map(|(key, value)| (key.as_str(), value)));
+}
+
 /// What a finding lays over an event's fields.
 pub(super) fn put_overlay(out: &mut Vec<u8>, overlay: &Overlay) {
-    put(out, overlay.len() as u64);
-    for (name, value) in overlay {
-        put_text(out, name);
-        put_value(out, value);
-    }
+    put_entries(out, overlay.len(), overlay.iter().map(|(name, value)| (&**name, value)));
 }
 
 /// An event without its `seq`, which stands beside it.
@@ -151,11 +151,7 @@ pub(super) fn put_event(out: &mut Vec<u8>, event: &Event) {
 pub(super) fn put_fields_of(out: &mut Vec<u8>, event: &Event, names: &[Arc<str>]) {
     let asked: Vec<_> = event.fields.iter().filter(|(key, _)| names.iter().any(|name| leads_to(key, name))).collect();
     put_head(out, event);
-    put(out, asked.len() as u64);
-    for (key, value) in asked {
-        put_text(out, key);
-        put_value(out, value);
-    }
+    put_entries(out, asked.len(), asked.into_iter().map(|(key, value)| (key.as_str(), value)));
     put_text(out, "");
 }
 
@@ -230,10 +226,6 @@ impl<'a> Reader<'a> {
         self.chunk().map(|bytes| f64::from_le_bytes(*bytes))
     }
 
-    pub(super) fn value(&mut self) -> Option<Value> {
-        self.value_within(MAX_DEPTH)
-    }
-
     fn value_within(&mut self, depth: usize) -> Option<Value> {
         Some(match self.byte()? {
             0 => Value::Null,
@@ -269,7 +261,7 @@ impl<'a> Reader<'a> {
         let mut overlay = Overlay::new();
         for _ in 0..self.len()? {
             let name = self.text()?.into();
-            overlay.insert(name, self.value()?);
+            overlay.insert(name, self.value_within(MAX_DEPTH)?);
         }
         Some(overlay)
     }

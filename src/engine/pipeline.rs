@@ -10,17 +10,17 @@ use serde::{Deserialize, Serialize};
 pub use super::ahead::Compiled;
 use super::draft::{Draft, Drafter, Drafts, Reading, Rooms};
 use super::tally::Tally;
-use crate::correlate::{self, Correlator, Counters, Fired, Frozen, Judgement, Limits, State, Timekeeper, Told, WireEvent};
+use crate::correlate::{self, Correlator, Counters, Fired, Frozen, Judgement, Limits, State, Timekeeper, WireEvent};
 use crate::detect::{Detector, LogsourceMode, Room};
 use crate::diag::Diagnostic;
-use crate::model::{Entry, EntryBody, Event, Finding, Inventory, Record, Span, Time};
+use crate::model::{Entry, EntryBody, Event, Finding, FindingId, Inventory, Record, Span, Time};
 use crate::normalise::{self, ADDED, Extractors, Glance, Normaliser, Parsed, Refusal};
 use crate::sigma::RuleSet;
 
 /// What begins every snapshot (stable).
 const MAGIC: &[u8] = b"opmas-state";
 /// The version of what follows the magic; raised with every change of a serialised type.
-const VERSION: u16 = 6;
+const VERSION: u16 = 7;
 
 /// A finding in the order of firing; silent rules (C11) give none.
 pub type Found = Fired;
@@ -66,14 +66,14 @@ pub enum RestoreError {
 struct Pending {
     event: Arc<Event>,
     matched: Vec<usize>,
-    told: Vec<Told>,
+    told: Vec<FindingId>,
 }
 
-/// A [`Pending`] in a snapshot: rules by key.
+/// A [`Pending`] in a snapshot.
 #[derive(Debug, Serialize, Deserialize)]
 struct PendingState {
     event: WireEvent,
-    told: Vec<(Arc<str>, Arc<str>)>,
+    told: Vec<FindingId>,
 }
 
 /// Everything that later findings depend on, beside rules, extractors and inventory, as it was at one moment; the pipeline goes on meanwhile.
@@ -158,7 +158,7 @@ impl Pipeline {
     /// How many groups correlation keeps.
     #[must_use]
     pub fn groups(&self) -> usize {
-        self.correlator.len()
+        self.correlator.size()
     }
 
     /// Rules in their warm-up, which only learn, and until when (C14): a sentence for each.
@@ -289,23 +289,14 @@ impl Pipeline {
             return None;
         }
         self.normaliser.pass(record, said.0);
-        let (time, judgement) = self.judge(&record.stream, seq, said, record.arrival);
+        let (time, judgement) = self.timekeeper.judge(&record.stream, seq, said, record.arrival);
         let mut found = self.earlier(&judgement);
         found.extend(self.believe(&record.stream, time, glance.host.as_deref(), record.arrival.is_some()));
         Some(found)
     }
 
-    /// A record's time in the order of the system, and what it is worth. `own`: whether it was read from the record itself.
-    fn judge(&mut self, stream: &Arc<str>, seq: u64, (time, own): (Time, bool), arrival: Option<Time>) -> (Time, Judgement) {
-        if arrival.is_some() || own {
-            return (time, self.timekeeper.judge(stream, seq, time, arrival));
-        }
-        let time = self.timekeeper.inherited(stream, time);
-        (time, self.timekeeper.judge_inherited(stream, seq, time))
-    }
-
     fn take(&mut self, mut event: Event, matched: Vec<usize>, arrival: Option<Time>) -> Vec<Found> {
-        let (time, judgement) = self.judge(&event.stream, event.seq, (event.time, !event.time_from_arrival), arrival);
+        let (time, judgement) = self.timekeeper.judge(&event.stream, event.seq, (event.time, !event.time_from_arrival), arrival);
         restamp(&mut event, time);
         let event = Arc::new(event);
         if let Some(tally) = &self.tally {
@@ -314,7 +305,8 @@ impl Pipeline {
         let mut found = self.correlator.detections(&event, &matched);
         found.extend(self.earlier(&judgement));
         if judgement.pending {
-            let (fired, told) = self.correlator.attempt(&self.timekeeper, &event, &matched);
+            let fired = self.correlator.attempt(&self.timekeeper, &event, &matched);
+            let told = fired.iter().map(Fired::id).collect();
             found.extend(fired);
             self.pending.insert(event.seq, Pending { event, matched, told });
         } else {
@@ -337,7 +329,7 @@ impl Pipeline {
         found
     }
 
-    fn enter(&mut self, event: &Arc<Event>, matched: &[usize], told: &[Told], live: bool) -> Vec<Found> {
+    fn enter(&mut self, event: &Arc<Event>, matched: &[usize], told: &[FindingId], live: bool) -> Vec<Found> {
         let mut found = self.believe(&event.stream, event.time, event.text("host"), live);
         found.extend(self.correlator.event(&mut self.timekeeper, event, matched, told));
         found
@@ -419,17 +411,13 @@ impl Pipeline {
     }
 
     fn pending_state(&self) -> Vec<PendingState> {
-        let key = |rule: &usize| self.rules.rules.get(*rule).map(|rule| Arc::clone(rule.key()));
-        let told = |told: &[Told]| told.iter().filter_map(|(rule, group)| Some((key(rule)?, Arc::clone(group)))).collect();
-        self.pending.values().map(|p| PendingState { event: (&*p.event).into(), told: told(&p.told) }).collect()
+        self.pending.values().map(|p| PendingState { event: (&*p.event).into(), told: p.told.clone() }).collect()
     }
 
     fn restore_pending(&mut self, states: Vec<PendingState>) {
-        let (rules, detector, mode, mut room) = (&self.rules, &self.detector, self.settings.logsource, Room::default());
-        let index = |key: &Arc<str>| rules.rules.iter().position(|rule| rule.key() == key);
-        let pending = states.into_iter().map(|state| {
-            let event = Arc::new(Event::from(state.event));
-            let told = state.told.into_iter().filter_map(|(key, group)| Some((index(&key)?, group))).collect();
+        let (detector, mode, mut room) = (&self.detector, self.settings.logsource, Room::default());
+        let pending = states.into_iter().map(|PendingState { event, told }| {
+            let event = Arc::new(Event::from(event));
             (event.seq, Pending { matched: detector.matches_with(&event, mode, &mut room), event, told })
         });
         self.pending = pending.collect();

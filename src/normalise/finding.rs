@@ -5,6 +5,7 @@ use std::fmt;
 
 use serde_json::{Map, Value};
 
+use super::json;
 use crate::model::{DeadReason, Inventory, LogSource, Severity};
 
 /// The log source of findings, to rules.
@@ -46,7 +47,7 @@ pub fn check_finding(raw: &[u8]) -> Result<(), Refusal> {
 
 /// The finding's fields as they came, with both `severity` and `level` (M3).
 pub(super) fn parse(text: &str) -> Result<Map<String, Value>, Refusal> {
-    let mut object = match serde_json::from_str(text) {
+    let mut object = match json::read(text) {
         Ok(Value::Object(object)) => object,
         Ok(other) => return Err(refusal(DeadReason::NotAnObject, format!("a finding is a JSON object, and this is {}", kind(&other)))),
         Err(error) => return Err(refusal(DeadReason::NotJson, format!("a finding is a JSON object, and this is no JSON: {error}"))),

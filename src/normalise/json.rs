@@ -1,4 +1,6 @@
-//! The event time of structured events (semantics T1).
+//! Structured events: their values (C9), and their event time (T1).
+
+use serde_json::{Map, Value};
 
 use super::stamp::{self, Stamp, fraction};
 use super::tape::{Kind, View};
@@ -6,11 +8,78 @@ use crate::model::Time;
 
 /// T1's fields, in its order.
 const TIME_FIELDS: [&str; 10] = ["@timestamp", "timestamp", "time", "ts", "_time", "EventTime", "UtcTime", "TimeCreated", "SystemTime", "eventTime"];
+/// No whole number that is nearer to zero is beyond 64 bits, 2^63.
+const HUGE: f64 = 9_223_372_036_854_775_808.0;
+/// Nor is one of fewer digits.
+const MIN_DIGITS: usize = 19;
 /// Where Windows events keep theirs.
 const NESTED: &str = "Event.System.TimeCreated";
 /// Layouts beside RFC 3339 and the syslog forms: web server logs, slashes for dashes, `date`.
 const OFFSET_LAYOUTS: [&str; 2] = ["%d/%b/%Y:%H:%M:%S %z", "%Y-%m-%d %H:%M:%S%.f %z"];
 const UTC_LAYOUTS: [&str; 4] = ["%Y-%m-%d %H:%M:%S%.f UTC", "%Y/%m/%d %H:%M:%S%.f", "%Y-%m-%d %H:%M:%S,%f", "%Y-%m-%dT%H:%M:%S,%f"];
+
+/// Reads JSON. A whole number beyond 64 bits is a text, its digits: as floating point it would be the same as others (C9).
+///
+/// # Errors
+/// It is none.
+pub(super) fn read(json: &str) -> serde_json::Result<Value> {
+    let value = serde_json::from_str(json)?;
+    if is_rounded(&value) { serde_json::from_str(&quoted(json)) } else { Ok(value) }
+}
+
+/// The same of an object; `None` for anything else.
+pub(super) fn object(json: &str) -> Option<Map<String, Value>> {
+    match json.starts_with('{').then(|| read(json)) {
+        Some(Ok(Value::Object(object))) => Some(object),
+        _ => None,
+    }
+}
+
+/// Whether a whole number in it may be beyond 64 bits.
+fn is_rounded(value: &Value) -> bool {
+    match value {
+        Value::Number(number) => number.is_f64() && number.as_f64().is_some_and(|number| number.abs() >= HUGE),
+        Value::Array(members) => members.iter().any(is_rounded),
+        Value::Object(fields) => fields.values().any(is_rounded),
+        _ => false,
+    }
+}
+
+/// JSON with quotes around the whole numbers that are beyond 64 bits.
+fn quoted(json: &str) -> String {
+    let (mut out, mut rest, mut in_text) = (String::with_capacity(json.len() + 16), json, false);
+    while let Some(first) = rest.chars().next() {
+        let len = match first {
+            '"' => {
+                in_text = !in_text;
+                1
+            }
+            '\\' => 1 + rest.chars().nth(1).map_or(0, char::len_utf8),
+            '-' | '0'..='9' if !in_text => number_len(rest.as_bytes()),
+            _ => first.len_utf8(),
+        };
+        let (piece, behind) = rest.split_at(len);
+        if !in_text && is_beyond(piece) {
+            out.extend(["\"", piece, "\""]);
+        } else {
+            out.push_str(piece);
+        }
+        rest = behind;
+    }
+    out
+}
+
+/// Bytes of the number that this begins with.
+pub(super) fn number_len(json: &[u8]) -> usize {
+    json.iter().position(|b| !matches!(b, b'0'..=b'9' | b'-' | b'+' | b'.' | b'e' | b'E')).unwrap_or(json.len())
+}
+
+/// Whether a JSON number is a whole one that 64 bits have no room for.
+pub(super) fn is_beyond(number: &str) -> bool {
+    let digits = number.strip_prefix('-').unwrap_or(number);
+    let whole = digits.len() >= MIN_DIGITS && digits.bytes().all(|b| b.is_ascii_digit());
+    whole && number.parse::<u64>().is_err() && number.parse::<i64>().is_err()
+}
 
 /// The event time that an object names: configured fields (dotted paths) first, then the nested one, then T1's list.
 /// A date and time without a zone is UTC; a yearless syslog stamp is returned as it is.

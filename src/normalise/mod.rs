@@ -205,13 +205,10 @@ impl Normaliser {
     pub fn parse(&self, record: &Record) -> Parsed {
         let raw: Arc<str> = text_of(&record.raw).as_ref().into();
         match record.payload {
-            Payload::Log => {
-                let object = if raw.starts_with('{') { serde_json::from_str::<Map<String, Value>>(&raw).ok() } else { None };
-                match object {
-                    Some(object) => self.structured(object, raw),
-                    None => self.log_line(raw),
-                }
-            }
+            Payload::Log => match json::object(&raw) {
+                Some(object) => self.structured(object, raw),
+                None => self.log_line(raw),
+            },
             Payload::Finding => match finding::parse(&raw) {
                 Ok(object) => Parsed { logsource: finding::logsource(), finding: true, ..self.structured(object, raw) },
                 Err(refusal) => {
@@ -342,7 +339,7 @@ impl Normaliser {
         let text = text_of(&record.raw);
         let mut tape = Tape::default();
         let plain = text.starts_with('{') && tape.read(&text);
-        let object = if text.starts_with('{') && !plain { serde_json::from_str(&text).ok() } else { None };
+        let object = if plain { None } else { json::object(&text) };
         object.iter().for_each(|fields| tape.fill(fields));
         let stamp = if plain || object.is_some() {
             json::event_time(tape.root(), &self.options.extra_time_fields).map(|stamp| (stamp, ""))

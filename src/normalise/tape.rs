@@ -1,10 +1,12 @@
 //! A JSON object as a flat list of nodes over one text: what detection walks, without a map and without an allocation of its own
 //! once the room is there.
 //!
-//! The reader here takes plain JSON and gives everything else up (`false`): numbers beyond 18 digits, keys that stand twice, depths
-//! beyond [`MAX_DEPTH`]. What it gives up, `serde_json` judges: both read the same.
+//! The reader here takes plain JSON and gives everything else up (`false`): keys that stand twice, depths beyond [`MAX_DEPTH`].
+//! What it gives up, [`super::json::object`] judges: both read the same.
 
 use serde_json::{Map, Value};
+
+use super::json::{is_beyond, number_len};
 
 /// Nesting that is read here; `serde_json` refuses what is deeper than 127.
 const MAX_DEPTH: usize = 64;
@@ -357,7 +359,7 @@ impl Reader<'_, '_> {
             b't' => self.word("true", Node::Bool(true))?,
             b'f' => self.word("false", Node::Bool(false))?,
             b'n' => self.word("null", Node::Null)?,
-            _ => Node::Number(self.number()?),
+            _ => self.number()?,
         };
         self.tape.nodes.push(node);
         Some(())
@@ -516,19 +518,21 @@ impl Reader<'_, '_> {
         digits.iter().try_fold(0, |sum, digit| Some(sum << 4 | char::from(*digit).to_digit(16)?))
     }
 
-    fn number(&mut self) -> Option<Span> {
-        let rest = self.bytes.get(self.at..)?;
-        let len = rest.iter().position(|b| !matches!(b, b'0'..=b'9' | b'-' | b'+' | b'.' | b'e' | b'E')).unwrap_or(rest.len());
+    fn number(&mut self) -> Option<Node> {
+        let len = number_len(self.bytes.get(self.at..)?);
         let token = self.json.get(self.at..self.at + len)?;
         self.at += len;
         let digits = token.strip_prefix('-').unwrap_or(token);
         let whole = !digits.is_empty() && digits.len() <= MAX_DIGITS && digits.bytes().all(|b| b.is_ascii_digit());
         if whole && (!digits.starts_with('0') || token == "0") {
-            return self.since(self.at - len, self.at);
+            return self.since(self.at - len, self.at).map(Node::Number);
         }
         // `-0`, floating point, leading zeros, many digits.
         let number: serde_json::Number = serde_json::from_str(token).ok()?;
-        Some(self.tape.push_number(&number))
+        if is_beyond(token) {
+            return self.since(self.at - len, self.at).map(Node::Text);
+        }
+        Some(Node::Number(self.tape.push_number(&number)))
     }
 }
 
@@ -563,7 +567,7 @@ mod tests {
             assert_eq!(read, must, "{json}");
         }
         if read {
-            let known: Map<String, Value> = serde_json::from_str(json).unwrap_or_else(|error| panic!("{json}: {error}"));
+            let known = super::super::json::object(json.trim_start()).unwrap_or_else(|| panic!("{json}"));
             assert_eq!(tape.root().value(), Value::Object(known.clone()), "{json}");
             let written =
                 |tape: &Tape| tape.root().entries().map(|(key, _, value)| format!("{key}{:?}", value.kind())).collect::<std::collections::BTreeSet<_>>();
@@ -580,7 +584,7 @@ mod tests {
             r#" { "a" : 1 , "b" : [ ] , "c" : { } } "#,
             r#"{"a":[1,-5,0,[null,true,false],{"x":{"y":"z"}}],"b":""}"#,
             r#"{"path":"C:\\Windows\\System32\\cmd.exe","q":"\"\/\b\f\n\r\t","u":"\u00e4\u20AC\ud83d\ude00 ä€😀"}"#,
-            r#"{"n":[0.5,-0,1e3,1E-7,123456789012345678,12345678901234567890,-9223372036854775808,1.7976931348623157e308]}"#,
+            r#"{"n":[0.5,-0,1e3,1E-7,123456789012345678,12345678901234567890,-9223372036854775808,1.7976931348623157e308,18446744073709551616,-9223372036854775809,18446744073709551616.0]}"#,
             r#"{"aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa bbbbbbb":"cccccccccccccccccccccccccccccc","":"x"}"#,
         ] {
             check(json, Some(true));

@@ -53,6 +53,8 @@ const RELATIONS: &[&str] = &["derived", "obsolete", "merged", "renamed", "simila
 const NAMESPACES: &[&str] = &["attack", "car", "cve", "d3fend", "detection", "stp", "tlp"];
 /// What SigmaHQ wants every detection to have.
 const WANTED: &[&str] = &["id", "status", "description", "author", "date", "level", "falsepositives", "references"];
+/// Searches of a condition of which every way to hold is tried: that is two to the power of these.
+const MAX_TRIED: usize = 10;
 /// Lists of texts, without one twice.
 const LISTS: &[&str] = &["references", "fields", "falsepositives", "tags", "scope"];
 
@@ -274,11 +276,19 @@ impl Lint<'_> {
             let at = first(search).map_or(place, |item| item.place);
             self.say(Weight::Hint, at, format!("the condition does not use the search `{name}`"), "use it or remove it");
         }
-        if holds_of_nothing(&detection.condition) {
+        self.never(&detection.condition, detection.searches.len(), place);
+        if holds(&detection.condition, 0) {
             let help = "ask for something that must be there, too: otherwise it is looked at for every event of its log source";
             self.say(Weight::Hint, place, "this rule also holds for events in which nothing of it is found", help);
         }
         detection.searches.iter().for_each(|(_, search)| each(search, &mut |item| self.item(item)));
+    }
+
+    /// A condition that asks for something and for its absence.
+    fn never(&mut self, condition: &Condition, len: usize, place: Place) {
+        if len <= MAX_TRIED && !(0..1 << len).any(|these| holds(condition, these)) {
+            self.say(Weight::Hint, place, "the condition never holds", "it asks for something and for its absence");
+        }
     }
 
     fn item(&mut self, item: &Item) {
@@ -311,6 +321,9 @@ impl Lint<'_> {
             let help = "for something that falls silent take `type: missing`";
             self.say(Weight::Hint, place, "this count never sees silence: a window begins with a match", help);
         }
+        if let Some(expression) = &correlation.expression {
+            self.never(expression, correlation.rules.len(), place);
+        }
         if correlation.rules.len() < 2
             && correlation.expression.is_none()
             && matches!(correlation.kind, CorrelationType::Temporal | CorrelationType::TemporalOrdered)
@@ -328,13 +341,13 @@ fn mark(condition: &Condition, used: &mut [bool]) {
     }
 }
 
-/// Whether the condition holds when no search does.
-fn holds_of_nothing(condition: &Condition) -> bool {
+/// Whether the condition holds when the searches of these bits do, and no other.
+fn holds(condition: &Condition, these: u64) -> bool {
     match condition {
-        Condition::Search(_) => false,
-        Condition::And(parts) => parts.iter().all(holds_of_nothing),
-        Condition::Or(parts) => parts.iter().any(holds_of_nothing),
-        Condition::Not(inner) => !holds_of_nothing(inner),
+        Condition::Search(index) => u32::try_from(*index).is_ok_and(|index| these.checked_shr(index).unwrap_or(0) & 1 == 1),
+        Condition::And(parts) => parts.iter().all(|part| holds(part, these)),
+        Condition::Or(parts) => parts.iter().any(|part| holds(part, these)),
+        Condition::Not(inner) => !holds(inner, these),
     }
 }
 

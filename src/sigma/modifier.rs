@@ -102,8 +102,12 @@ pub(super) fn parse<'a>(key: &'a Text, sink: &mut Sink) -> Option<(&'a str, Modi
         let place = key.place_of(offset + 1);
         offset += 1 + word.len();
         let Some((name, effect)) = TABLE.iter().find(|(name, _)| *name == word) else {
-            let known: Vec<&str> = TABLE.iter().map(|(name, _)| *name).collect();
-            sink.unknown_word(place, "modifier", word, &known);
+            if word.is_empty() {
+                sink.error(place, "a modifier is missing behind `|`", "write one, such as `contains`, or leave the `|` away");
+            } else {
+                let known: Vec<&str> = TABLE.iter().map(|(name, _)| *name).collect();
+                sink.unknown_word(place, "modifier", word, &known);
+            }
             return None;
         };
         if !legal(name, *effect, &seen, &modifiers, place, sink) {

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use super::ast::{Opmas, Refire};
 use super::read::{self, Sink};
 use super::yaml::{Map, Node};
+use crate::model::Span;
 
 const KEYS: &[&str] = &["entities", "refire", "cooldown", "min_events", "lateness", "warmup", "params", "remediation"];
 const REFIRES: &[(&str, Refire)] = &[("edge", Refire::Edge), ("every", Refire::Every), ("reset", Refire::Reset)];
@@ -19,7 +20,7 @@ pub(super) fn parse(document: &Map, sink: &mut Sink) -> Opmas {
         refire: table.get("refire").and_then(|node| refire(node, sink)),
         cooldown: table.get("cooldown").and_then(|node| read::span(node, "`cooldown`", sink)),
         min_events: table.get("min_events").and_then(|node| min_events(node, sink)),
-        lateness: table.get("lateness").and_then(|node| read::span(node, "`lateness`", sink)),
+        lateness: table.get("lateness").and_then(|node| read::span_from(Span::ZERO, node, "`lateness`", sink)),
         warmup: table.get("warmup").and_then(|node| read::span(node, "`warmup`", sink)),
         remediation: read::optional_text(table, "remediation", sink),
     }

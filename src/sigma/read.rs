@@ -110,15 +110,18 @@ pub(super) fn boolean(node: &Node, what: &str, sink: &mut Sink) -> Option<bool> 
 
 /// The node as a span of time above zero.
 pub(super) fn span(node: &Node, what: &str, sink: &mut Sink) -> Option<Span> {
+    span_from(Span(1), node, what, sink)
+}
+
+/// The node as a span of time of at least this: one, or zero.
+pub(super) fn span_from(least: Span, node: &Node, what: &str, sink: &mut Sink) -> Option<Span> {
     let text = text(node, what, sink)?;
-    match Span::from_str(&text.text) {
-        Ok(span) if span > Span::ZERO => Some(span),
-        _ => {
-            let message = format!("{what}: `{}` is not a span of time above zero", text.text);
-            sink.error(text.place, message, "write a whole number and one of s, m, h, d, w, M, y, such as `10m`");
-            None
-        }
+    let found = Span::from_str(&text.text).ok().filter(|span| *span >= least);
+    if found.is_none() {
+        let message = format!("{what}: `{}` is not a span of time{}", text.text, if least > Span::ZERO { " above zero" } else { "" });
+        sink.error(text.place, message, "write a whole number and one of s, m, h, d, w, M, y, such as `10m`");
     }
+    found
 }
 
 /// The node as a finite number, also a quoted one.

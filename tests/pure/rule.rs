@@ -94,6 +94,13 @@ correlation:
   rules: [everything]
   timespan: 1m
   condition: {lt: 1}
+---
+title: Never
+logsource: {product: windows}
+detection: {a: {b: c}, d: {e: f}, condition: (a or d) and not 1 of them}
+---
+title: Nor
+correlation: {type: temporal, rules: [everything, few], timespan: 1m, condition: everything and not (everything or few)}
 ";
     let dir = folder(&[("rules/Few.yml", rule)]);
     let (exit, said, _) = opmas(dir.path(), &["rule", "lint", "--rules", "rules", "--json"]);
@@ -114,9 +121,12 @@ correlation:
         ("hint", 6, "`all` over one value"),
         ("hint", 7, "the condition does not use the search `unused`"),
         ("hint", 10, "this count never sees silence"),
+        ("hint", 18, "the condition never holds"),
+        ("hint", 22, "the condition never holds"),
     ] {
         assert!(found(severity, line, words), "{severity} {line} {words}: {said:#?}");
     }
+    assert!(!found("hint", 1, "never holds"));
 }
 
 #[test]

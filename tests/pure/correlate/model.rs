@@ -180,7 +180,7 @@ fn correlation(at: usize) -> impl Strategy<Value = Correlation> {
     let over = prop::collection::vec(0..at + 3, 1..4);
     let windows = (3..20i64, (0..10usize, 1..5i64), any::<bool>());
     let refire = prop_oneof![3 => Just(None), 1 => Just(Some("edge")), 1 => Just(Some("every")), 1 => Just(Some("reset"))];
-    let attributes = (refire, prop::option::weighted(0.3, 1..30i64), prop::option::weighted(0.2, 1..4u64), prop::option::weighted(0.3, 1..40i64));
+    let attributes = (refire, prop::option::weighted(0.3, 1..30i64), prop::option::weighted(0.2, 1..4u64), prop::option::weighted(0.3, 0..40i64));
     let learns = prop::option::weighted(0.7, 1..10i64);
     (over, kind(), windows, attributes, (any::<bool>(), learns)).prop_map(
         |(over, kind, (span, (shape, number), grouped), (refire, cooldown, min_events, lateness), (generate, learns))| {
@@ -194,6 +194,34 @@ fn correlation(at: usize) -> impl Strategy<Value = Correlation> {
 
 pub fn correlations() -> impl Strategy<Value = Vec<Correlation>> {
     (correlation(0), correlation(1), correlation(2), correlation(3), 1..5usize).prop_map(|(a, b, c, d, n)| [a, b, c, d].into_iter().take(n).collect())
+}
+
+/// Short windows over a long one: what comes late makes the long one true where those above know nothing any more.
+pub fn chained() -> impl Strategy<Value = Vec<Correlation>> {
+    let long = prop::sample::select(vec![(Kind::Ordered, vec![]), (Kind::Temporal, vec![]), (Kind::Count, vec![("gte", 3.0)])]);
+    let below = (correlation(0), long).prop_map(|(rule, (kind, condition))| Correlation {
+        kind,
+        condition,
+        span: 25,
+        lateness: None,
+        warmup: None,
+        min_events: None,
+        grouped: false,
+        cooldown: None,
+        refire: Some("every"),
+        ..rule
+    });
+    let short = || {
+        let kinds = vec![(Kind::Missing, vec![]), (Kind::Temporal, vec![("gte", 1.0)]), (Kind::Count, vec![("gte", 1.0)]), (Kind::Count, vec![("lt", 3.0)])];
+        (correlation(0), prop::sample::select(kinds), 1..4i64, 0..2usize)
+    };
+    (below, short(), short()).prop_map(|(below, one, two)| {
+        let above = |at: usize, (mut rule, (kind, condition), span, lower): (Correlation, _, _, usize)| {
+            rule.over.push(3 + lower % at);
+            Correlation { kind, condition, span, lateness: Some(1), warmup: None, min_events: None, ..rule }
+        };
+        vec![below, above(1, one), above(2, two)]
+    })
 }
 
 /// Mostly in order, with late ones, equal times and pauses.

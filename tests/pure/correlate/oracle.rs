@@ -9,7 +9,7 @@ use proptest::prelude::*;
 use proptest::strategy::ValueTree;
 use serde_json::{Map, Value, json};
 
-use super::model::{Correlation, Kind, Sent, correlations, leaping, name, stream, yaml};
+use super::model::{Correlation, Kind, Sent, chained, correlations, leaping, name, stream, yaml};
 use super::{PRELUDE, at, entry, line, pipeline, record, rule_set};
 
 /// Half seconds, so that equal times and exact distances happen.
@@ -86,6 +86,8 @@ pub struct Oracle<'a> {
     hosts: BTreeMap<&'static str, (When, When)>,
     waiting: BTreeSet<usize>,
     told: BTreeSet<(Place, usize, Option<&'static str>)>,
+    /// Findings that later rules know of.
+    handed: BTreeSet<(Place, usize, Option<&'static str>)>,
     /// Where the watermark stands while a timer is released.
     stands: Option<When>,
     leaps: bool,
@@ -93,8 +95,8 @@ pub struct Oracle<'a> {
 
 impl<'a> Oracle<'a> {
     pub fn new(rules: &'a [Correlation], events: &'a [Sent], leaps: bool) -> Oracle<'a> {
-        let (groups, hosts) = (BTreeMap::new(), BTreeMap::new());
-        Oracle { rules, events, groups, newest: None, hosts, waiting: BTreeSet::new(), told: BTreeSet::new(), stands: None, leaps }
+        let (groups, hosts, waiting) = (BTreeMap::new(), BTreeMap::new(), BTreeSet::new());
+        Oracle { rules, events, groups, newest: None, hosts, waiting, told: BTreeSet::new(), handed: BTreeSet::new(), stands: None, leaps }
     }
 
     fn watermark(&self) -> When {
@@ -167,7 +169,7 @@ impl<'a> Oracle<'a> {
     /// The end of input (X3).
     pub fn finish(&mut self) -> Vec<Said> {
         let mut said = self.release(self.watermark(), true);
-        said.retain(|(rule, ..)| !self.silent(*rule));
+        said.retain(|(rule, x, group, _)| !self.silent(*rule) && self.told.insert((*x, *rule, *group)));
         said
     }
 
@@ -202,9 +204,9 @@ impl<'a> Oracle<'a> {
                 present.entry(index + 3).or_default().insert((x, key));
                 if rule.cooldown.zip(group.cooling).is_none_or(|(c, f)| deadline >= f + c * 2) {
                     group.cooling = Some(deadline);
-                    let one = (index + 3, x, key, value);
-                    findings.entry(index + 3).or_default().push(one.clone());
-                    said.push(one);
+                    let fires = self.first(vec![(index + 3, x, key, value)]);
+                    said.extend(fires.iter().cloned());
+                    findings.entry(index + 3).or_default().extend(fires);
                 }
                 if rule.kind == Kind::Missing {
                     group.settled = Some((opened.0, opened.1 + 1));
@@ -299,12 +301,19 @@ impl<'a> Oracle<'a> {
             }
             for (group, places) in inputs {
                 let (holds, fires) = self.group(index, group, places, only);
+                let fires = self.first(fires);
                 present.entry(own).or_default().extend(holds.into_iter().map(|place| (place, group)));
                 said.extend(fires.iter().cloned());
                 findings.entry(own).or_default().extend(fires);
             }
         }
         said
+    }
+
+    /// A finding is one, however often it is made (O6).
+    fn first(&mut self, mut fires: Vec<Said>) -> Vec<Said> {
+        fires.retain(|(rule, x, group, _)| self.handed.insert((*x, *rule, *group)));
+        fires
     }
 
     /// How far behind the watermark what a rule looks at may be decided, by lateness of their own.
@@ -584,6 +593,11 @@ proptest! {
     #[test]
     fn c1_to_c10_a_second_implementation_agrees(rules in correlations(), events in stream()) {
         agree(&rules, &events, false, false)?;
+    }
+
+    #[test]
+    fn o6_a_finding_is_told_once_where_its_group_is_empty_before_its_inputs_are(rules in chained(), events in stream(), restart in any::<bool>()) {
+        agree(&rules, &events, false, restart)?;
     }
 
     #[test]

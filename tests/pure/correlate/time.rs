@@ -22,12 +22,12 @@ const THREE: &str = "---\ntitle: three\nname: three\ncorrelation: {type: event_c
 fn t3_the_lesser_is_believed_and_the_other_judged_anew() {
     let stream: Arc<str> = "s".into();
     let mut time = Timekeeper::new(Span::secs(5));
-    let judged = time.judge(&stream, 0, at(0.0), None);
+    let (_, judged) = time.judge(&stream, 0, (at(0.0), true), None);
     assert!(judged.pending && judged.believed.is_empty(), "the first record is a jump from nothing");
-    let judged = time.judge(&stream, 1, at(3600.0), None);
+    let (_, judged) = time.judge(&stream, 1, (at(3600.0), true), None);
     assert!(judged.pending, "an hour ahead of what is believed now");
     assert_eq!(judged.believed, [(0, at(0.0))]);
-    assert_eq!(time.judge(&stream, 2, at(3100.0), None).believed, [(1, at(3600.0)), (2, at(3100.0))], "within 10 minutes confirms");
+    assert_eq!(time.judge(&stream, 2, (at(3100.0), true), None).1.believed, [(1, at(3600.0)), (2, at(3100.0))], "within 10 minutes confirms");
 }
 
 #[test]
@@ -35,9 +35,9 @@ fn t3_too_many_that_wait_lose_the_one_furthest_ahead() {
     let stream: Arc<str> = "s".into();
     let mut time = Timekeeper::new(Span::secs(5));
     for seq in 0..MAX_PENDING as u64 {
-        assert_eq!(time.judge(&stream, seq, at(1e6 - seq as f64 * 700.0), None).given_up, None);
+        assert_eq!(time.judge(&stream, seq, (at(1e6 - seq as f64 * 700.0), true), None).1.given_up, None);
     }
-    assert_eq!(time.judge(&stream, 99, at(0.0), None).given_up, Some(0));
+    assert_eq!(time.judge(&stream, 99, (at(0.0), true), None).1.given_up, Some(0));
 }
 
 #[test]
@@ -293,6 +293,29 @@ fn c14_attributes_that_say_nothing_are_refused() {
         load(&format!("{}\nopmas: {{warmup: 2h}}", THREE.split_once("correlation").map(|(_, c)| format!("correlation{c}")).unwrap())),
         ["`warmup` is for `new_value` alone"]
     );
+}
+
+#[test]
+fn c9_whole_numbers_beyond_64_bits_are_as_many_as_are_written() {
+    let counted = "---\ntitle: values\ncorrelation: {type: value_count, rules: [a], timespan: 10s, condition: {field: src, gte: 4}}\n";
+    let rules = rule_set(&[&format!("{PRELUDE}{THREE}{counted}")]);
+    let mut pipeline = pipeline(&rules, Settings::default());
+    let found: Vec<String> = [
+        "18446744073709551616",
+        "18446744073709551617",
+        "18446744073709551615",
+        // What stands twice is read another way.
+        "18446744073709551616,\"z\":[-9223372036854775809,\"1\\\"2\"],\"z\":1",
+        "\"18446744073709551616\"",
+        "-9223372036854775809",
+        "1.8446744073709551616e19",
+    ]
+    .iter()
+    .enumerate()
+    .flat_map(|(n, src)| pipeline.entry(&sent(n as u64, n as f64 / 10.0, &format!("\"k\":\"a\",\"src\":{src}"))))
+    .map(|found| line(&found, &rules))
+    .collect();
+    assert_eq!(found, ["three x=4 t=0.4 src=18446744073709551616 value=3", "values x=5 t=0.5 value=4"]);
 }
 
 #[test]

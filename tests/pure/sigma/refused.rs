@@ -42,6 +42,7 @@ fn the_sections_of_a_document() {
 fn modifiers_are_a_closed_set() {
     let table = [
         ("f|containz: a", "5:7: unknown modifier `containz`; did you mean `contains`?"),
+        ("f|: a", "5:7: a modifier is missing behind `|`; write one, such as `contains`, or leave the `|` away"),
         ("f|contains|startswith: a", "5:16: the modifier `startswith` cannot be combined with `contains`; use two searches joined by the condition"),
         ("f|contains|contains: a", "5:16: the modifier `contains` stands twice; keep one of them"),
         ("f|i: a", "5:7: the modifier `i` is a flag of `re`; write it behind `re`"),
