@@ -1,7 +1,7 @@
 //! The events that entries of groups may still show, packed: groups name them by `seq` and are small. Most events are never shown.
 //!
-//! What enters is written behind one another; a full block is compressed, and is gone with its last event. The newest blocks stay plain
-//! beside it, because what fires shows what just came.
+//! What enters is written behind one another in blocks, each of which is gone with its last event. The newest blocks are plain: what fires
+//! shows what just came, and of short windows nothing is left by the time when a block is compressed.
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, VecDeque};
@@ -14,10 +14,12 @@ use zstd::bulk::{Compressor, Decompressor};
 use super::wire::{Bytes, Reader, put_bytes, put_event, put_fields_of};
 use crate::model::{Event, FindingId};
 
-/// Bytes of a block before it is compressed.
+/// Bytes of a block while it is plain.
 const BLOCK: usize = 8 << 10;
 /// How hard zstd tries: one event costs less than reading it did.
 const LEVEL: i32 = -1;
+/// Blocks that are not compressed yet: 4 MiB of them; few in tests, so that they see compressed ones.
+const MAX_YOUNG: usize = if cfg!(test) { 2 } else { 512 };
 /// Blocks that are kept plain beside their compressed form.
 const MAX_PLAIN: usize = 64;
 /// A block whose events are mostly gone is packed anew without them: when one of so many is left.
@@ -34,6 +36,8 @@ pub(super) struct Archive {
     newest: Option<u64>,
     /// What came behind that, such as an event that was not believed before.
     late: BTreeMap<u64, (u32, Bytes)>,
+    /// The blocks that are not compressed yet, the newest last; some are gone.
+    young: VecDeque<u64>,
     /// Blocks by their first `seq` as they were before they were compressed; the latest asked for last.
     plain: VecDeque<(u64, Arc<[u8]>)>,
     /// Where an event is written before it is known how long it is.
@@ -109,16 +113,21 @@ fn with_zstd<R>(work: impl FnOnce(&mut Zstd) -> io::Result<R>) -> io::Result<R> 
 }
 
 impl Packed {
-    fn new(first: u64, seqs: Arc<[u32]>, plain: &[u8]) -> Packed {
-        // Whatever zstd may say no to is kept as it is.
+    fn is_plain(&self) -> bool {
+        self.size == 0
+    }
+
+    /// Compresses what is plain. Whatever zstd may say no to is kept as it is.
+    fn compress(&mut self) {
+        let plain = &self.bytes.0;
         match with_zstd(|zstd| zstd.0.compress(plain)) {
-            Ok(bytes) if bytes.len() < plain.len() => Packed { first, seqs, size: plain.len(), bytes: Bytes(bytes.into()) },
-            _ => Packed { first, seqs, size: 0, bytes: Bytes(plain.into()) },
+            Ok(bytes) if self.is_plain() && bytes.len() < plain.len() => (self.size, self.bytes) = (plain.len(), Bytes(bytes.into())),
+            _ => {}
         }
     }
 
     fn plain(&self) -> Option<Arc<[u8]>> {
-        if self.size == 0 {
+        if self.is_plain() {
             return Some(Arc::clone(&self.bytes.0));
         }
         with_zstd(|zstd| zstd.1.decompress(&self.bytes.0, self.size)).ok().map(Arc::from)
@@ -138,7 +147,7 @@ impl Block {
         self.live * SPARSE <= self.holds.len()
     }
 
-    /// Without what nothing holds.
+    /// Without what nothing holds; plain if it is.
     fn dense(&self, plain: &[u8]) -> Option<Block> {
         let (mut reader, mut bytes, mut seqs, mut holds) = (Reader(plain), Vec::new(), Vec::new(), Vec::new());
         for (seq, held) in self.packed.seqs.iter().zip(&self.holds) {
@@ -149,7 +158,11 @@ impl Block {
                 holds.push(*held);
             }
         }
-        Some(Block::new(Packed::new(self.packed.first, seqs.into(), &bytes), holds))
+        let mut packed = Packed { first: self.packed.first, seqs: seqs.into(), size: 0, bytes: Bytes(bytes.into()) };
+        if !self.packed.is_plain() {
+            packed.compress();
+        }
+        Some(Block::new(packed, holds))
     }
 }
 
@@ -275,30 +288,43 @@ impl Archive {
         if let Some(at) = self.plain.iter().rposition(|(of, _)| *of == first) {
             return self.plain.get(at).map(|(_, plain)| Arc::clone(plain));
         }
-        let plain = self.blocks.get(&first)?.packed.plain()?;
-        self.remember(first, Arc::clone(&plain));
-        Some(plain)
-    }
-
-    fn remember(&mut self, first: u64, plain: Arc<[u8]>) {
+        let packed = &self.blocks.get(&first)?.packed;
+        let plain = packed.plain()?;
+        if packed.is_plain() {
+            return Some(plain);
+        }
         if self.plain.len() >= MAX_PLAIN {
             self.plain.pop_front();
         }
-        self.plain.push_back((first, plain));
+        self.plain.push_back((first, Arc::clone(&plain)));
+        Some(plain)
     }
 
     /// The block that grew is full: what nothing holds any more is left out.
-    fn seal(&mut self, compressed: bool) {
-        let open = std::mem::take(&mut self.open);
-        let Some(packed) = open.packed() else { return };
-        let (first, plain, block) = (packed.first, Arc::clone(&packed.bytes.0), Block::new(packed, open.holds));
-        if !compressed && block.live > 0 {
-            self.blocks.insert(first, block);
-        } else if block.live > 0 {
-            self.blocks.extend(block.dense(&plain).map(|block| (first, block)));
-            if block.live == block.holds.len() {
-                self.remember(first, plain);
-            }
+    fn seal(&mut self, ages: bool) {
+        let Open { seqs, holds, bytes, .. } = std::mem::take(&mut self.open);
+        let Some(first) = seqs.first().copied() else { return };
+        let seqs: Arc<[u32]> = seqs.iter().filter_map(|seq| u32::try_from(seq - first).ok()).collect();
+        let block = Block::new(Packed { first, seqs, size: 0, bytes: Bytes(bytes.into()) }, holds);
+        let block = match block.live {
+            0 => None,
+            live if live == block.holds.len() => Some(block),
+            _ => block.dense(&block.packed.bytes.0),
+        };
+        self.blocks.extend(block.map(|block| (first, block)));
+        if ages {
+            self.young.push_back(first);
+            self.age();
+        }
+    }
+
+    /// Compresses the oldest of too many blocks that are not.
+    fn age(&mut self) {
+        while self.young.len() > MAX_YOUNG
+            && let Some(first) = self.young.pop_front()
+        {
+            let block = self.blocks.get_mut(&first).filter(|block| block.packed.is_plain());
+            block.into_iter().for_each(|block| block.packed.compress());
         }
     }
 
@@ -324,9 +350,10 @@ impl Archive {
     pub(super) fn restore(kept: Kept) -> Archive {
         let last = |packed: &Packed| packed.seqs.last().map(|last| packed.first + u64::from(*last));
         let newest = kept.blocks.iter().filter_map(last).chain(kept.late.iter().map(|(seq, _)| *seq)).max();
+        let young = kept.blocks.iter().filter(|packed| packed.is_plain()).map(|packed| packed.first).collect();
         let blocks = kept.blocks.into_iter().map(|packed| (packed.first, Block { holds: vec![0; packed.seqs.len()], packed, live: 0 }));
         let late = kept.late.into_iter().map(|(seq, bytes)| (seq, (0, bytes))).collect();
-        Archive { blocks: blocks.collect(), newest, late, said: kept.said, ..Archive::default() }
+        Archive { blocks: blocks.collect(), young, newest, late, said: kept.said, ..Archive::default() }
     }
 
     /// Gives back what nothing holds.

@@ -65,29 +65,44 @@ impl<K: Clone + Ord, V: Clone> Pieces<K, V> {
         Arc::make_mut(entries).get_mut(at.ok()?).map(|(_, value)| value)
     }
 
+    /// The same; where there is none, the entry is made first.
+    pub fn get_or_insert_with(&mut self, to: impl Fn(&K) -> Ordering, entry: impl FnOnce() -> (K, V)) -> Option<&mut V> {
+        let (piece, at) = self.find(to);
+        let (piece, at) = at.map_or_else(|at| self.add((piece, at), entry()), |at| (piece, at));
+        Arc::make_mut(&mut self.pieces.get_mut(piece)?.entries).get_mut(at).map(|(_, value)| value)
+    }
+
     /// Gives a key a value; the one before.
     pub fn insert(&mut self, key: K, value: V) -> Option<V> {
-        let (piece, at) = self.find(|other| other.cmp(&key));
-        let Some(Piece { entries, .. }) = self.pieces.get_mut(piece) else {
-            self.pieces.push(Piece { from: key.clone(), entries: Arc::new(vec![(key, value)]) });
-            self.len = 1;
-            return None;
-        };
-        let entries = Arc::make_mut(entries);
-        match at {
-            Ok(at) => entries.get_mut(at).map(|(_, before)| std::mem::replace(before, value)),
-            Err(at) => {
-                entries.insert(at, (key, value));
-                self.len += 1;
-                if entries.len() > MAX_PIECE {
-                    let rest = entries.split_off(MAX_PIECE / 2);
-                    if let Some(from) = rest.first().map(|(from, _)| from.clone()) {
-                        self.pieces.insert(piece + 1, Piece { from, entries: Arc::new(rest) });
-                    }
-                }
+        match self.find(|other| other.cmp(&key)) {
+            (piece, Ok(at)) => {
+                let entries = Arc::make_mut(&mut self.pieces.get_mut(piece)?.entries);
+                entries.get_mut(at).map(|(_, before)| std::mem::replace(before, value))
+            }
+            (piece, Err(at)) => {
+                self.add((piece, at), (key, value));
                 None
             }
         }
+    }
+
+    /// Adds an entry where [`Pieces::find`] told; where it stands then.
+    fn add(&mut self, (piece, at): (usize, usize), entry: (K, V)) -> (usize, usize) {
+        self.len += 1;
+        let Some(Piece { entries, .. }) = self.pieces.get_mut(piece) else {
+            self.pieces.push(Piece { from: entry.0.clone(), entries: Arc::new(vec![entry]) });
+            return (piece, 0);
+        };
+        let entries = Arc::make_mut(entries);
+        entries.insert(at, entry);
+        if entries.len() <= MAX_PIECE {
+            return (piece, at);
+        }
+        let rest = entries.split_off(MAX_PIECE / 2);
+        if let Some(from) = rest.first().map(|(from, _)| from.clone()) {
+            self.pieces.insert(piece + 1, Piece { from, entries: Arc::new(rest) });
+        }
+        at.checked_sub(MAX_PIECE / 2).map_or((piece, at), |at| (piece + 1, at))
     }
 
     /// Takes an entry out, by how keys compare to its.
@@ -138,6 +153,7 @@ mod tests {
     #[derive(Clone, Debug)]
     enum Change {
         Insert(u16, u8),
+        Find(u16, u8),
         Edit(u16, u8),
         Remove(u16),
         RemoveFirst,
@@ -149,6 +165,7 @@ mod tests {
         let key = || 0..300u16;
         prop_oneof![
             16 => (key(), any::<u8>()).prop_map(|(key, value)| Change::Insert(key, value)),
+            8 => (key(), any::<u8>()).prop_map(|(key, value)| Change::Find(key, value)),
             4 => (key(), any::<u8>()).prop_map(|(key, value)| Change::Edit(key, value)),
             6 => key().prop_map(Change::Remove),
             1 => Just(Change::RemoveFirst),
@@ -163,6 +180,10 @@ mod tests {
             for change in changes {
                 match change {
                     Change::Insert(key, value) => prop_assert_eq!(pieces.insert(key, value), map.insert(key, value)),
+                    Change::Find(key, value) => {
+                        let known = pieces.get_or_insert_with(|other| other.cmp(&key), || (key, value));
+                        prop_assert_eq!(known.copied(), Some(*map.entry(key).or_insert(value)));
+                    }
                     Change::Edit(key, value) => {
                         let both = (pieces.get_mut(|other| other.cmp(&key)), map.get_mut(&key));
                         prop_assert_eq!(&both.0, &both.1);

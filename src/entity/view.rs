@@ -137,14 +137,14 @@ impl View {
     fn put(&mut self, subject: Subject, value: Option<Arc<str>>, (time, trust): (Time, Trust)) {
         let (ask, text) = (subject.0, Arc::clone(&subject.1));
         let to = to(ask, &text);
-        if self.young.0.get(&to).is_none() {
-            let known = self.old.0.remove(&to).map(|(_, known)| known).unwrap_or_default();
-            if self.young.0.len() >= MAX_KNOWN / 2 {
-                self.old = std::mem::take(&mut self.young);
-            }
-            self.young.0.insert((hash(&text), subject), known);
+        let mut known = None;
+        if self.young.0.len() >= MAX_KNOWN / 2 && self.young.0.get(&to).is_none() {
+            known = self.old.0.remove(&to);
+            self.old = std::mem::take(&mut self.young);
         }
-        let Some(facts) = self.young.0.get_mut(&to) else { return };
+        let View { young, old, .. } = self;
+        let entry = || ((hash(&text), subject), known.or_else(|| old.0.remove(&to)).map(|(_, known)| known).unwrap_or_default());
+        let Some(facts) = young.0.get_or_insert_with(&to, entry) else { return };
         let at = facts.partition_point(|fact| fact.from <= time);
         let before = at.checked_sub(1).and_then(|before| facts.get(before));
         let same = before.is_some_and(|before| before.value == value);

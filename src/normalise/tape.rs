@@ -1,7 +1,8 @@
 //! A JSON object as a flat list of nodes over one text: what detection walks, without a map and without an allocation of its own
 //! once the room is there.
 //!
-//! The reader here takes plain JSON and gives everything else up (`false`): keys that stand twice, depths beyond [`MAX_DEPTH`].
+//! The reader here takes plain JSON and gives everything else up (`false`): keys that stand twice, depths beyond [`MAX_DEPTH`], objects
+//! with more than [`MAX_KEYS`].
 //! What it gives up, [`super::json::object`] judges: both read the same.
 
 use serde_json::{Map, Value};
@@ -10,6 +11,8 @@ use super::json::{is_beyond, number_len};
 
 /// Nesting that is read here; `serde_json` refuses what is deeper than 127.
 const MAX_DEPTH: usize = 64;
+/// Keys of one object that are read here: each may be compared with all before it.
+const MAX_KEYS: usize = 1_000;
 /// Digits of a whole number that is kept as it is written.
 const MAX_DIGITS: usize = 18;
 
@@ -400,13 +403,15 @@ impl Reader<'_, '_> {
         if self.peek()? == b'}' {
             self.at += 1;
         } else {
-            let mut known = [0u64; 4];
+            let (mut known, mut keys) = ([0u64; 4], 1);
             loop {
                 self.key(start, &mut known)?;
                 self.value(depth + 1)?;
                 if !self.goes_on(b'}')? {
                     break;
                 }
+                keys += 1;
+                (keys <= MAX_KEYS).then_some(())?;
             }
         }
         self.tape.close(start);
@@ -639,6 +644,10 @@ mod tests {
         let many: Vec<String> = (0..500).map(|i| format!("\"k{i}\":{i}")).collect();
         check(&format!("{{{}}}", many.join(",")), Some(true));
         check(&format!("{{{},\"k77\":0}}", many.join(",")), Some(false));
+        for (keys, read) in [(MAX_KEYS, true), (MAX_KEYS + 1, false)] {
+            let many: Vec<String> = (0..keys).map(|i| format!("\"k{i}\":{i}")).collect();
+            check(&format!("{{\"x\":{{{}}}}}", many.join(",")), Some(read));
+        }
     }
 
     fn json() -> impl Strategy<Value = Value> {
