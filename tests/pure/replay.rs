@@ -303,6 +303,12 @@ fn x1_exit_codes_of_replay() {
     {
         assert_eq!(code(usage), Some(2), "{usage:?}");
     }
+    site.write("router.log.gz", packed(&attack(9, "203.0.113.9")));
+    for twice in [&["router.log", "router.log"][..], &["router.log", "router.log.gz"]] {
+        let output = site.run(twice);
+        assert_eq!((output.status.code(), output.stdout.len()), (Some(2), 0), "their lines would have the same ids");
+        assert!(String::from_utf8_lossy(&output.stderr).contains("one recording by name"));
+    }
     assert_eq!(code(&["--config", "nowhere.toml", "router.log"]), Some(3));
     assert_eq!(code(&["--spool", "nowhere"]), Some(3));
     assert_eq!(code(&["nowhere.log"]), Some(4));

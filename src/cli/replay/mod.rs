@@ -138,6 +138,10 @@ fn today(setup: &Setup, arguments: &Arguments) -> Result<(Replay, Normaliser), F
 fn files(setup: &Setup, arguments: &Arguments, output: &mut Output) -> Result<Result<(), Stop>, Failure> {
     let taken = Arc::new(AtomicU64::new(0));
     let (opened, bytes) = recording::open(&arguments.files, &taken).map_err(|error| Failure::new(Exit::Unreachable, error))?;
+    if let Some((first, second)) = recording::same_name(&opened) {
+        let why = "lines of recordings of one name have the same ids; name one of them, or call the other otherwise";
+        return Err(Failure::new(Exit::Usage, format!("{first} and {second} are one recording by name: {why}")));
+    }
     let (replay, normaliser) = today(setup, arguments)?;
     let progress = Progress::new("replay", Unit::Bytes, bytes);
     let input = Input::new(opened, &normaliser);

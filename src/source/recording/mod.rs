@@ -3,6 +3,7 @@
 mod merge;
 mod shelf;
 
+use std::collections::HashMap;
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Cursor, Read};
 use std::path::{Path, PathBuf};
@@ -117,6 +118,13 @@ pub fn open(paths: &[PathBuf], taken: &Arc<AtomicU64>) -> Result<(Vec<Recording>
     // A pipe has no length.
     let length = |path: &PathBuf| std::fs::metadata(path).ok().filter(std::fs::Metadata::is_file).map(|data| data.len());
     Ok((recordings, paths.iter().map(length).sum()))
+}
+
+/// Two recordings of one name, if there are some: their lines have the same ids. Packed a recording is named as it is unpacked.
+#[must_use]
+pub fn same_name(recordings: &[Recording]) -> Option<(&str, &str)> {
+    let mut known = HashMap::new();
+    recordings.iter().find_map(|recording| known.insert(&recording.stream, recording).map(|first| (&*first.name, &*recording.name)))
 }
 
 /// A line of a recording: no arrival, no sender.
