@@ -119,9 +119,12 @@ impl Packed {
 
     /// Compresses what is plain. Whatever zstd may say no to is kept as it is.
     fn compress(&mut self) {
+        if !self.is_plain() {
+            return;
+        }
         let plain = &self.bytes.0;
         match with_zstd(|zstd| zstd.0.compress(plain)) {
-            Ok(bytes) if self.is_plain() && bytes.len() < plain.len() => (self.size, self.bytes) = (plain.len(), Bytes(bytes.into())),
+            Ok(bytes) if bytes.len() < plain.len() => (self.size, self.bytes) = (plain.len(), Bytes(bytes.into())),
             _ => {}
         }
     }
@@ -323,8 +326,7 @@ impl Archive {
         while self.young.len() > MAX_YOUNG
             && let Some(first) = self.young.pop_front()
         {
-            let block = self.blocks.get_mut(&first).filter(|block| block.packed.is_plain());
-            block.into_iter().for_each(|block| block.packed.compress());
+            self.blocks.get_mut(&first).into_iter().for_each(|block| block.packed.compress());
         }
     }
 
