@@ -192,7 +192,15 @@ fn evaluate<R: Read>(mut input: BufReader<R>, is_file: bool, output: &mut impl W
         }
         let Some(entry) = batch.get_mut(filled) else { break };
         let EntryBody::Record(record) = &mut entry.body else { break };
-        let Some(length) = read_line(&mut input, &mut record.raw)? else { break };
+        let length = match read_line(&mut input, &mut record.raw) {
+            Ok(Some(length)) => length,
+            Ok(None) => break,
+            // What came before is said.
+            Err(error) => {
+                write(output, pipeline.entries(batch.get(..filled).unwrap_or_default()), pipeline)?;
+                return Err(error);
+            }
+        };
         (entry.seq, record.id) = (seq, Some(id));
         (filled, seq, offset) = (filled + 1, seq + 1, offset + length);
     }
