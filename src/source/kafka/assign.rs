@@ -64,7 +64,7 @@ impl Member<'_> {
         tracing::debug!(source = %self.outlet.source, partitions = places.len(), "Kafka: partitions go");
         self.let_land();
         if self.client.assignment_lost() {
-            self.was_left = !self.consumer.config.share;
+            self.presence.was_left |= !self.consumer.config.share;
         } else {
             self.flights.commit_now(LAST, &self.client, &mut self.parts);
         }
@@ -76,6 +76,7 @@ impl Member<'_> {
     /// Begins partitions anew that are ours already: the topic is another one, or the place in it is gone.
     pub(super) fn restart(&mut self, places: &[Place]) {
         self.let_land();
+        self.presence.lasts();
         self.drop_parts(places);
         let unresolved = self.begin(places, true);
         if !unresolved.is_empty() {
@@ -219,12 +220,15 @@ impl Member<'_> {
         }
     }
 
-    fn ask(&self, places: &[Place]) -> Result<Said, String> {
+    fn ask(&mut self, places: &[Place]) -> Result<Said, String> {
         let names: BTreeSet<&str> = places.iter().map(|(topic, _)| &**topic).collect();
         let ids = describe(self.client.client(), &names.into_iter().collect::<Vec<_>>(), WITHIN)?;
+        self.presence.lasts();
         let text = |error: rdkafka::error::KafkaError| error.to_string();
         let low = marks(&self.client, places, Offset::Beginning).map_err(text)?;
+        self.presence.lasts();
         let high = marks(&self.client, places, Offset::End).map_err(text)?;
+        self.presence.lasts();
         let committed = self.client.committed_offsets(list(places), WITHIN).map_err(text)?;
         let committed = committed_of(&committed, places, &ids).map_err(text)?;
         Ok(Said { ids, committed, low, high })

@@ -92,10 +92,7 @@ pub(super) struct Member<'a> {
     /// Whether partitions were assigned before: what appears later is read from its first message.
     pub(super) has_begun: bool,
     pub(super) paused: bool,
-    /// The group has gone on without us: whoever reads now came before us.
-    pub(super) was_left: bool,
-    /// When we were last seen to be awake.
-    awake: Instant,
+    pub(super) presence: Presence,
     /// Another has read until now some of what we are about to read.
     pub(super) took_over: bool,
     pub(super) client_id: String,
@@ -117,8 +114,7 @@ impl<'a> Member<'a> {
             doubts: HashMap::new(),
             has_begun: false,
             paused: false,
-            was_left: false,
-            awake: Instant::now(),
+            presence: Presence::new(),
             took_over: false,
             client_id,
         }
@@ -157,7 +153,7 @@ impl<'a> Member<'a> {
                 Polled::Fenced => return Ok(Some(After::Fenced)),
             }
         }
-        if self.was_left {
+        if self.presence.was_left {
             return Ok(Some(After::Anew));
         }
         self.resolve_if_due();
@@ -178,10 +174,11 @@ impl<'a> Member<'a> {
 
     /// One message, one event, or nothing within the time.
     pub(super) fn poll(&mut self, wait: Duration) -> Polled {
-        self.awake = Instant::now();
+        if !self.presence.lasts() {
+            return Polled::Nothing;
+        }
         let polled = self.client.poll(wait);
-        if was_frozen(self.awake) {
-            self.was_left = true;
+        if !self.presence.lasts() {
             return Polled::Nothing;
         }
         let polled = match polled {
@@ -247,8 +244,8 @@ impl<'a> Member<'a> {
             if self.is_stopped() {
                 return Ok(());
             }
-            if was_frozen(self.awake) {
-                break;
+            if !self.presence.lasts() {
+                return Ok(());
             }
             if since.elapsed() > PATIENCE {
                 self.pause();
@@ -282,8 +279,7 @@ impl<'a> Member<'a> {
 
     /// Hands over what was collected. Other sources may have been quicker: then it stays where it is.
     fn send(&mut self) -> Result<(), GivenBack> {
-        if was_frozen(self.awake) {
-            self.was_left = true;
+        if !self.presence.lasts() {
             return Ok(());
         }
         let room = match self.outlet.batches.try_reserve() {
@@ -332,9 +328,25 @@ impl<'a> Member<'a> {
     }
 }
 
-/// Whether we were frozen since for so long that the group may have gone on without us: what librdkafka holds may be another's by now.
-fn was_frozen(awake: Instant) -> bool {
-    awake.elapsed() > SESSION - ASIDE
+/// Whether the group still counts on us. It goes on without one that was frozen for longer than its session: what librdkafka holds may be
+/// another's by now. So it is looked at between all that may block; none of these waits for as long as that.
+pub(super) struct Presence {
+    awake: Instant,
+    /// The group has gone on without us: whoever reads now came before us.
+    pub(super) was_left: bool,
+}
+
+impl Presence {
+    fn new() -> Presence {
+        Presence { awake: Instant::now(), was_left: false }
+    }
+
+    /// Whether it does, as far as can be told from the time since the last look.
+    pub(super) fn lasts(&mut self) -> bool {
+        let asleep = std::mem::replace(&mut self.awake, Instant::now()).elapsed();
+        self.was_left |= asleep > SESSION - ASIDE;
+        !self.was_left
+    }
 }
 
 /// What a poll brought.
@@ -345,4 +357,19 @@ pub(super) enum Polled {
     Dead,
     /// Nor is another to be made soon.
     Fenced,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_was_frozen_for_longer_than_its_session_is_out_for_good() {
+        let mut presence = Presence::new();
+        assert!(presence.lasts());
+        presence.awake -= SESSION - ASIDE - Duration::from_secs(2);
+        assert!(presence.lasts(), "a slow answer of a broker");
+        presence.awake -= SESSION - ASIDE;
+        assert!(!presence.lasts() && !presence.lasts() && presence.was_left);
+    }
 }
