@@ -1,5 +1,6 @@
 //! Structured events: their values (C9), and their event time (T1).
 
+use serde::de::IgnoredAny;
 use serde_json::{Map, Value};
 
 use super::stamp::{self, Stamp, fraction};
@@ -18,13 +19,18 @@ const NESTED: &str = "Event.System.TimeCreated";
 const OFFSET_LAYOUTS: [&str; 2] = ["%d/%b/%Y:%H:%M:%S %z", "%Y-%m-%d %H:%M:%S%.f %z"];
 const UTC_LAYOUTS: [&str; 4] = ["%Y-%m-%d %H:%M:%S%.f UTC", "%Y/%m/%d %H:%M:%S%.f", "%Y-%m-%d %H:%M:%S,%f", "%Y-%m-%dT%H:%M:%S,%f"];
 
-/// Reads JSON. A whole number beyond 64 bits is a text, its digits: as floating point it would be the same as others (C9).
+/// Reads JSON. A whole number beyond 64 bits is a text, its digits: as floating point it would be the same as others (C9). So is one that
+/// is too large for floating point.
 ///
 /// # Errors
 /// It is none.
 pub(super) fn read(json: &str) -> serde_json::Result<Value> {
-    let value = serde_json::from_str(json)?;
-    if is_rounded(&value) { serde_json::from_str(&quoted(json)) } else { Ok(value) }
+    match serde_json::from_str(json) {
+        Ok(value) if !is_rounded(&value) => Ok(value),
+        // It may be a number that is too large.
+        Err(error) if !error.is_syntax() => Err(error),
+        _ => serde_json::from_str(&quoted(json)),
+    }
 }
 
 /// The same of an object; `None` for anything else.
@@ -45,7 +51,7 @@ fn is_rounded(value: &Value) -> bool {
     }
 }
 
-/// JSON with quotes around the whole numbers that are beyond 64 bits.
+/// JSON with quotes around the whole numbers that are beyond 64 bits, and those that are too large for floating point.
 fn quoted(json: &str) -> String {
     let (mut out, mut rest, mut in_text) = (String::with_capacity(json.len() + 16), json, false);
     while let Some(first) = rest.chars().next() {
@@ -59,7 +65,7 @@ fn quoted(json: &str) -> String {
             _ => first.len_utf8(),
         };
         let (piece, behind) = rest.split_at(len);
-        if !in_text && is_beyond(piece) {
+        if !in_text && (is_beyond(piece) || is_infinite(piece)) {
             out.extend(["\"", piece, "\""]);
         } else {
             out.push_str(piece);
@@ -79,6 +85,12 @@ pub(super) fn is_beyond(number: &str) -> bool {
     let digits = number.strip_prefix('-').unwrap_or(number);
     let whole = digits.len() >= MIN_DIGITS && digits.bytes().all(|b| b.is_ascii_digit());
     whole && number.parse::<u64>().is_err() && number.parse::<i64>().is_err()
+}
+
+/// Whether a JSON number is too large for floating point.
+fn is_infinite(number: &str) -> bool {
+    // Most are not, and most tokens are none.
+    number.parse().is_ok_and(f64::is_infinite) && serde_json::from_str::<IgnoredAny>(number).is_ok()
 }
 
 /// The event time that an object names: configured fields (dotted paths) first, then the nested one, then T1's list.
@@ -215,6 +227,15 @@ mod tests {
         match event_time(tape.root(), &["meta.seen".to_owned()])? {
             Stamp::Instant(time) => Some(time.to_string()),
             other => Some(format!("{other:?}")),
+        }
+    }
+
+    #[test]
+    fn c9_numbers_that_are_too_large_for_floating_point_are_their_text() {
+        let read = |json| super::read(json).ok();
+        assert_eq!(read(r#"{"a":[1e400,-2E+999,1e3,"1e400"]}"#), Some(serde_json::json!({"a": ["1e400", "-2E+999", 1000.0, "1e400"]})));
+        for none in [r#"{"a":01e400}"#, r#"{"a":1e400"#, r#"{1e400:1,}"#, r#"{"a":1e+}"#] {
+            assert_eq!(read(none), None, "{none}");
         }
     }
 

@@ -28,6 +28,8 @@ fn the_sections_of_a_document() {
         ],
     );
     refused("action: repeat\ntitle: t\n", &["r.yml:1:1: `action: repeat` stands before any document that it could repeat; put it behind one"]);
+    let reset = format!("action: reset\n{}", rule("a"));
+    refused(&reset, &["r.yml:1:1: a document with `action: reset` is no rule, and this one holds one; put the rule in a document behind it"]);
     refused(
         "detection: {s: {a: 1}, condition: s}\n",
         &["r.yml:1:1: this document has no `title`; add one", "r.yml:1:1: this document has no `logsource`; add one with `product`, `category` or `service`"],
