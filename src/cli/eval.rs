@@ -4,7 +4,6 @@ use std::io::{self, BufReader, Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use rustix::fs::FileType;
 use serde::Serialize;
 use serde_json::{Map, Number, Value};
 
@@ -18,10 +17,14 @@ use crate::diag::Diagnostic;
 use crate::engine::pipeline::{Found, Pipeline, Settings};
 use crate::model::{Entry, EntryBody, Inventory, RecordId, Span, Time};
 use crate::sigma::{Loaded, RuleSet};
-use crate::source::recording::{read_line, record};
+use crate::source::recording::{is_file, read_line, record};
 
-/// Lines that detection is spread over at a time, at most.
-const BATCH: usize = 4096;
+/// Lines that detection is spread over at a time, at most, …
+pub(super) const BATCH: usize = 4096;
+/// … and their bytes; the last may go beyond it.
+pub(super) const BATCH_BYTES: usize = 16 << 20;
+/// A longer line's room is given back.
+const KEPT_ROOM: usize = BATCH_BYTES / BATCH;
 
 /// Arguments of `opmas eval`.
 #[derive(clap::Args)]
@@ -144,8 +147,7 @@ pub(super) fn run(config: Option<&Path>, arguments: &Arguments) -> Done {
         Failure::new(Exit::Invalid, found.join("\n"))
     })?;
     let stdin = io::stdin().lock();
-    // A file never lets wait; of anything else that is not known before it is read.
-    let is_file = rustix::fs::fstat(&stdin).is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode).is_file());
+    let is_file = is_file(&stdin);
     let evaluated = evaluate(BufReader::with_capacity(BUFFER, stdin), is_file, &mut io::stdout().lock(), &mut pipeline);
     // The process ends: the system takes thousands of rules back at once.
     std::mem::forget(pipeline);
@@ -174,14 +176,14 @@ pub(super) fn load_rules(config: Option<&Path>, path: &Path, pipelines: &Pipelin
 fn evaluate<R: Read>(mut input: BufReader<R>, is_file: bool, output: &mut impl Write, pipeline: &mut Pipeline) -> io::Result<()> {
     let stream: Arc<str> = "stdin".into();
     // Entries are kept from one batch to the next, for their room.
-    let (mut batch, mut filled) = (Vec::new(), 0);
+    let (mut batch, mut filled, mut bytes) = (Vec::new(), 0, 0);
     let (mut seq, mut offset) = (0, 0);
     loop {
         // Reading on may wait: what is known is said first.
         let waits = !is_file && memchr::memchr(b'\n', input.buffer()).is_none();
-        if waits || filled >= BATCH {
+        if waits || filled >= BATCH || bytes >= BATCH_BYTES {
             write(output, pipeline.entries(batch.get(..filled).unwrap_or_default()), pipeline)?;
-            filled = 0;
+            (filled, bytes) = (0, 0);
         }
         if waits {
             output.flush()?;
@@ -192,6 +194,9 @@ fn evaluate<R: Read>(mut input: BufReader<R>, is_file: bool, output: &mut impl W
         }
         let Some(entry) = batch.get_mut(filled) else { break };
         let EntryBody::Record(record) = &mut entry.body else { break };
+        if record.raw.capacity() > KEPT_ROOM {
+            record.raw = Vec::new();
+        }
         let length = match read_line(&mut input, &mut record.raw) {
             Ok(Some(length)) => length,
             Ok(None) => break,
@@ -201,6 +206,7 @@ fn evaluate<R: Read>(mut input: BufReader<R>, is_file: bool, output: &mut impl W
                 return Err(error);
             }
         };
+        bytes += record.raw.len();
         (entry.seq, record.id) = (seq, Some(id));
         (filled, seq, offset) = (filled + 1, seq + 1, offset + length);
     }

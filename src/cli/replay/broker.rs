@@ -1,7 +1,6 @@
 //! What a broker keeps, replayed: read first and put aside by partition or stream, then merged by time, so that the output is the same
 //! twice however the broker hands it over.
 
-use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::fmt::Display;
 
@@ -37,10 +36,7 @@ pub(super) fn replay(setup: &Setup, arguments: &Arguments, output: &mut Output) 
         Ok(merged) => Input::Several(merged),
         Err(error) => return Ok(Err(error.into())),
     };
-    let done = Cell::new(0);
-    // It is asked once a batch.
-    let counted = || done.replace(done.get() + super::BATCH as u64);
-    Ok(recordings(replay, lanes, output, Progress::new("replay", Unit::Count("messages"), Some(count)), counted))
+    Ok(recordings(replay, lanes, output, Progress::new("replay", Unit::Count("messages"), Some(count)), |read| read))
 }
 
 /// What is read, and where from.

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::eval::parse_threads;
+use super::eval::{BATCH, BATCH_BYTES, parse_threads};
 use super::recording::{Recording, parse_time};
 use super::{Done, Exit, Failure, unwritten};
 use crate::config::{Part, Setup};
@@ -17,9 +17,6 @@ use crate::journal::{DataDir, OpenError, ReadError, SpoolReader};
 use crate::model::{Entry, EntryBody, Time};
 use crate::normalise::Normaliser;
 use crate::source::recording::{self, Merged, RecordingError};
-
-/// Entries that detection is spread over at a time, at most.
-const BATCH: usize = 1024;
 
 /// Arguments of `opmas replay`.
 #[derive(clap::Args)]
@@ -145,7 +142,7 @@ fn files(setup: &Setup, arguments: &Arguments, output: &mut Output) -> Result<Re
     let (replay, normaliser) = today(setup, arguments)?;
     let progress = Progress::new("replay", Unit::Bytes, bytes);
     let input = Input::new(opened, &normaliser);
-    Ok(input.map_err(Stop::from).and_then(|input| recordings(replay, input, output, progress, || taken.load(Ordering::Relaxed))))
+    Ok(input.map_err(Stop::from).and_then(|input| recordings(replay, input, output, progress, |_| taken.load(Ordering::Relaxed))))
 }
 
 /// One recording is read as it comes; several are put into one order first.
@@ -178,28 +175,44 @@ impl Input {
     }
 }
 
-/// Line by line. Output is flushed whenever the input has nothing more at hand, so that a pipe is followed live.
-fn recordings(mut replay: Replay, mut input: Input, output: &mut Output, mut progress: Progress, taken: impl Fn() -> u64) -> Result<(), Stop> {
+/// Line by line. Output is flushed whenever the input has nothing more at hand, so that a pipe is followed live. `taken` says how far it is
+/// after so many lines, in the progress's unit.
+fn recordings(mut replay: Replay, mut input: Input, output: &mut Output, mut progress: Progress, taken: impl Fn(u64) -> u64) -> Result<(), Stop> {
     let mut batch = Vec::with_capacity(BATCH);
-    let mut seq = 0;
+    let (mut seq, mut bytes) = (0, 0);
     loop {
         let waits = input.waits();
-        if waits || batch.len() >= BATCH {
+        if waits || batch.len() >= BATCH || bytes >= BATCH_BYTES {
             output.tell(&replay.entries(&batch))?;
             batch.clear();
-            progress.at(taken());
+            bytes = 0;
+            progress.at(taken(seq));
         }
         if waits {
             output.lines.flush()?;
         }
-        let Some(body) = input.body()? else { break };
+        let body = match input.body() {
+            Ok(Some(body)) => body,
+            Ok(None) => break,
+            // What came before is said.
+            Err(error) => {
+                output.tell(&replay.entries(&batch))?;
+                return Err(error.into());
+            }
+        };
         // A line keeps its number: a tick has that of the line behind it.
         let is_line = matches!(body, EntryBody::Record(_));
+        bytes += length(&body);
         batch.push(Entry { seq, body });
         seq += u64::from(is_line);
     }
     output.tell(&replay.entries(&batch))?;
     output.tell(&replay.finish())
+}
+
+/// Bytes of a record.
+fn length(body: &EntryBody) -> usize {
+    if let EntryBody::Record(record) = body { record.raw.len() } else { 0 }
 }
 
 fn spool(setup: &Setup, arguments: &Arguments, dir: Option<&Path>, output: &mut Output) -> Result<Result<(), Stop>, Failure> {
@@ -221,18 +234,23 @@ fn spool(setup: &Setup, arguments: &Arguments, dir: Option<&Path>, output: &mut 
 
 fn entries_of(mut replay: Replay, mut entries: impl Iterator<Item = Result<Entry, ReadError>>, newest: Option<u64>, output: &mut Output) -> Result<(), Stop> {
     let mut progress: Option<(u64, Progress)> = None;
-    let mut batch: Vec<Entry> = Vec::with_capacity(BATCH);
+    let (mut batch, mut bytes): (Vec<Entry>, usize) = (Vec::with_capacity(BATCH), 0);
     loop {
         let read = entries.next();
-        if let Some((first, last)) = batch.first().zip(batch.last()).filter(|_| read.is_none() || batch.len() >= BATCH) {
+        let is_full = batch.len() >= BATCH || bytes >= BATCH_BYTES;
+        if let Some((first, last)) = batch.first().zip(batch.last()).filter(|_| read.is_none() || is_full) {
             let of = newest.map(|newest| newest.saturating_sub(first.seq) + 1);
             let (begin, progress) = progress.get_or_insert_with(|| (first.seq, Progress::new("replay", Unit::Count("entries"), of)));
             output.tell(&replay.entries(&batch))?;
             progress.at(last.seq - *begin + 1);
             batch.clear();
+            bytes = 0;
         }
         match read {
-            Some(Ok(entry)) => batch.push(entry),
+            Some(Ok(entry)) => {
+                bytes += length(&entry.body);
+                batch.push(entry);
+            }
             // Behind damage it goes on.
             Some(Err(error)) => eprintln!("opmas: passed over: {error}"),
             None => return Ok(()),

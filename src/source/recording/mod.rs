@@ -6,11 +6,13 @@ mod shelf;
 use std::collections::HashMap;
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Cursor, Read};
+use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use flate2::read::MultiGzDecoder;
+use rustix::fs::FileType;
 
 use super::lines::MAX_LINE;
 use crate::model::{Payload, Record, RecordId, Trust};
@@ -41,6 +43,7 @@ pub struct Recording {
     input: BufReader<Box<dyn Read + Send>>,
     stream: Arc<str>,
     offset: u64,
+    is_file: bool,
 }
 
 /// Gives the next record of one stream; `None` at the end.
@@ -70,7 +73,13 @@ impl Recording {
         let stdin = path == Path::new("-");
         let name = if stdin { "standard input".to_owned() } else { path.display().to_string() };
         let fault = |cause| RecordingError { name: name.clone(), cause };
-        let input: Box<dyn Read + Send> = if stdin { Box::new(io::stdin()) } else { Box::new(File::open(path).map_err(fault)?) };
+        let (input, is_file): (Box<dyn Read + Send>, _) = if stdin {
+            (Box::new(io::stdin()), is_file(io::stdin()))
+        } else {
+            let file = File::open(path).map_err(fault)?;
+            let is_file = is_file(&file);
+            (Box::new(file), is_file)
+        };
         let counted = Counted { input, taken: Arc::clone(taken) };
         let (input, packed) = unpacked(counted).map_err(fault)?;
         let stream = match &*name {
@@ -80,7 +89,7 @@ impl Recording {
             name => name.into(),
         };
         let input = BufReader::with_capacity(BUFFER, input);
-        Ok(Recording { name, input, stream, offset: 0 })
+        Ok(Recording { name, input, stream, offset: 0, is_file })
     }
 
     /// The next line; `None` at the end.
@@ -105,8 +114,13 @@ impl Recording {
     /// Whether reading on may wait for more input.
     #[must_use]
     pub fn waits(&self) -> bool {
-        memchr::memchr(b'\n', self.input.buffer()).is_none()
+        !self.is_file && memchr::memchr(b'\n', self.input.buffer()).is_none()
     }
+}
+
+/// Whether it is a regular file, which never lets wait; of anything else that is not known before it is read.
+pub fn is_file(input: impl AsFd) -> bool {
+    rustix::fs::fstat(input).is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode).is_file())
 }
 
 /// Several recordings, or one, opened; and how many bytes they have on disk, `None` when that is not known.
