@@ -108,14 +108,23 @@ impl Group {
             if rule.timing != Timing::AtOnce && Some(place) <= self.settled {
                 continue;
             }
-            if self.entries.put(input) {
+            touched.push(place);
+            // A match that another follows in time is not missed, whatever else may come.
+            let since = if matches!(rule.test, Test::Missing) {
+                let (since, needless) = self.entries.join(place, rule.span);
+                entered.gone.extend(needless.map(|place| place.seq));
+                let Some(since) = since else { continue };
+                since
+            } else {
+                place
+            };
+            if self.entries.put(input, since) {
                 entered.fresh.push(place);
                 // Also when those before it are no longer kept.
                 if place.time >= self.clock && self.entries.newest() == Some(place) {
                     (self.clock, self.waits_for) = (place.time, behind);
                 }
             }
-            touched.push(place);
         }
         let at_once = rule.timing == Timing::AtOnce;
         if !at_once {
@@ -145,7 +154,7 @@ impl Group {
 
     /// Forgets the oldest entry.
     fn pop(&mut self, entered: &mut Entered) {
-        if let Some(place) = self.entries.pop() {
+        if let Some(place) = self.entries.take(0) {
             self.pruned = self.pruned.max(Some(place.time));
             entered.gone.push(place.seq);
         }

@@ -42,6 +42,7 @@ const OVERLAY: u64 = 1 << 7;
 const MORE: u64 = 1 << 8;
 const BEHIND: u64 = 1 << 9;
 const UNCOUNTED: u64 = 1 << 10;
+const JOINED: u64 = 1 << 11;
 
 /// Whether a group is to rest as bytes.
 pub(super) fn is_small(group: &Group) -> bool {
@@ -94,7 +95,7 @@ pub(super) fn write(out: &mut Vec<u8>, text: &str, stream: u32, group: &Group) -
 }
 
 fn write_entry(out: &mut Vec<u8>, before: Place, entry: &Entry) {
-    let Entry { place, overlay, refs, weight, counted, value, more, behind, trust, held, fired } = entry;
+    let Entry { place, since, overlay, refs, weight, counted, value, more, behind, trust, held, fired } = entry;
     let apart = before.time.0.wrapping_sub(place.time.0);
     let flags = flag(apart % UNIT == 0, WHOLE)
         | flag(*refs != 1, REFS)
@@ -106,7 +107,8 @@ fn write_entry(out: &mut Vec<u8>, before: Place, entry: &Entry) {
         | flag(overlay.is_some(), OVERLAY)
         | flag(!more.is_empty(), MORE)
         | flag(behind.is_some(), BEHIND)
-        | flag(!counted, UNCOUNTED);
+        | flag(!counted, UNCOUNTED)
+        | flag(since != place, JOINED);
     put(out, flags);
     put_signed(out, if flags & WHOLE != 0 { apart / UNIT } else { apart });
     put_signed(out, place.seq.wrapping_sub(before.seq) as i64);
@@ -123,6 +125,9 @@ fn write_entry(out: &mut Vec<u8>, before: Place, entry: &Entry) {
         more.iter().for_each(|datum| put_datum(out, datum));
     }
     behind.iter().for_each(|whose| put_whose(out, whose));
+    if flags & JOINED != 0 {
+        put_place(out, place.time, *since);
+    }
 }
 
 /// What stands before everything else in a group's bytes: its text, whether it has an open timer, its clock, its stream.
@@ -182,9 +187,10 @@ fn read_entry(reader: &mut Reader<'_>, before: Place) -> Option<Entry> {
         }
     }
     let behind = if has(BEHIND) { Some(whose(reader)?) } else { None };
+    let since = if has(JOINED) { self::place(reader, place.time)? } else { place };
     let trust = if has(OPEN) { Trust::Open } else { Trust::Verified };
     let (counted, held, fired) = (!has(UNCOUNTED), has(HELD), has(RULE_FIRED));
-    Some(Entry { place, overlay, refs, weight, counted, value, more, behind, trust, held, fired })
+    Some(Entry { place, since, overlay, refs, weight, counted, value, more, behind, trust, held, fired })
 }
 
 fn put_time(out: &mut Vec<u8>, clock: Time, time: Time) {

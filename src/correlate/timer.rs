@@ -58,10 +58,7 @@ impl Group {
                     return;
                 }
                 Some((settled, next)) => {
-                    // That a match followed in time decides nothing: an earlier one that comes late may still have been followed by silence.
-                    if rule.timing != Timing::Silence {
-                        self.settled = Some(settled);
-                    }
+                    self.settled = Some(settled);
                     at = next;
                 }
             }
@@ -73,8 +70,6 @@ impl Group {
         let opened = self.entries.get(at)?.place;
         let end = opened.time.plus(rule.span);
         match &rule.test {
-            // The newer match has the absence still before it.
-            Test::Missing => self.entries.get(at + 1).filter(|next| next.place.time < end).map(|_| (opened, at + 1)),
             // Whatever else may come, a rule under `not` has made it false.
             Test::Rules(condition) if rule.timing == Timing::Unless => {
                 let mut present = 0;

@@ -11,7 +11,7 @@ use super::slide::Totals;
 use super::test::{Test, Verdict, met};
 use super::wire::{Reader, put, put_signed};
 use crate::entity::Overlay;
-use crate::model::{Event, Time, Trust};
+use crate::model::{Event, Span, Time, Trust};
 
 /// How many of a window's first events a finding shows.
 pub const EVIDENCE_FIRST: usize = 3;
@@ -42,6 +42,8 @@ pub(super) struct Input {
 #[derive(Clone, Debug)]
 pub(super) struct Entry {
     pub place: Place,
+    /// The first of those that followed each other within the span up to this one: for `missing` they are one entry. Else its own place.
+    pub since: Place,
     pub overlay: Option<Arc<Overlay>>,
     /// Bits of the slots by which it came.
     pub refs: u64,
@@ -66,7 +68,7 @@ impl Entry {
     pub(super) fn new(input: Input) -> Entry {
         let (place, trust, behind) = (input.place, input.trust, input.behind.clone());
         let (overlay, value, more) = (None, None, Vec::new());
-        let mut entry = Entry { place, overlay, refs: 0, weight: 0, counted: false, value, more, behind, trust, held: false, fired: false };
+        let mut entry = Entry { place, since: place, overlay, refs: 0, weight: 0, counted: false, value, more, behind, trust, held: false, fired: false };
         entry.merge(input);
         entry
     }
@@ -209,8 +211,8 @@ impl Entries {
         }
     }
 
-    /// Puts it at its place; whether that was empty.
-    pub(super) fn put(&mut self, input: Input) -> bool {
+    /// Puts it at its place, joined to those since another; whether the place was empty.
+    pub(super) fn put(&mut self, input: Input, since: Place) -> bool {
         let index = self.index(input.place);
         let inside = index >= self.first && index < self.end;
         let mut totals = self.totals.as_mut().filter(|_| inside);
@@ -222,7 +224,7 @@ impl Entries {
                 false
             }
             None => {
-                let entry = Entry::new(input);
+                let entry = Entry { since, ..Entry::new(input) };
                 totals.iter_mut().for_each(|totals| totals.add(&entry));
                 // Most groups have few entries: room for four is not theirs to take.
                 if self.list.len() < FEW {
@@ -241,15 +243,32 @@ impl Entries {
         self.list.push_back(entry);
     }
 
-    /// Takes the oldest entry away.
-    pub(super) fn pop(&mut self) -> Option<Place> {
-        let entry = self.list.pop_front()?;
-        if self.first == 0 && self.end > 0 {
+    /// Takes an entry away.
+    pub(super) fn take(&mut self, index: usize) -> Option<Place> {
+        let entry = self.list.remove(index)?;
+        if (self.first..self.end).contains(&index) {
             self.totals.iter_mut().for_each(|totals| totals.remove(&entry));
         }
-        self.first = self.first.saturating_sub(1);
-        self.end = self.end.saturating_sub(1);
+        self.first -= usize::from(index < self.first);
+        self.end -= usize::from(index < self.end);
         Some(entry.place)
+    }
+
+    /// Joins an entry that is to come to those around it that it follows, or that follow it, within the span. Where none follows it, it is
+    /// to be put, as the last of those since the first place; of what it makes needless the place is the second.
+    pub(super) fn join(&mut self, place: Place, span: Span) -> (Option<Place>, Option<Place>) {
+        let at = self.index(place);
+        let within = |early: Place, late: Place| late.time < early.time.plus(span);
+        match self.list.get(at) {
+            Some(next) if next.place == place => return (Some(next.since), None),
+            Some(next) if next.since <= place => return (None, None),
+            _ => {}
+        }
+        let before = at.checked_sub(1).filter(|before| self.list.get(*before).is_some_and(|before| within(before.place, place)));
+        let since = before.and_then(|before| self.list.get(before)).map_or(place, |before| before.since);
+        let followed = self.list.get_mut(at).filter(|next| within(place, next.since)).map(|next| next.since = since).is_some();
+        let needless = before.and_then(|before| self.take(before));
+        (Some(since).filter(|_| !followed), needless)
     }
 
     pub(super) fn oldest(&self) -> Option<Place> {

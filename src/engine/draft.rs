@@ -181,10 +181,12 @@ impl Drafter<'_> {
                 return Draft::Parsed(Box::new(self.normaliser.parsed(record, &glance, &room.tape, self.asked)), matched, seen);
             }
         }
-        let parsed = Box::new(self.normaliser.parse(record));
+        let mut parsed = Box::new(self.normaliser.parse(record));
         if parsed.refusal.is_some() {
             return Draft::Parsed(parsed, Vec::new(), None);
         }
+        // Then rules are asked once.
+        parsed.join(record, self.inventory);
         let minds = self.detector.minds_time() && !parsed.fields.contains_key("timestamp");
         let seen = minds.then(|| self.normaliser.time_of_parsed(record, &parsed));
         let matched = self.detector.matches_fields(&parsed.fields, seen, &parsed.logsource, self.mode, room);

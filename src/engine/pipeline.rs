@@ -20,7 +20,7 @@ use crate::sigma::RuleSet;
 /// What begins every snapshot (stable).
 const MAGIC: &[u8] = b"opmas-state";
 /// The version of what follows the magic; raised with every change of a serialised type.
-const VERSION: u16 = 7;
+const VERSION: u16 = 8;
 
 /// A finding in the order of firing; silent rules (C11) give none.
 pub type Found = Fired;

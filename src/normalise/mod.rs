@@ -135,6 +135,13 @@ impl Parsed {
     pub fn recalls(&self) -> bool {
         self.process.as_ref().is_some_and(|process| process.recalls())
     }
+
+    /// Gives it what the inventory adds, where nothing before it has a say in that: [`Normaliser::place`] finds it there.
+    pub fn join(&mut self, record: &Record, inventory: &Inventory) {
+        if self.refusal.is_none() && !self.finding && !self.recalls() && self.fields.contains_key("host") {
+            join(&mut self.fields, record, inventory);
+        }
+    }
 }
 
 /// What has to be known of an event that no rule holds for.
