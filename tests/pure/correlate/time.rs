@@ -458,6 +458,24 @@ fn c10_a_full_group_forgets_the_values_of_what_it_drops() {
 }
 
 #[test]
+fn c6_a_match_that_another_follows_in_time_costs_no_entry_and_still_counts_for_what_comes_late() {
+    let text = "---\ntitle: gone\nname: gone\ncorrelation: {type: missing, rules: [a], group-by: [src], timespan: 10s}\n";
+    let rules = rule_set(&[&format!("{PRELUDE}{text}")]);
+    let limits = Limits { entries_per_group: 3, lateness: Span::secs(200), ..Limits::default() };
+    let mut pipeline = pipeline(&rules, Settings { limits, lateness: Span::secs(200), ..Settings::default() });
+    // 0, 9, 18 … 90 without 45, then 120, 129 … 201; the late ones: within the first row, before it, and in the gap that 45 left.
+    let row = |from: i64, to: i64| (from..=to).step_by(9).filter(|secs| *secs != 45).map(|secs| secs as f64);
+    let late = [20.0, -5.0, 50.0];
+    let times: Vec<f64> = row(0, 90).chain(row(120, 201)).chain(late).collect();
+    let mut found: Vec<_> =
+        times.iter().enumerate().flat_map(|(n, secs)| pipeline.entry(&sent(n as u64, secs + 1000.0, "\"k\":\"a\",\"src\":\"x\""))).collect();
+    found.extend(pipeline.finish());
+    let told: Vec<_> = found.iter().filter(|found| found.group.is_some()).map(|found| line(found, &rules)).collect();
+    assert_eq!(told, ["gone x=4 t=1046 src=x", "gone x=9 t=1100 src=x", "gone x=19 t=1211 src=x"]);
+    assert_eq!(pipeline.counters().entries_dropped, 0);
+}
+
+#[test]
 fn c13_a_threshold_that_becomes_an_upper_bound_opens_a_timer_over_what_is_kept() {
     let text = |condition: &str| format!("{PRELUDE}{}", THREE.replace("gte: 3", condition));
     let mut pipeline = pipeline(&rule_set(&[&text("gte: 9")]), Settings::default());
