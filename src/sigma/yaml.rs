@@ -238,6 +238,25 @@ fn place(line: usize, column: usize) -> Place {
     Place { line: u32::try_from(line).unwrap_or(u32::MAX), column: u32::try_from(column + 1).unwrap_or(u32::MAX) }
 }
 
+/// With the entries of the map, or of the maps of the list, that stands under a plain key `<<`: those of a key that is not there yet, the
+/// earlier map's first (YAML 1.1, merge keys, as PyYAML has them).
+fn merged(mut map: Map, mut keys: HashSet<Arc<str>>) -> Map {
+    let is_map = |node: &Node| matches!(node, Node::Map(_));
+    let merges = |(key, node): &(Text, Node)| {
+        &*key.text == "<<" && key.style == Style::Plain && (is_map(node) || matches!(node, Node::List(_, maps) if !maps.is_empty() && maps.iter().all(is_map)))
+    };
+    let Some(at) = map.entries.iter().position(merges) else { return map };
+    let sources = match map.entries.remove(at).1 {
+        Node::List(_, maps) => maps,
+        one => vec![one],
+    };
+    for source in sources {
+        let Node::Map(source) = source else { continue };
+        map.entries.extend(source.entries.into_iter().filter(|(key, _)| keys.insert(Arc::clone(&key.text))));
+    }
+    map
+}
+
 enum Open {
     List { place: Place, items: Vec<Node>, anchor: usize },
     Map { map: Map, keys: HashSet<Arc<str>>, pending: Option<Text>, anchor: usize },
@@ -321,7 +340,7 @@ impl Builder {
     fn close(&mut self) -> Result<(), YamlError> {
         match self.open.pop() {
             Some(Open::List { place, items, anchor }) => self.push(Node::List(place, items), anchor),
-            Some(Open::Map { map, anchor, .. }) => self.push(Node::Map(map), anchor),
+            Some(Open::Map { map, keys, anchor, .. }) => self.push(Node::Map(merged(map, keys)), anchor),
             None => Ok(()),
         }
     }

@@ -1,4 +1,4 @@
-//! `action: global`, `reset` and `repeat`.
+//! `action: global`, `reset` and `repeat`, and merge keys of YAML: what documents and maps share.
 
 use opmas::sigma::Body;
 
@@ -68,4 +68,22 @@ fn sharing_does_not_multiply_without_bound() {
         "detection: {condition: s}\n---\n".repeat(1_000)
     );
     assert!(said(&loaded(&text))[0].contains("larger than"), "{:?}", said(&loaded(&text)));
+}
+
+#[test]
+fn merge_keys_lay_maps_under_the_one_they_stand_in() {
+    let fields = |text: &str| {
+        let loaded = loaded(&format!("title: t\nlogsource: {{}}\nshared: [&a {{f: 1, g: 2}}, &b {{g: 3, h: 4}}]\ndetection:\n  s: {text}\n  condition: s\n"));
+        assert_eq!(said(&loaded), [""; 0], "{text}");
+        let Body::Detection(detection) = &loaded.set.rules[0].body else { panic!("a detection") };
+        let opmas::sigma::Search::All(items) = &detection.searches[0].1 else { panic!("a map") };
+        let mut items: Vec<_> = items.iter().map(|item| format!("{} {:?}", item.field, item.tests)).collect();
+        items.sort();
+        items
+    };
+    assert_eq!(fields("{<<: *a}"), fields("{f: 1, g: 2}"));
+    assert_eq!(fields("{<<: *a, g: 5}"), fields("{f: 1, g: 5}"), "its own counts, wherever it stands");
+    assert_eq!(fields("{g: 5, <<: [*a, *b]}"), fields("{f: 1, g: 5, h: 4}"));
+    assert_eq!(fields("{<<: [*b, *a]}"), fields("{f: 1, g: 3, h: 4}"), "the earlier map counts");
+    assert_eq!(fields("{<<: text}").len(), 1, "a field of that name");
 }
