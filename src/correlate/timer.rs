@@ -65,22 +65,17 @@ impl Group {
         }
     }
 
-    /// What settles the window of an entry before its end and silently: the place, and the index behind it.
+    /// What settles the window of an entry before its end and silently: a rule under `not` has made it false, whatever else may come. The
+    /// place, and the index behind it.
     fn settles_at_once(&self, rule: &Compiled, at: usize) -> Option<(Place, usize)> {
-        let opened = self.entries.get(at)?.place;
-        let end = opened.time.plus(rule.span);
-        match &rule.test {
-            // Whatever else may come, a rule under `not` has made it false.
-            Test::Rules(condition) if rule.timing == Timing::Unless => {
-                let mut present = 0;
-                let inside = self.entries.iter().enumerate().skip(at).take_while(|(_, entry)| entry.place.time < end);
-                inside.filter(|(_, entry)| entry.refs & rule.settling != 0).find_map(|(index, entry)| {
-                    present |= entry.refs;
-                    (!met(condition, u64::MAX, present)).then_some((entry.place, index + 1))
-                })
-            }
-            _ => None,
-        }
+        let Test::Rules(condition) = &rule.test else { return None };
+        let end = self.entries.get(at)?.place.time.plus(rule.span);
+        let mut present = 0;
+        let inside = self.entries.iter().enumerate().skip(at).take_while(|(_, entry)| entry.place.time < end);
+        inside.filter(|(_, entry)| entry.refs & rule.settling != 0).find_map(|(index, entry)| {
+            present |= entry.refs;
+            (!met(condition, u64::MAX, present)).then_some((entry.place, index + 1))
+        })
     }
 
     /// The window is over: what it comes to, and the next one is open.
