@@ -20,16 +20,16 @@ const OFFSET_LAYOUTS: [&str; 2] = ["%d/%b/%Y:%H:%M:%S %z", "%Y-%m-%d %H:%M:%S%.f
 const UTC_LAYOUTS: [&str; 4] = ["%Y-%m-%d %H:%M:%S%.f UTC", "%Y/%m/%d %H:%M:%S%.f", "%Y-%m-%d %H:%M:%S,%f", "%Y-%m-%dT%H:%M:%S,%f"];
 
 /// Reads JSON. A whole number beyond 64 bits is a text, its digits: as floating point it would be the same as others (C9). So is one that
-/// is too large for floating point.
+/// is too large for floating point. Half a surrogate pair in a text is U+FFFD, as a bad byte is.
 ///
 /// # Errors
 /// It is none.
 pub(super) fn read(json: &str) -> serde_json::Result<Value> {
     match serde_json::from_str(json) {
         Ok(value) if !is_rounded(&value) => Ok(value),
-        // It may be a number that is too large.
+        // It may be a number that is too large, or half a surrogate pair.
         Err(error) if !error.is_syntax() => Err(error),
-        _ => serde_json::from_str(&quoted(json)),
+        _ => serde_json::from_str(&tamed(json)),
     }
 }
 
@@ -51,8 +51,9 @@ fn is_rounded(value: &Value) -> bool {
     }
 }
 
-/// JSON with quotes around the whole numbers that are beyond 64 bits, and those that are too large for floating point.
-fn quoted(json: &str) -> String {
+/// JSON with quotes around the whole numbers that are beyond 64 bits, and those that are too large for floating point; with U+FFFD for half
+/// surrogate pairs.
+fn tamed(json: &str) -> String {
     let (mut out, mut rest, mut in_text) = (String::with_capacity(json.len() + 16), json, false);
     while let Some(first) = rest.chars().next() {
         let len = match first {
@@ -60,19 +61,40 @@ fn quoted(json: &str) -> String {
                 in_text = !in_text;
                 1
             }
-            '\\' => 1 + rest.chars().nth(1).map_or(0, char::len_utf8),
+            '\\' => escape_len(rest),
             '-' | '0'..='9' if !in_text => number_len(rest.as_bytes()),
             _ => first.len_utf8(),
         };
         let (piece, behind) = rest.split_at(len);
         if !in_text && (is_beyond(piece) || is_infinite(piece)) {
             out.extend(["\"", piece, "\""]);
+        } else if surrogate(piece).is_some() && len < PAIR {
+            out.push(char::REPLACEMENT_CHARACTER);
         } else {
             out.push_str(piece);
         }
         rest = behind;
     }
     out
+}
+
+/// Bytes of two escapes that are one character.
+const PAIR: usize = 12;
+
+/// Bytes of the escape that this begins with; of a whole surrogate pair those of both.
+fn escape_len(json: &str) -> usize {
+    match (surrogate(json), json.get(PAIR / 2..).and_then(surrogate)) {
+        (Some(false), Some(true)) => PAIR,
+        (Some(_), _) => PAIR / 2,
+        (None, _) => 1 + json.chars().nth(1).map_or(0, char::len_utf8),
+    }
+}
+
+/// Whether the escape that this begins with is the second half of a surrogate pair; `None` when it is neither.
+fn surrogate(json: &str) -> Option<bool> {
+    let digits = json.strip_prefix("\\u")?.get(..4).filter(|digits| digits.bytes().all(|b| b.is_ascii_hexdigit()))?;
+    let unit = u16::from_str_radix(digits, 16).ok()?;
+    (0xd800..0xe000).contains(&unit).then_some(unit >= 0xdc00)
 }
 
 /// Bytes of the number that this begins with.
@@ -236,6 +258,26 @@ mod tests {
         assert_eq!(read(r#"{"a":[1e400,-2E+999,1e3,"1e400"]}"#), Some(serde_json::json!({"a": ["1e400", "-2E+999", 1000.0, "1e400"]})));
         for none in [r#"{"a":01e400}"#, r#"{"a":1e400"#, r#"{1e400:1,}"#, r#"{"a":1e+}"#] {
             assert_eq!(read(none), None, "{none}");
+        }
+    }
+
+    #[test]
+    fn half_a_surrogate_pair_is_a_replacement_character() {
+        let text = |json: &str| super::read(&format!("[\"{json}\"]")).ok().and_then(|read| read[0].as_str().map(str::to_owned));
+        for (json, is) in [
+            (r"a\ud800b", "a\u{fffd}b"),
+            (r"\uDC00", "\u{fffd}"),
+            (r"\ud800\ud800", "\u{fffd}\u{fffd}"),
+            (r"\ud800\ud83d\ude00\ude00", "\u{fffd}\u{1f600}\u{fffd}"),
+            (r"\\ud800\ud800", "\\ud800\u{fffd}"),
+            (r"\ud800\\", "\u{fffd}\\"),
+            (r#"\ud800\""#, "\u{fffd}\""),
+            (r"\ud800é\u00e9", "\u{fffd}éé"),
+        ] {
+            assert_eq!(text(json).as_deref(), Some(is), "{json}");
+        }
+        for none in [r"\ud80", r"\u", r"\ud800\x", r"\u+800", r"\ud800\"] {
+            assert_eq!(text(none), None, "{none}");
         }
     }
 

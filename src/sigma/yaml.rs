@@ -174,6 +174,9 @@ pub(super) enum YamlError {
     /// An alias inside what it stands for.
     #[error("this alias stands inside the node that it refers to")]
     Circular(Place),
+    /// An alias of a node in another document.
+    #[error("this alias refers to a node of another document")]
+    Elsewhere(Place),
     /// A tag other than those of the core schema.
     #[error("the tag `{0}` has no meaning here")]
     Tag(String, Place),
@@ -184,7 +187,8 @@ impl YamlError {
     pub fn place(&self) -> Place {
         match self {
             YamlError::Syntax(_, place) | YamlError::DuplicateKey(_, place) | YamlError::Tag(_, place) => *place,
-            YamlError::KeyNotText(place) | YamlError::TooDeep(place) | YamlError::TooLarge(place) | YamlError::Circular(place) => *place,
+            YamlError::KeyNotText(place) | YamlError::TooDeep(place) | YamlError::TooLarge(place) => *place,
+            YamlError::Circular(place) | YamlError::Elsewhere(place) => *place,
         }
     }
 
@@ -197,6 +201,7 @@ impl YamlError {
             YamlError::TooDeep(_) => "nest less",
             YamlError::TooLarge(_) => "split the file",
             YamlError::Circular(_) => "write the value out",
+            YamlError::Elsewhere(_) => "anchors hold within one document: write the value out, or share it by `action: global`",
             YamlError::Tag(..) => "leave the tag away",
         }
     }
@@ -266,6 +271,8 @@ enum Open {
 struct Builder {
     open: Vec<Open>,
     anchors: HashMap<usize, (Node, Weight)>,
+    /// The anchors of documents before; they are numbered through the file.
+    elsewhere: HashSet<usize>,
     nodes: usize,
     text: usize,
     begun: usize,
@@ -310,7 +317,7 @@ impl Builder {
             last.lines.end = line;
         }
         self.begun = line;
-        self.anchors.clear();
+        self.elsewhere.extend(self.anchors.drain().map(|(anchor, _)| anchor));
     }
 
     fn descend(&mut self, at: Place) -> Result<(), YamlError> {
@@ -327,7 +334,9 @@ impl Builder {
     }
 
     fn alias(&mut self, anchor: usize, at: Place) -> Result<(), YamlError> {
-        let Some((node, weight)) = self.anchors.get(&anchor) else { return Err(YamlError::Circular(at)) };
+        let Some((node, weight)) = self.anchors.get(&anchor) else {
+            return Err(if self.elsewhere.contains(&anchor) { YamlError::Elsewhere(at) } else { YamlError::Circular(at) });
+        };
         let weight = *weight;
         if self.open.len() + weight.depth > MAX_DEPTH {
             return Err(YamlError::TooDeep(at));

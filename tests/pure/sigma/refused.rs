@@ -11,6 +11,10 @@ fn yaml_that_is_none_is_refused_with_its_place() {
     refused("a: !x b\n", &["r.yml:1:4: the tag `!x` has no meaning here; leave the tag away"]);
     refused("- a\n", &["r.yml:1:1: a rule must be a map, but this document is a list; begin with `title: …`"]);
     refused("a: &x [*x]\n", &["r.yml:1:8: this alias stands inside the node that it refers to; write the value out"]);
+    refused(
+        "a: &x [b]\n---\na: *x\n",
+        &["r.yml:3:4: this alias refers to a node of another document; anchors hold within one document: write the value out, or share it by `action: global`"],
+    );
     let broken = said(&loaded("title: 'a\n"));
     assert!(broken.len() == 1 && broken[0].starts_with("r.yml:") && broken[0].contains(": not YAML: "), "{broken:?}");
 }
