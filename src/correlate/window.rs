@@ -264,8 +264,8 @@ impl Entries {
             Some(next) if next.since <= place => return (None, None),
             _ => {}
         }
-        let before = at.checked_sub(1).filter(|before| self.list.get(*before).is_some_and(|before| within(before.place, place)));
-        let since = before.and_then(|before| self.list.get(before)).map_or(place, |before| before.since);
+        let before = at.checked_sub(1).and_then(|at| Some((at, self.list.get(at)?))).filter(|(_, before)| within(before.place, place));
+        let (before, since) = before.map_or((None, place), |(at, before)| (Some(at), before.since));
         let followed = self.list.get_mut(at).filter(|next| within(place, next.since)).map(|next| next.since = since).is_some();
         let needless = before.and_then(|before| self.take(before));
         (Some(since).filter(|_| !followed), needless)

@@ -3,13 +3,12 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use super::document::SECTIONS;
 use super::read::Sink;
 use super::yaml::{Document, MAX_NODES, Map, Node, YamlError};
 
 /// What such a document may ask for.
 const ACTIONS: &[&str] = &["global", "reset", "repeat"];
-/// What makes a document a rule or a filter.
-const BODIES: &[&str] = &["detection", "correlation", "filter"];
 
 /// The documents as they stand for themselves. A document that a `global` one stands before is laid over it, map by map; `repeat` is laid over
 /// the document before. What is wrong goes to the sink.
@@ -24,7 +23,7 @@ pub(super) fn written_out(documents: Vec<Document>, sink: &mut Sink) -> Vec<Docu
                 continue;
             }
             Some("reset") => {
-                if is_rule(&document) {
+                if matches!(&document.root, Node::Map(root) if is_rule(root)) {
                     sink.error(
                         document.root.place(),
                         "a document with `action: reset` is no rule, and this one holds one",
@@ -59,11 +58,10 @@ pub(super) fn written_out(documents: Vec<Document>, sink: &mut Sink) -> Vec<Docu
 
 /// Takes the action out of a document that has one. Elsewhere `action` is a key like any other: the top level is open.
 fn take_action(document: &mut Document, sink: &mut Sink) -> Option<&'static str> {
-    let is_rule = is_rule(document);
     let Node::Map(root) = &mut document.root else { return None };
     let Some(Node::Text(text)) = root.get("action") else { return None };
     let Some(action) = ACTIONS.iter().find(|action| ***action == *text.text) else {
-        if !is_rule {
+        if !is_rule(root) {
             sink.unknown_word(text.place, "action", &text.text.clone(), ACTIONS);
         }
         return None;
@@ -72,8 +70,8 @@ fn take_action(document: &mut Document, sink: &mut Sink) -> Option<&'static str>
     Some(action)
 }
 
-fn is_rule(document: &Document) -> bool {
-    matches!(&document.root, Node::Map(root) if BODIES.iter().any(|key| root.get(key).is_some()))
+fn is_rule(root: &Map) -> bool {
+    SECTIONS.iter().any(|key| root.get(key).is_some())
 }
 
 fn laid_over(below: &Document, above: Document) -> Document {

@@ -16,7 +16,7 @@ use crate::diag::{self, Place};
 use crate::model::{LogSource, Severity, hex};
 
 /// The sections that say what a document is.
-const SECTIONS: &[&str] = &["detection", "correlation", "filter"];
+pub(super) const SECTIONS: &[&str] = &["detection", "correlation", "filter"];
 const LEVELS: &[&str] = &["informational", "low", "medium", "high", "critical"];
 
 /// What a document is.

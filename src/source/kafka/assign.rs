@@ -76,7 +76,6 @@ impl Member<'_> {
     /// Begins partitions anew that are ours already: the topic is another one, or the place in it is gone.
     pub(super) fn restart(&mut self, places: &[Place]) {
         self.let_land();
-        self.presence.lasts();
         self.drop_parts(places);
         let unresolved = self.begin(places, true);
         if !unresolved.is_empty() {
@@ -97,7 +96,8 @@ impl Member<'_> {
     /// After a word of librdkafka that a place is out of range: begins anew those for which it is.
     pub(super) fn check_places(&mut self) {
         let places: Vec<Place> = self.parts.iter().flat_map(|(topic, parts)| parts.keys().map(|number| (topic.clone(), *number))).collect();
-        let ends = marks(&self.client, &places, Offset::Beginning).and_then(|low| Ok((low, marks(&self.client, &places, Offset::End)?)));
+        let mut ends = |which| self.asked(|this| marks(&this.client, &places, which));
+        let ends = ends(Offset::Beginning).and_then(|low| Ok((low, ends(Offset::End)?)));
         let Ok((low, high)) = ends else {
             // It is not known which: all of them.
             return self.restart(&places);
@@ -222,14 +222,11 @@ impl Member<'_> {
 
     fn ask(&mut self, places: &[Place]) -> Result<Said, String> {
         let names: BTreeSet<&str> = places.iter().map(|(topic, _)| &**topic).collect();
-        let ids = describe(self.client.client(), &names.into_iter().collect::<Vec<_>>(), WITHIN)?;
-        self.presence.lasts();
+        let ids = self.asked(|this| describe(this.client.client(), &names.into_iter().collect::<Vec<_>>(), WITHIN))?;
         let text = |error: rdkafka::error::KafkaError| error.to_string();
-        let low = marks(&self.client, places, Offset::Beginning).map_err(text)?;
-        self.presence.lasts();
-        let high = marks(&self.client, places, Offset::End).map_err(text)?;
-        self.presence.lasts();
-        let committed = self.client.committed_offsets(list(places), WITHIN).map_err(text)?;
+        let low = self.asked(|this| marks(&this.client, places, Offset::Beginning)).map_err(text)?;
+        let high = self.asked(|this| marks(&this.client, places, Offset::End)).map_err(text)?;
+        let committed = self.asked(|this| this.client.committed_offsets(list(places), WITHIN)).map_err(text)?;
         let committed = committed_of(&committed, places, &ids).map_err(text)?;
         Ok(Said { ids, committed, low, high })
     }

@@ -45,7 +45,7 @@ impl Member<'_> {
             return true;
         }
         let own = Other::new(&self.client_id, "");
-        match self.others() {
+        match self.asked(Member::others) {
             Ok(others) => others.iter().all(|other| (&other.made, &other.client_id) > (&own.made, &own.client_id)),
             Err(error) => {
                 self.look.complain(error);
@@ -59,7 +59,7 @@ impl Member<'_> {
         if self.consumer.config.share || self.look.is_subscribed() {
             return Ok(None);
         }
-        let others = self.others()?;
+        let others = self.asked(Member::others)?;
         Ok(others.into_iter().min().map(|other| {
             self.look.within(EVERY);
             let (group, host) = (&self.consumer.config.group, other.host.trim_start_matches('/'));

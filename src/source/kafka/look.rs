@@ -104,9 +104,7 @@ impl Member<'_> {
             return None;
         }
         (self.look.due, self.look.last) = (now + EVERY, now);
-        let topics = self.topics();
-        self.presence.lasts();
-        match topics {
+        match self.asked(Member::topics) {
             Ok(topics) => {
                 self.client.context().listener.clear();
                 self.look.refused = None;
@@ -115,7 +113,6 @@ impl Member<'_> {
                     Ok(None) => self.subscribe(&topics).or_else(|| self.complaint()).map(State::Fails),
                     Err(error) => Some(State::Fails(error)),
                 };
-                self.presence.lasts();
                 self.say(state.map(|state| (None, state)));
                 self.notice_new_ids(&topics);
                 None

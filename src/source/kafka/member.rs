@@ -166,6 +166,14 @@ impl<'a> Member<'a> {
         Ok(None)
     }
 
+    /// Asks the cluster something, for which the thread may wait some seconds; whoever was frozen meanwhile is seen to have been.
+    pub(super) fn asked<R>(&mut self, question: impl FnOnce(&Self) -> R) -> R {
+        self.presence.lasts();
+        let answer = question(self);
+        self.presence.lasts();
+        answer
+    }
+
     pub(super) fn settle(&mut self) -> Result<(), GivenBack> {
         self.flights.settle(&mut self.parts)?;
         self.flights.commit(&self.client, &mut self.parts);
