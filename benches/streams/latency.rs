@@ -1,8 +1,9 @@
-//! A message in to the finding out, through JetStream, under load.
+//! A line in to the finding out, through JetStream or syslog over TCP, under load.
 
 use std::collections::HashMap;
 use std::fs::File;
 use std::io::Write as _;
+use std::net::{Ipv4Addr, TcpListener};
 use std::os::fd::AsFd as _;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -11,6 +12,8 @@ use std::time::{Duration, Instant};
 
 use async_nats::Client;
 use futures_util::StreamExt as _;
+use tokio::io::{AsyncWriteExt as _, BufWriter};
+use tokio::net::TcpStream;
 
 use crate::lines::line;
 use crate::nats_server::NatsServer;
@@ -27,17 +30,74 @@ const WARM_UP: Duration = Duration::from_secs(3);
 
 type Times = Arc<Mutex<HashMap<String, Instant>>>;
 
-pub fn run() {
+/// Where lines go to.
+enum Sender {
+    JetStream(Client),
+    Syslog(BufWriter<TcpStream>),
+}
+
+impl Sender {
+    async fn new(client: Client, syslog: Option<u16>) -> Sender {
+        match syslog {
+            None => Sender::JetStream(client),
+            Some(port) => {
+                let stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).await.unwrap();
+                stream.set_nodelay(true).unwrap();
+                Sender::Syslog(BufWriter::with_capacity(64 << 10, stream))
+            }
+        }
+    }
+
+    async fn send(&mut self, line: String) {
+        match self {
+            Sender::JetStream(client) => client.publish("logs.ap", line.into()).await.unwrap(),
+            Sender::Syslog(stream) => {
+                stream.write_all(line.as_bytes()).await.unwrap();
+                stream.write_all(b"\n").await.unwrap();
+            }
+        }
+    }
+
+    async fn flush(&mut self) {
+        match self {
+            Sender::JetStream(client) => client.flush().await.unwrap(),
+            Sender::Syslog(stream) => stream.flush().await.unwrap(),
+        }
+    }
+}
+
+/// Lines through JetStream.
+pub fn nats() {
+    run(None);
+}
+
+/// Lines through syslog over TCP; findings leave through NATS as well.
+pub fn syslog() {
+    run(Some(TcpListener::bind("127.0.0.1:0").unwrap()));
+}
+
+/// `free`: nobody else takes this port for as long as it is kept.
+fn run(free: Option<TcpListener>) {
+    let syslog = free.as_ref().map(|free| free.local_addr().unwrap().port());
     let mut server = NatsServer::new();
     as_it_comes(&mut server);
     let client = server.client();
     client.make_stream("LOGS", &["logs.>"]);
     client.make_stream("FINDINGS", &["findings.>"]);
-    let mut site = Site::new(&format!("{}[source.bus]\ntype = 'nats'\nfindings = []\nlogs = ['logs.>']\n[publish.site]\n", server.broker("")));
+    let source = syslog.map_or_else(
+        || "[source.bus]\ntype = 'nats'\nfindings = []\nlogs = ['logs.>']\n".to_owned(),
+        |port| format!("[source.routers]\ntype = 'syslog'\nlisten = '127.0.0.1:{port}'\n"),
+    );
+    let mut site = Site::new(&format!("{}{source}[publish.site]\n", server.broker("")));
+    drop(free);
     site.start();
     let (sent, seen) = (Times::default(), Times::default());
     let stop = Arc::new(AtomicBool::new(false));
-    let threads = [spawn(&server, &stop, load), with(&server, &stop, &seen, listen), with(&server, &stop, &sent, probe)];
+    let threads = [
+        spawn(&server, &stop, async move |client, stop| load(Sender::new(client, syslog).await, stop).await),
+        with(&server, &stop, &seen, listen),
+        with(&server, &stop, &sent, async move |client, stop, times| probe(Sender::new(client, syslog).await, stop, times).await),
+    ];
     std::thread::sleep(WARM_UP);
     let before = site.metrics();
     let size = before.of("opmas_journal_bytes_total", "\"spool\"") / before.of("opmas_journal_commit_seconds_count", "\"spool\"").max(1.0);
@@ -90,7 +150,7 @@ fn with(
 }
 
 /// Lines that lead to nothing, at an even pace.
-async fn load(client: Client, stop: Arc<AtomicBool>) {
+async fn load(mut sender: Sender, stop: Arc<AtomicBool>) {
     let mut every = tokio::time::interval(PIECE);
     let each = number("OPMAS_PER_SECOND", 20_000) * PIECE.as_millis() as u64 / 1_000;
     // Without the attacks.
@@ -98,14 +158,17 @@ async fn load(client: Client, stop: Arc<AtomicBool>) {
     while !stop.load(Ordering::Acquire) {
         every.tick().await;
         for n in numbers.by_ref().take(each as usize) {
-            client.publish("logs.ap", line(n).into()).await.unwrap();
+            sender.send(line(n)).await;
+        }
+        if let Sender::Syslog(_) = &sender {
+            sender.flush().await;
         }
     }
-    client.flush().await.unwrap();
+    sender.flush().await;
 }
 
 /// An address fails five times, and a second later once more.
-async fn probe(client: Client, stop: Arc<AtomicBool>, sent: Times) {
+async fn probe(mut sender: Sender, stop: Arc<AtomicBool>, sent: Times) {
     let ahead = 20;
     let failure = |address: &str| format!("<84>Nov 21 13:08:12 ap1 dropbear[2741]: Bad password attempt for 'root' from {address}:50876");
     let address = |n: u64| format!("203.{}.{}.{}", n >> 16 & 255, n >> 8 & 255, n & 255);
@@ -116,15 +179,15 @@ async fn probe(client: Client, stop: Arc<AtomicBool>, sent: Times) {
             break;
         }
         for _ in 0..5 {
-            client.publish("logs.ap", failure(&address(n + ahead)).into()).await.unwrap();
+            sender.send(failure(&address(n + ahead))).await;
         }
         if n < ahead {
             continue;
         }
-        client.flush().await.unwrap();
+        sender.flush().await;
         sent.lock().unwrap().insert(address(n), Instant::now());
-        client.publish("logs.ap", failure(&address(n)).into()).await.unwrap();
-        client.flush().await.unwrap();
+        sender.send(failure(&address(n))).await;
+        sender.flush().await;
     }
 }
 

@@ -2,7 +2,8 @@
 //!
 //! * `kafka`, `nats`: records a second through spool, detection and correlation with the shipped packs, beside a bare consumer that only reads
 //!   the same topic or stream, in turns. `OPMAS_RECORDS` (500,000) of them, `OPMAS_ROUNDS` (3) times.
-//! * `latency`: a message in to the finding out through JetStream at `OPMAS_PER_SECOND` (20,000) messages, beside a bare fdatasync of the same size.
+//! * `latency`, `syslog`: a line in to the finding out at `OPMAS_PER_SECOND` (20,000) lines through JetStream or through syslog over TCP, beside a
+//!   bare fdatasync of the same size.
 //! * `recovery`: `kill -9` to ready with `OPMAS_SPOOLED` (10,000,000) records in the spool; it takes 5 GB of disk.
 //!
 //! It starts the services of the live tests: `tests/services/kafka.sh install` and `nats.sh install` fetch them.
@@ -42,7 +43,8 @@ fn quantile(all: &[f64], share: f64) -> f64 {
 
 fn main() {
     let wanted: Vec<String> = std::env::args().skip(1).filter(|word| !word.starts_with('-')).collect();
-    let parts: [(&str, fn()); 4] = [("kafka", rate::kafka), ("nats", rate::nats), ("latency", latency::run), ("recovery", recovery::run)];
+    let parts: [(&str, fn()); 5] =
+        [("kafka", rate::kafka), ("nats", rate::nats), ("latency", latency::nats), ("syslog", latency::syslog), ("recovery", recovery::run)];
     if let Some(unknown) = wanted.iter().find(|word| parts.iter().all(|(name, _)| name != word)) {
         panic!("`{unknown}` is no part of this benchmark");
     }
