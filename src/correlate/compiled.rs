@@ -1,5 +1,6 @@
 //! A correlation as the groups need it: references by number, fields by name.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use serde_json::Value;
@@ -8,7 +9,7 @@ use super::measure::{Datum, number};
 use super::shape::shape;
 use super::test::{Measured, Refused, Test, Timing, slots as bits};
 use crate::diag::{Diagnostic, Place};
-use crate::entity::{Ask, Overlay, View, canonical, colons, field, is_host_field, mac_digits};
+use crate::entity::{Ask, Overlay, View, canonical, canonical_text, colons, field, is_host_field, mac_digits};
 use crate::model::{Event, Span, Time};
 use crate::sigma::{Body, Correlation, Opmas, Refire, Rule, RuleSet};
 
@@ -196,7 +197,7 @@ impl Compiled {
         listed(self.fields.get(slot)?.iter().enumerate().map(|(at, name)| self.group_value(at, name, (event, overlay), view)))
     }
 
-    fn group_value(&self, at: usize, field: &str, (event, overlay): (&Event, Option<&Overlay>), view: &View) -> Option<String> {
+    fn group_value<'a>(&self, at: usize, field: &str, (event, overlay): (&'a Event, Option<&'a Overlay>), view: &View) -> Option<Cow<'a, str>> {
         let host = self.hosts.get(at).copied().unwrap_or(false);
         let Some(ask) = self.asks.get(at).copied().flatten() else { return lookup(event, overlay, field).map(|value| canonical(value, host)) };
         // What a finding was grouped by stays what it was.
@@ -204,7 +205,7 @@ impl Compiled {
             return Some(canonical(given, host));
         }
         let own = canonical(lookup(event, overlay, field)?, is_host_field(field));
-        view.resolve(ask, field, &own, event.time).map(|found| canonical(&Value::from(&*found), host))
+        view.resolve(ask, field, &own, event.time).map(|found| canonical_text(&found, host).into_owned().into())
     }
 
     /// The group-by names with an entry's own values, in the order of the rule; of an entity, what the group's text has.
@@ -235,7 +236,7 @@ impl Compiled {
 }
 
 /// Texts as a JSON list, unless one is missing.
-fn listed(texts: impl Iterator<Item = Option<String>>) -> Option<Arc<str>> {
+fn listed<'a>(texts: impl Iterator<Item = Option<Cow<'a, str>>>) -> Option<Arc<str>> {
     let mut list = Vec::with_capacity(SHORT);
     for text in texts {
         list.push(if list.is_empty() { b'[' } else { b',' });

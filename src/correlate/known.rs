@@ -1,6 +1,5 @@
 //! `new_value`: which values a group knows, and since when it learns (C14).
 
-use std::cmp::Ordering;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -10,7 +9,7 @@ use super::measure::Datum;
 use super::place::Place;
 use super::window::{Entry, Input};
 use super::wire::{Reader, put, put_signed, put_text};
-use crate::entity::{Pieces, hash};
+use crate::entity::{Buckets, Pieces};
 use crate::model::Time;
 
 /// The values of a group, each with its newest time: of the rest of a window nothing is asked. They are many, and a copy shares them.
@@ -20,15 +19,8 @@ pub(super) struct Known {
     pub since: Option<Time>,
     /// Its newest entry.
     last: Option<Place>,
-    /// By their hash and themselves.
-    newest: Pieces<(u64, Arc<str>), Time>,
+    newest: Buckets<Arc<str>, Time>,
     by_time: Pieces<(Time, Arc<str>), ()>,
-}
-
-/// How values compare to this one.
-fn to(value: &str) -> impl Fn(&(u64, Arc<str>)) -> Ordering {
-    let hash = hash(value);
-    move |(own, other)| (*own, &**other).cmp(&(hash, value))
 }
 
 impl Known {
@@ -40,8 +32,8 @@ impl Known {
             put_signed(out, time.0);
             put(out, seq);
         }
-        put(out, self.newest.len() as u64);
-        for ((_, value), time) in self.newest.iter() {
+        put(out, self.by_time.len() as u64);
+        for ((time, value), ()) in self.by_time.iter() {
             put_text(out, value);
             put_signed(out, time.0);
         }
@@ -59,17 +51,24 @@ impl Known {
         for _ in 0..reader.len()? {
             let (value, time): (Arc<str>, Time) = (reader.text()?.into(), Time(reader.signed()?));
             known.by_time.insert((time, Arc::clone(&value)), ());
-            known.newest.insert((hash(&value), value), time);
+            known.newest.get_or_insert_with(value, || time);
         }
         Some(known)
     }
 
     /// Takes a value in; whether nothing brought it later than `after`.
     fn learn(&mut self, value: &Arc<str>, time: Time, after: Time) -> bool {
-        let before = self.newest.get(to(value)).copied();
+        let mut is_first = false;
+        let Some(newest) = self.newest.get_or_insert_with(Arc::clone(value), || {
+            is_first = true;
+            time
+        }) else {
+            return false;
+        };
+        let before = (!is_first).then_some(*newest);
         if before.is_none_or(|before| before < time) {
+            *newest = time;
             before.map(|before| self.by_time.remove(|(own, other)| (*own, &**other).cmp(&(before, value))));
-            self.newest.insert((hash(value), Arc::clone(value)), time);
             self.by_time.insert((time, Arc::clone(value)), ());
         }
         before.is_none_or(|before| before <= after)
@@ -77,7 +76,7 @@ impl Known {
 
     fn forget_oldest(&mut self) {
         if let Some(((_, value), ())) = self.by_time.pop_first() {
-            self.newest.remove(to(&value));
+            self.newest.remove(&*value);
         }
     }
 

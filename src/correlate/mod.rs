@@ -11,6 +11,7 @@
 
 mod archive;
 mod arena;
+mod chunks;
 mod compiled;
 mod correlator;
 mod finding;

@@ -1,8 +1,8 @@
 //! Entries of a group and the windows over them (C2).
 
-use std::collections::VecDeque;
 use std::sync::Arc;
 
+use super::chunks::Chunks;
 use super::compiled::{Compiled, bit, has};
 use super::hosts::Whose;
 use super::measure::Datum;
@@ -15,8 +15,6 @@ use crate::model::{Event, Span, Time, Trust};
 
 /// How many of a window's first events a finding shows.
 pub const EVIDENCE_FIRST: usize = 3;
-/// Entries up to which a group has room for no more than it holds.
-const FEW: usize = 4;
 /// How many of a window's last events a finding shows.
 pub const EVIDENCE_LAST: usize = 5;
 
@@ -174,7 +172,7 @@ pub(super) struct Window {
 /// The entries of a group, ordered by place, and the window over them that was asked for last.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Entries {
-    list: VecDeque<Entry>,
+    list: Chunks<Entry>,
     /// What the entries from `first` to before `end` come to; `None` before the first window.
     totals: Option<Totals>,
     first: usize,
@@ -226,10 +224,6 @@ impl Entries {
             None => {
                 let entry = Entry { since, ..Entry::new(input) };
                 totals.iter_mut().for_each(|totals| totals.add(&entry));
-                // Most groups have few entries: room for four is not theirs to take.
-                if self.list.len() < FEW {
-                    self.list.reserve_exact(1);
-                }
                 self.list.insert(index, entry);
                 self.end += usize::from(index < self.end);
                 self.first += usize::from(index < self.first);
@@ -283,7 +277,8 @@ impl Entries {
 
     /// Takes all away; the events that they held.
     pub(super) fn clear(&mut self) -> impl Iterator<Item = u64> + use<> {
-        std::mem::take(self).list.into_iter().map(|entry| entry.place.seq)
+        let seqs: Vec<u64> = std::mem::take(self).list.iter().map(|entry| entry.place.seq).collect();
+        seqs.into_iter()
     }
 
     /// What the entries from `first` to before `end` come to: the window slides there.

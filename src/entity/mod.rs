@@ -4,10 +4,12 @@
 //! DHCPACK, neighbour, association ─► View ─► at the time of an event: address or name ─► MAC ─► name, address, access point
 //! ```
 
+mod buckets;
 mod pieces;
 mod value;
 mod view;
 
-pub use pieces::{Pieces, hash};
-pub use value::{Overlay, canonical, colons, field, is_host_field, mac_digits};
+pub use buckets::{Buckets, Remains};
+pub use pieces::Pieces;
+pub use value::{Overlay, canonical, canonical_text, colons, field, is_host_field, mac_digits};
 pub use view::{Ask, MAX_KNOWN, View, teaches};

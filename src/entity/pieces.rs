@@ -1,7 +1,6 @@
 //! An ordered map in small pieces that copies of it share until they change: a copy costs little, and so does each change after it.
 
 use std::cmp::Ordering;
-use std::hash::{DefaultHasher, Hasher};
 use std::sync::Arc;
 
 /// Entries of one piece: what the first change behind a copy copies.
@@ -132,14 +131,6 @@ impl<K: Clone + Ord, V: Clone> Pieces<K, V> {
         let place = self.pieces.get(piece).map(|piece| piece.entries.binary_search_by(|(key, _)| to(key)));
         (piece, place.unwrap_or(Err(0)))
     }
-}
-
-/// What a text may be ordered by, so that comparing is quick; the same in every process.
-#[must_use]
-pub fn hash(text: &str) -> u64 {
-    let mut hasher = DefaultHasher::new();
-    hasher.write(text.as_bytes());
-    hasher.finish()
 }
 
 #[cfg(test)]

@@ -1,7 +1,8 @@
 //! What group values are: C9.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
-use std::net::IpAddr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
 use serde_json::{Map, Value};
@@ -42,22 +43,32 @@ pub fn is_host_field(name: &str) -> bool {
 /// The text by which a value is compared (C9): addresses in their one form, MACs as twelve lower-case digits, host names in
 /// lower case, numbers as their text. Stable: finding ids are hashes over it.
 #[must_use]
-pub fn canonical(value: &Value, host: bool) -> String {
+pub fn canonical(value: &Value, host: bool) -> Cow<'_, str> {
     match value {
         Value::String(text) => canonical_text(text, host),
-        Value::Number(number) => whole(&number.to_string()).to_owned(),
-        other => other.to_string(),
+        Value::Number(number) => whole(&number.to_string()).to_owned().into(),
+        other => other.to_string().into(),
     }
 }
 
-fn canonical_text(text: &str, host: bool) -> String {
-    if let Ok(ip) = text.parse::<IpAddr>() {
-        return ip.to_canonical().to_string();
-    }
+/// [`canonical`] of a text.
+#[must_use]
+pub fn canonical_text(text: &str, host: bool) -> Cow<'_, str> {
     if let Some(digits) = mac_digits(text) {
-        return digits;
+        return digits.into();
     }
-    if host { text.to_lowercase() } else { whole(text).to_owned() }
+    // That is their one form already.
+    if text.parse::<Ipv4Addr>().is_ok() {
+        return text.into();
+    }
+    if let Ok(ip) = text.parse::<Ipv6Addr>() {
+        return ip.to_canonical().to_string().into();
+    }
+    match host {
+        true if text.bytes().all(|byte| byte.is_ascii() && !byte.is_ascii_uppercase()) => text.into(),
+        true => text.to_lowercase().into(),
+        false => whole(text).into(),
+    }
 }
 
 /// `22.0` is the number 22; every other text is left as it is.

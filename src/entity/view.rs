@@ -1,15 +1,14 @@
 //! Which MAC, address, name and access point belong together, learned from events in their order and asked for a time.
 
-use std::cmp::Ordering;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use serde::ser::SerializeMap;
+use hashbrown::Equivalent;
 use serde::{Deserialize, Serialize, Serializer};
-use serde_json::Value;
+use smallvec::SmallVec;
 
-use super::pieces::{Pieces, hash};
-use super::value::{canonical, mac_digits};
+use super::buckets::{Buckets, Remains};
+use super::value::{canonical_text, mac_digits};
 use crate::model::{Event, Span, Time, Trust};
 
 /// What is known of so many addresses, names and MACs; beyond it what nothing was learned of for longest is forgotten.
@@ -67,43 +66,48 @@ struct Fact {
 /// What is asked of whom: a MAC's digits, an address, or `CLIENT_NAME` and a name.
 type Subject = (Ask, Arc<str>);
 
-/// The facts by subject, each list in the order of time. What was learned of lately is in `young`; when that is full it is `old`, and what
-/// was old and not learned of since is forgotten. A clone shares what neither changes.
+#[derive(Hash)]
+struct Sought<'a>(Ask, &'a str);
+
+impl Equivalent<Subject> for Sought<'_> {
+    fn equivalent(&self, (ask, text): &Subject) -> bool {
+        (self.0, self.1) == (*ask, text)
+    }
+}
+
+/// In the order of time; of most there is one.
+type Facts = SmallVec<[Fact; 1]>;
+
+/// The facts by subject. What was learned of lately is in `young`; when that is full it is `old`, and what was old and not learned of since
+/// is forgotten. A clone shares what neither changes.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct View {
     young: Shelf,
     old: Shelf,
+    /// What is forgotten.
+    #[serde(skip)]
+    gone: Remains<Subject, Facts>,
 }
 
-/// Facts by subject. It is written as a map is (stable).
+/// Facts by subject. It is written as an ordered map is (stable).
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(from = "BTreeMap<Subject, Vec<Fact>>")]
-struct Shelf(Pieces<Key, Vec<Fact>>);
-
-/// With its hash before it, which settles nearly all comparisons.
-type Key = (u64, Subject);
-
-/// How keys compare to that of this subject.
-fn to(ask: Ask, subject: &str) -> impl Fn(&Key) -> Ordering {
-    let hash = hash(subject);
-    move |(own, (other, text))| (*own, *other, &**text).cmp(&(hash, ask, subject))
-}
+struct Shelf(Buckets<Subject, Facts>);
 
 impl Serialize for Shelf {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut map = serializer.serialize_map(Some(self.0.len()))?;
-        self.0.iter().try_for_each(|((_, subject), facts)| map.serialize_entry(subject, facts))?;
-        map.end()
+        let sorted: BTreeMap<&Subject, &[Fact]> = self.0.iter().map(|(subject, facts)| (subject, facts.as_slice())).collect();
+        sorted.serialize(serializer)
     }
 }
 
 impl From<BTreeMap<Subject, Vec<Fact>>> for Shelf {
     fn from(map: BTreeMap<Subject, Vec<Fact>>) -> Shelf {
-        let mut pieces = Pieces::default();
+        let mut buckets = Buckets::default();
         for (subject, facts) in map {
-            pieces.insert((hash(&subject.1), subject), facts);
+            buckets.get_or_insert_with(subject, || facts.into());
         }
-        Shelf(pieces)
+        Shelf(buckets)
     }
 }
 
@@ -111,8 +115,8 @@ impl View {
     /// Takes in what an event says of who is who, if it does.
     pub fn learn(&mut self, event: &Event) {
         let Some(action) = event.text("action").filter(|action| teaches(action)) else { return };
-        let of = |name: &str| event.text(name).map(|text| Arc::<str>::from(canonical(&Value::from(text), name == CLIENT_NAME)));
-        let Some(mac) = of("mac").filter(|mac| mac_digits(mac).is_some()) else { return };
+        let of = |name: &str| event.text(name).map(|text| Arc::<str>::from(canonical_text(text, name == CLIENT_NAME)));
+        let Some(mac) = event.text("mac").and_then(mac_digits).map(Arc::from) else { return };
         let said = (event.time, event.trust);
         match action {
             "dhcp_ack" | "neighbour" | "dhcp_release" => {
@@ -135,16 +139,17 @@ impl View {
     }
 
     fn put(&mut self, subject: Subject, value: Option<Arc<str>>, (time, trust): (Time, Trust)) {
-        let (ask, text) = (subject.0, Arc::clone(&subject.1));
-        let to = to(ask, &text);
         let mut known = None;
-        if self.young.0.len() >= MAX_KNOWN / 2 && self.young.0.get(&to).is_none() {
-            known = self.old.0.remove(&to);
-            self.old = std::mem::take(&mut self.young);
+        if self.young.0.len() >= MAX_KNOWN / 2 && self.young.0.get(&subject).is_none() {
+            known = self.old.0.remove(&subject);
+            let old = std::mem::replace(&mut self.old, std::mem::take(&mut self.young));
+            self.gone = old.0.into();
         }
+        // By the time when it is old, what was old before is gone.
+        self.gone.free_some();
         let View { young, old, .. } = self;
-        let entry = || ((hash(&text), subject), known.or_else(|| old.0.remove(&to)).map(|(_, known)| known).unwrap_or_default());
-        let Some(facts) = young.0.get_or_insert_with(&to, entry) else { return };
+        let known = || known.or_else(|| old.0.remove(&subject)).map(|(_, known)| known).unwrap_or_default();
+        let Some(facts) = young.0.get_or_insert_with(subject.clone(), known) else { return };
         let at = facts.partition_point(|fact| fact.from <= time);
         let before = at.checked_sub(1).and_then(|before| facts.get(before));
         let same = before.is_some_and(|before| before.value == value);
@@ -161,8 +166,8 @@ impl View {
     }
 
     fn at(&self, ask: Ask, subject: &str, time: Time) -> Option<&Arc<str>> {
-        let to = to(ask, subject);
-        let facts = self.young.0.get(&to).or_else(|| self.old.0.get(&to))?;
+        let sought = Sought(ask, subject);
+        let facts = self.young.0.get(&sought).or_else(|| self.old.0.get(&sought))?;
         let before = facts.partition_point(|fact| fact.from <= time).checked_sub(1)?;
         facts.get(before).filter(|fact| time <= fact.from.plus(HOLDS))?.value.as_ref()
     }
@@ -233,12 +238,13 @@ mod tests {
         assert!(view.young.0.len() + view.old.0.len() <= MAX_KNOWN);
         assert_eq!(view.at(Ask::Mac, "10.0.0.1", Time(99_999)).map(|mac| &**mac), Some("19"));
         assert!(view.young.0.iter().chain(view.old.0.iter()).all(|(_, facts)| facts.len() <= MAX_FACTS));
-        let read: View = postcard::from_bytes(&postcard::to_stdvec(&view).unwrap()).unwrap();
+        let bytes = postcard::to_stdvec(&view).unwrap();
+        let read: View = postcard::from_bytes(&bytes).unwrap();
         assert_eq!(read.at(Ask::Mac, "10.0.0.1", Time(99_999)), view.at(Ask::Mac, "10.0.0.1", Time(99_999)));
-        assert!(view.young.0.iter().eq(read.young.0.iter()) && view.old.0.iter().eq(read.old.0.iter()));
-        // What was written before there were pieces.
-        let map: BTreeMap<Subject, Vec<Fact>> = view.young.0.iter().map(|((_, subject), facts)| (subject.clone(), facts.clone())).collect();
-        let old: Shelf = postcard::from_bytes(&postcard::to_stdvec(&map).unwrap()).unwrap();
-        assert!(old.0.iter().eq(view.young.0.iter()));
+        assert_eq!((read.young.0.len(), read.old.0.len()), (view.young.0.len(), view.old.0.len()));
+        assert_eq!(postcard::to_stdvec(&read).unwrap(), bytes);
+        // What was written before there were buckets.
+        let map: BTreeMap<Subject, Vec<Fact>> = view.young.0.iter().map(|(subject, facts)| (subject.clone(), facts.to_vec())).collect();
+        assert_eq!(postcard::to_stdvec(&view.young).unwrap(), postcard::to_stdvec(&map).unwrap());
     }
 }

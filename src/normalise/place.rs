@@ -14,6 +14,8 @@ use crate::model::{Span, Time};
 const MAX_STREAMS: usize = 1024;
 /// Lines so near to one another are of one recording that goes on: at the turn of a year, and around a line with an odd clock.
 const NEAR: Span = Span::secs(31 * 86_400);
+/// What is nearer than this in one year is not so near in another.
+const HALF_A_YEAR: Span = Span::secs(180 * 86_400);
 /// Within so many years of any year there is a 29th of February.
 const LEAP_REACH: i16 = 8;
 
@@ -78,8 +80,10 @@ fn following(stamp: Yearless, zone: &TimeZone, preceding: Time) -> Option<Time> 
 /// In the year that brings it nearest to `now`.
 pub(super) fn nearest(stamp: Yearless, zone: &TimeZone, now: Time) -> Option<Time> {
     let year = year_of(now, zone);
-    let candidates = (-LEAP_REACH..=LEAP_REACH).filter_map(|step| stamp.in_year(year.saturating_add(step)));
-    candidates.filter_map(|local| instant(local, zone)).min_by_key(|time| time.since(now).0.unsigned_abs())
+    let in_year = |step: i16| stamp.in_year(year.saturating_add(step)).and_then(|local| instant(local, zone));
+    let off = |time: &Time| time.since(now).0.unsigned_abs();
+    let this_year = in_year(0).filter(|time| off(time) < HALF_A_YEAR.0.unsigned_abs());
+    this_year.or_else(|| (-LEAP_REACH..=LEAP_REACH).filter_map(in_year).min_by_key(off))
 }
 
 /// The last time of each stream of a recording. Live streams need none: they have their arrival.
