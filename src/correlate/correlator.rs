@@ -381,7 +381,7 @@ impl Correlator {
             _ => News::All,
         };
         let fire = fire.filter(|_| news != News::Nothing);
-        let overlay = Arc::new(rule.overlay(text, entry.refs, &event, entry.overlay.as_deref()));
+        let overlay = Arc::new(rule.overlay(text, entry.refs, &event, entry.overlay()));
         for (consumer, slot) in consumers {
             let presence = self.rules.get(*consumer).is_some_and(Compiled::asks_presence);
             if (presence && new) || (!presence && fire.is_some()) {
@@ -443,7 +443,7 @@ fn fired(
         rule: rule.rule,
         key,
         place: entry.place,
-        group: Some(rule.group(&group_text, entry.refs, &event, entry.overlay.as_deref())),
+        group: Some(rule.group(&group_text, entry.refs, &event, entry.overlay())),
         event,
         overlay,
         group_text,

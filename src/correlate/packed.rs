@@ -9,7 +9,7 @@ use super::known::Known;
 use super::measure::Datum;
 use super::place::Place;
 use super::timer::Timer;
-use super::window::Entry;
+use super::window::{Entry, Rare};
 use super::wire::{Reader, put, put_overlay, put_signed, put_text};
 use crate::model::{Time, Trust};
 
@@ -47,7 +47,7 @@ const JOINED: u64 = 1 << 11;
 /// Whether a group is to rest as bytes.
 pub(super) fn is_small(group: &Group) -> bool {
     let len = group.entries.len();
-    let plain = |entry: &Entry| entry.overlay.is_none() && entry.value.is_none() && entry.more.is_empty();
+    let plain = |entry: &Entry| entry.overlay().is_none() && entry.value.is_none() && entry.more().is_empty();
     group.known.is_none() && (len <= FEW_LONG || len <= FEW && group.entries.iter().all(plain))
 }
 
@@ -95,7 +95,8 @@ pub(super) fn write(out: &mut Vec<u8>, text: &str, stream: u32, group: &Group) -
 }
 
 fn write_entry(out: &mut Vec<u8>, before: Place, entry: &Entry) {
-    let Entry { place, since, overlay, refs, weight, counted, value, more, behind, trust, held, fired } = entry;
+    let Entry { place, refs, weight, counted, value, trust, held, fired, .. } = entry;
+    let (since, overlay, more, behind) = (entry.since(), entry.overlay(), entry.more(), entry.behind());
     let apart = before.time.0.wrapping_sub(place.time.0);
     let flags = flag(apart % UNIT == 0, WHOLE)
         | flag(*refs != 1, REFS)
@@ -108,7 +109,7 @@ fn write_entry(out: &mut Vec<u8>, before: Place, entry: &Entry) {
         | flag(!more.is_empty(), MORE)
         | flag(behind.is_some(), BEHIND)
         | flag(!counted, UNCOUNTED)
-        | flag(since != place, JOINED);
+        | flag(since != *place, JOINED);
     put(out, flags);
     put_signed(out, if flags & WHOLE != 0 { apart / UNIT } else { apart });
     put_signed(out, place.seq.wrapping_sub(before.seq) as i64);
@@ -126,7 +127,7 @@ fn write_entry(out: &mut Vec<u8>, before: Place, entry: &Entry) {
     }
     behind.iter().for_each(|whose| put_whose(out, whose));
     if flags & JOINED != 0 {
-        put_place(out, place.time, *since);
+        put_place(out, place.time, since);
     }
 }
 
@@ -187,10 +188,11 @@ fn read_entry(reader: &mut Reader<'_>, before: Place) -> Option<Entry> {
         }
     }
     let behind = if has(BEHIND) { Some(whose(reader)?) } else { None };
-    let since = if has(JOINED) { self::place(reader, place.time)? } else { place };
+    let since = if has(JOINED) { Some(self::place(reader, place.time)?) } else { None };
     let trust = if has(OPEN) { Trust::Open } else { Trust::Verified };
     let (counted, held, fired) = (!has(UNCOUNTED), has(HELD), has(RULE_FIRED));
-    Some(Entry { place, since, overlay, refs, weight, counted, value, more, behind, trust, held, fired })
+    let rare = Rare { since, overlay, more, behind }.kept();
+    Some(Entry { place, refs, value, rare, weight, counted, trust, held, fired })
 }
 
 fn put_time(out: &mut Vec<u8>, clock: Time, time: Time) {

@@ -51,7 +51,7 @@ impl Group {
                 at += 1;
                 continue;
             }
-            let (opened, whose) = (entry.place, entry.behind.clone());
+            let (opened, whose) = (entry.place, entry.behind().cloned());
             match self.settles_at_once(rule, at) {
                 None => {
                     self.timer = Some(Timer { opened, due: rule.due(opened.time), whose });

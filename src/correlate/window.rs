@@ -40,21 +40,16 @@ pub(super) struct Input {
 #[derive(Clone, Debug)]
 pub(super) struct Entry {
     pub place: Place,
-    /// The first of those that followed each other within the span up to this one: for `missing` they are one entry. Else its own place.
-    pub since: Place,
-    pub overlay: Option<Arc<Overlay>>,
     /// Bits of the slots by which it came.
     pub refs: u64,
+    /// The event's own value.
+    pub value: Option<Datum>,
+    /// A long group has thousands of entries, most of them without any of this.
+    pub rare: Option<Box<Rare>>,
     /// 1 for the event and 1 for each finding.
     pub weight: u32,
     /// Whether the event itself counts.
     pub counted: bool,
-    /// The event's own value.
-    pub value: Option<Datum>,
-    /// Values of findings.
-    pub more: Vec<Datum>,
-    /// Whose time must pass too, because the event came behind the watermark.
-    pub behind: Option<Whose>,
     pub trust: Trust,
     /// The condition has held here.
     pub held: bool,
@@ -62,13 +57,66 @@ pub(super) struct Entry {
     pub fired: bool,
 }
 
+/// What few entries have.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Rare {
+    /// The first of those that followed each other within the span up to this one: for `missing` they are one entry. Else its own place.
+    pub since: Option<Place>,
+    pub overlay: Option<Arc<Overlay>>,
+    /// Values of findings.
+    pub more: Vec<Datum>,
+    /// Whose time must pass too, because the event came behind the watermark.
+    pub behind: Option<Whose>,
+}
+
+impl Rare {
+    /// As an entry has it: nothing where there is none of it.
+    pub(super) fn kept(self) -> Option<Box<Rare>> {
+        let Rare { since, overlay, more, behind } = &self;
+        let is_empty = since.is_none() && overlay.is_none() && more.is_empty() && behind.is_none();
+        (!is_empty).then(|| Box::new(self))
+    }
+}
+
 impl Entry {
     pub(super) fn new(input: Input) -> Entry {
-        let (place, trust, behind) = (input.place, input.trust, input.behind.clone());
-        let (overlay, value, more) = (None, None, Vec::new());
-        let mut entry = Entry { place, since: place, overlay, refs: 0, weight: 0, counted: false, value, more, behind, trust, held: false, fired: false };
+        let (place, trust) = (input.place, input.trust);
+        let mut entry = Entry { place, refs: 0, value: None, rare: None, weight: 0, counted: false, trust, held: false, fired: false };
+        if input.behind.is_some() {
+            entry.rare().behind.clone_from(&input.behind);
+        }
         entry.merge(input);
         entry
+    }
+
+    fn rare(&mut self) -> &mut Rare {
+        self.rare.get_or_insert_default()
+    }
+
+    /// The first of those that it ends, itself where it follows none.
+    pub(super) fn since(&self) -> Place {
+        self.rare.as_ref().and_then(|rare| rare.since).unwrap_or(self.place)
+    }
+
+    fn set_since(&mut self, since: Place) {
+        if since != self.since() {
+            self.rare().since = Some(since);
+        }
+    }
+
+    /// What a finding lays over the event's fields.
+    pub(super) fn overlay(&self) -> Option<&Overlay> {
+        self.rare.as_ref()?.overlay.as_deref()
+    }
+
+    /// Values of findings.
+    pub(super) fn more(&self) -> &[Datum] {
+        self.rare.as_ref().map_or(&[], |rare| &rare.more)
+    }
+
+    /// Whose time must pass too, because the event came behind the watermark.
+    pub(super) fn behind(&self) -> Option<&Whose> {
+        self.rare.as_ref()?.behind.as_ref()
     }
 
     /// Another reference at the same place.
@@ -78,27 +126,28 @@ impl Entry {
         if input.finding || !self.counted {
             self.weight = self.weight.saturating_add(1);
         }
-        match input.finding {
-            true => self.more.extend(input.value),
+        match (input.finding, input.value) {
+            (_, None) => {}
+            (true, Some(value)) => self.rare().more.push(value),
             // By several references an event still brings one value.
-            false => self.value = self.value.take().or(input.value),
+            (false, value) => self.value = self.value.take().or(value),
         }
         self.counted |= !input.finding;
-        match (&mut self.overlay, input.overlay) {
-            (None, new) => self.overlay = new,
-            (Some(known), Some(new)) => {
+        let Some(new) = input.overlay else { return };
+        match &mut self.rare().overlay {
+            Some(known) => {
                 let known = Arc::make_mut(known);
                 for (name, value) in new.iter() {
                     known.entry(Arc::clone(name)).or_insert_with(|| value.clone());
                 }
             }
-            (Some(_), None) => {}
+            none => *none = Some(new),
         }
     }
 
     /// The values that it brings.
     pub(super) fn values(&self) -> impl Iterator<Item = &Datum> {
-        self.value.iter().chain(&self.more)
+        self.value.iter().chain(self.more())
     }
 }
 
@@ -222,7 +271,8 @@ impl Entries {
                 false
             }
             None => {
-                let entry = Entry { since, ..Entry::new(input) };
+                let mut entry = Entry::new(input);
+                entry.set_since(since);
                 totals.iter_mut().for_each(|totals| totals.add(&entry));
                 self.list.insert(index, entry);
                 self.end += usize::from(index < self.end);
@@ -254,13 +304,13 @@ impl Entries {
         let at = self.index(place);
         let within = |early: Place, late: Place| late.time < early.time.plus(span);
         match self.list.get(at) {
-            Some(next) if next.place == place => return (Some(next.since), None),
-            Some(next) if next.since <= place => return (None, None),
+            Some(next) if next.place == place => return (Some(next.since()), None),
+            Some(next) if next.since() <= place => return (None, None),
             _ => {}
         }
         let before = at.checked_sub(1).and_then(|at| Some((at, self.list.get(at)?))).filter(|(_, before)| within(before.place, place));
-        let (before, since) = before.map_or((None, place), |(at, before)| (Some(at), before.since));
-        let followed = self.list.get_mut(at).filter(|next| within(place, next.since)).map(|next| next.since = since).is_some();
+        let (before, since) = before.map_or((None, place), |(at, before)| (Some(at), before.since()));
+        let followed = self.list.get_mut(at).filter(|next| within(place, next.since())).map(|next| next.set_since(since)).is_some();
         let needless = before.and_then(|before| self.take(before));
         (Some(since).filter(|_| !followed), needless)
     }

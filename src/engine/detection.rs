@@ -24,7 +24,7 @@ use crate::normalise::{Extractors, Normaliser, Options, Refusal};
 use crate::sigma::RuleSet;
 
 /// A checkpoint is written after so many entries …
-const CHECKPOINT_ENTRIES: u64 = 50_000;
+const CHECKPOINT_ENTRIES: u64 = 100_000;
 /// … or after this time, if there was any entry.
 const CHECKPOINT_TIME: Duration = Duration::from_secs(60);
 

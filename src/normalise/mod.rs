@@ -399,7 +399,7 @@ impl Normaliser {
     fn learned<'a>(&mut self, timed: Timed<'a>, record: &Record, fields: &mut Map<String, Value>) -> Timed<'a> {
         let Some((stamp, arrival)) = timed.local.zip(record.arrival) else { return timed };
         // A sender's next connection is another stream, but its clock is the same.
-        let way = record.peer.map_or_else(|| record.stream.to_string(), |peer| format!("{} {peer}", record.source));
+        let way = record.peer.map_or(Cow::Borrowed(&*record.stream), |peer| [&record.source, " ", &canon::written(peer)].concat().into());
         let host = fields.get("host").and_then(Value::as_str).unwrap_or_default();
         let Some(known) = self.state.clocks.hear(&way, host, stamp, arrival) else { return timed };
         fields.entry("clock_offset").or_insert_with(|| Value::from(Span(known.offset.0.saturating_add(500_000_000)).as_secs()));
@@ -429,7 +429,7 @@ fn without_frame(raw: &[u8]) -> &[u8] {
 
 fn header_fields(line: &syslog::Line<'_>) -> Map<String, Value> {
     let mut fields = Map::new();
-    let host = line.host.map(|host| canon::ip(host).map_or_else(|| host.to_owned(), |ip| ip.to_string()));
+    let host = line.host.map(|host| canon::ip_text(host).unwrap_or(host.into()));
     let texts = [
         ("host", host.as_deref()),
         ("program", line.tagged.program),

@@ -119,7 +119,7 @@ impl Kind {
             Kind::Word => Value::from(text),
             Kind::Lower => Value::from(text.to_lowercase()),
             Kind::Int => Value::from(text.parse::<i64>().ok().filter(|n| n.unsigned_abs() < MAX_INT).ok_or(Wrong)?),
-            Kind::Ip => Value::from(canon::ip(text).ok_or(Wrong)?.to_string()),
+            Kind::Ip => Value::from(canon::ip_text(text).ok_or(Wrong)?),
             Kind::Port => Value::from(canon::port(text).ok_or(Wrong)?),
             Kind::Mac => Value::from(canon::mac(text).ok_or(Wrong)?),
             // Tunnels have link headers of other lengths, and no MAC in them.
@@ -130,7 +130,7 @@ impl Kind {
             Kind::Endpoint => {
                 let (ip, port) = canon::endpoint(text).ok_or(Wrong)?;
                 if let Some(name) = name {
-                    fields.push((format!("{name}_ip").into(), Value::from(ip.to_string())));
+                    fields.push((format!("{name}_ip").into(), Value::from(ip)));
                     fields.push((format!("{name}_port").into(), Value::from(port)));
                 }
                 return Ok(());

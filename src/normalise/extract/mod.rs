@@ -119,7 +119,7 @@ impl Extractors {
         fields.insert("action".to_owned(), Value::from(&*pattern.action));
         fields.extend(repeats.map(|repeats| ("repeats".to_owned(), Value::from(repeats))));
         fields.extend(pattern.set.iter().map(|(name, value)| (name.clone(), value.clone())));
-        fields.extend(read.into_iter().map(|(name, value)| (name.to_string(), value)));
+        fields.extend(read.into_iter().map(|(name, value)| (String::from(&*name), value)));
         let logsource = pattern.logsource.as_ref().unwrap_or(&file.logsource).clone();
         Applied { logsource, remember: &pattern.remember, recall: &pattern.recall }
     }
