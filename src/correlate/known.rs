@@ -3,13 +3,14 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use super::chunks::Chunks;
 use super::compiled::Compiled;
 use super::group::{Entered, Fire, Group, Held};
 use super::measure::Datum;
 use super::place::Place;
 use super::window::{Entry, Input};
 use super::wire::{Reader, put, put_signed, put_text};
-use crate::entity::{Buckets, Pieces};
+use crate::entity::Buckets;
 use crate::model::Time;
 
 /// The values of a group, each with its newest time: of the rest of a window nothing is asked. They are many, and a copy shares them.
@@ -20,8 +21,12 @@ pub(super) struct Known {
     /// Its newest entry.
     last: Option<Place>,
     newest: Buckets<Arc<str>, Time>,
-    by_time: Pieces<(Time, Arc<str>), ()>,
+    /// In order of time; some are not their value's newest any more.
+    by_time: Chunks<(Time, Arc<str>)>,
 }
+
+/// How many of those are left there, beside as many as there are values.
+const STALE: usize = 64;
 
 impl Known {
     /// Writes it.
@@ -32,8 +37,8 @@ impl Known {
             put_signed(out, time.0);
             put(out, seq);
         }
-        put(out, self.by_time.len() as u64);
-        for ((time, value), ()) in self.by_time.iter() {
+        put(out, self.newest.len() as u64);
+        for (time, value) in self.by_time.iter().filter(|known| self.is_newest(known)) {
             put_text(out, value);
             put_signed(out, time.0);
         }
@@ -50,7 +55,7 @@ impl Known {
         }
         for _ in 0..reader.len()? {
             let (value, time): (Arc<str>, Time) = (reader.text()?.into(), Time(reader.signed()?));
-            known.by_time.insert((time, Arc::clone(&value)), ());
+            known.place(time, &value);
             known.newest.get_or_insert_with(value, || time);
         }
         Some(known)
@@ -68,22 +73,39 @@ impl Known {
         let before = (!is_first).then_some(*newest);
         if before.is_none_or(|before| before < time) {
             *newest = time;
-            before.map(|before| self.by_time.remove(|(own, other)| (*own, &**other).cmp(&(before, value))));
-            self.by_time.insert((time, Arc::clone(value)), ());
+            self.place(time, value);
         }
         before.is_none_or(|before| before <= after)
     }
 
-    fn forget_oldest(&mut self) {
-        if let Some(((_, value), ())) = self.by_time.pop_first() {
-            self.newest.remove(&*value);
+    fn place(&mut self, time: Time, value: &Arc<str>) {
+        if self.by_time.len() > 2 * self.newest.len() + STALE {
+            let mut all = Chunks::default();
+            self.by_time.iter().filter(|known| self.is_newest(known)).for_each(|known| all.push_back(known.clone()));
+            self.by_time = all;
         }
+        let before = self.by_time.partition_point(|(own, other)| (*own, other) < (time, value));
+        self.by_time.insert(before, (time, Arc::clone(value)));
+    }
+
+    fn is_newest(&self, (time, value): &(Time, Arc<str>)) -> bool {
+        self.newest.get(&**value) == Some(time)
+    }
+
+    /// Takes the oldest time away; whether it was still a value's newest, which is forgotten then.
+    fn pop(&mut self) -> bool {
+        let oldest = self.by_time.remove(0).filter(|oldest| self.is_newest(oldest));
+        oldest.and_then(|(_, value)| self.newest.remove(&*value)).is_some()
+    }
+
+    fn forget_oldest(&mut self) {
+        while self.by_time.len() > 0 && !self.pop() {}
     }
 
     /// Forgets what is not kept any longer (C1).
     fn forget(&mut self, horizon: Time) {
-        while self.by_time.first().is_some_and(|((time, _), ())| *time <= horizon) {
-            self.forget_oldest();
+        while self.by_time.front().is_some_and(|(time, _)| *time <= horizon) {
+            self.pop();
         }
     }
 }

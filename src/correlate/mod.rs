@@ -3,7 +3,7 @@
 //! ```text
 //! Event ─ Timekeeper (believed? how far is time?) ─ Correlator ─┬─ Compiled: one correlation, ready to run
 //!                                                               ├─ Archive: the events that entries name, packed, and what was said of them
-//!                                                               ├─ Groups ─ Group: armed, announced, cooldown; small ones rest in an Arena
+//!                                                               ├─ Groups ─ Group: armed, announced, cooldown; small ones rest in an Arena, long ones are Chunks
 //!                                                               │              ├─ Entries, Totals, Tally: windows; Known: values
 //!                                                               │              └─ Timer: what is decided later
 //!                                                               └─ Fired ─ finding()

@@ -5,11 +5,9 @@
 //! ```
 
 mod buckets;
-mod pieces;
 mod value;
 mod view;
 
 pub use buckets::{Buckets, Remains};
-pub use pieces::Pieces;
 pub use value::{Overlay, canonical, canonical_text, colons, field, is_host_field, mac_digits};
 pub use view::{Ask, MAX_KNOWN, View, teaches};
