@@ -171,3 +171,41 @@ impl Group {
         Held { entry, new: true, trust, fire: fires.then_some(fire) }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn c14_it_knows_the_newest_time_of_each_value(said in prop::collection::vec((0..12u8, 0..20i64), 0..600), keep in 1..100i64, limit in 1..14usize) {
+            let (mut known, mut model): (Known, BTreeMap<Arc<str>, Time>) = Default::default();
+            for (n, (value, late)) in said.into_iter().enumerate() {
+                let (value, time): (Arc<str>, Time) = (value.to_string().into(), Time(n as i64 - late));
+                let (horizon, before) = (Time(time.0 - keep), model.get(&value).copied());
+                known.forget(horizon);
+                model.retain(|_, time| *time > horizon);
+                let before = before.filter(|before| *before > horizon);
+                prop_assert_eq!(known.learn(&value, time, Time(time.0 - 5)), before.is_none_or(|before| before.0 <= time.0 - 5));
+                let newest = model.entry(value).or_insert(time);
+                *newest = time.max(*newest);
+                while model.len() > limit {
+                    let oldest = model.iter().map(|(value, time)| (*time, value.clone())).min().unwrap();
+                    model.remove(&oldest.1);
+                }
+                while known.newest.len() > limit {
+                    known.forget_oldest();
+                }
+                prop_assert_eq!(known.newest.iter().collect::<BTreeMap<_, _>>(), model.iter().collect());
+                prop_assert!(known.by_time.len() <= 2 * known.newest.len() + STALE + 2 * limit + 2);
+                let mut bytes = Vec::new();
+                known.write(&mut bytes);
+                let read = Known::read(&mut Reader(&bytes)).unwrap();
+                prop_assert_eq!(read.newest.iter().collect::<BTreeMap<_, _>>(), model.iter().collect());
+                prop_assert_eq!(read.by_time.len(), model.len());
+            }
+        }
+    }
+}

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use hashbrown::Equivalent;
 
-/// Entries of one bucket on average, when they are spread over twice as many: what the first change behind a copy copies.
+/// Entries of a bucket on average, beyond which they are spread over twice as many: what the first change behind a copy copies.
 const FULL: usize = 8;
 
 #[derive(Clone, Debug)]
