@@ -187,10 +187,15 @@ impl Lease {
         (now >= self.next).then_some(op)
     }
 
-    /// When it needs something next; `None` while something is under way.
-    pub(super) fn wakes(&self) -> Option<Time> {
-        let end = self.until.max(self.end_next);
-        self.in_flight.is_none().then(|| if self.next < self.until { self.next } else { end })
+    /// When it needs something next, as it is at `now`; `None` while something is under way.
+    pub(super) fn wakes(&self, now: Time) -> Option<Time> {
+        let looked_at = now.max(self.next) < self.until;
+        self.in_flight.is_none().then(|| if looked_at { self.next } else { self.until.max(self.end_next) })
+    }
+
+    /// Its device can be reached: what was put off is tried now.
+    pub(super) fn look_at(&mut self, now: Time) {
+        (self.next, self.end_next) = (self.next.min(now), self.end_next.min(now));
     }
 
     /// Puts the next try off: 5 s, 10 s, 20 s … 5 min.

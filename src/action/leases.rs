@@ -90,10 +90,10 @@ impl Leases {
         LeaseId { device: device.clone(), action: action.clone(), effect: effect(self.catalogue.get(action), params) }
     }
 
-    /// When [`Leases::due`] has something next; `None` when nothing waits for time.
+    /// When [`Leases::due`] has something next, as it is at `now`; `None` when nothing waits for time.
     #[must_use]
-    pub fn wakes(&self) -> Option<Time> {
-        self.leases.values().filter_map(Lease::wakes).min()
+    pub fn wakes(&self, now: Time) -> Option<Time> {
+        self.leases.values().filter_map(|lease| lease.wakes(now)).min()
     }
 
     /// The record that makes a lease of a step that was carried out; `None` when it made no effect or the action has no lifetime.
@@ -188,7 +188,7 @@ impl Leases {
 
     /// Has every effect on a device read back at once: something there may have taken them away.
     pub fn look_at(&mut self, device: &str, now: Time) {
-        self.leases.values_mut().filter(|lease| *lease.id.device == *device).for_each(|lease| lease.next = lease.next.min(now));
+        self.leases.values_mut().filter(|lease| *lease.id.device == *device).for_each(|lease| lease.look_at(now));
     }
 
     /// The record that ends the effect which a step that was carried out has taken away by the name of another action.

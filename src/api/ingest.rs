@@ -6,12 +6,13 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::body::Bytes;
-use axum::extract::{ConnectInfo, DefaultBodyLimit, FromRequest, Request, State};
+use axum::body::BodyDataStream;
+use axum::extract::{ConnectInfo, Request, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::post;
 use axum::{Json, Router};
+use futures_util::StreamExt;
 use serde::Serialize;
 use serde_json::json;
 use tokio::sync::{Semaphore, watch};
@@ -28,6 +29,8 @@ const MAX_IN_FLIGHT: usize = 16;
 const TURN: Duration = Duration::from_secs(5);
 /// How long a body may take to come.
 const BODY: Duration = Duration::from_secs(30);
+/// How long what is refused unread may still come, and how much of it.
+const UNREAD: (Duration, usize) = (Duration::from_secs(5), 8 * MAX_BODY);
 /// Seconds after which a request that could not be taken is to be sent again.
 const RETRY_AFTER: &str = "5";
 
@@ -55,8 +58,7 @@ pub(super) fn router(ingest: Ingest) -> Router {
     if ingest.tokens.is_empty() {
         return Router::new();
     }
-    let routes = Router::new().route("/api/v1/logs/ingest", post(logs)).route("/api/v1/findings/ingest", post(findings));
-    routes.layer(DefaultBodyLimit::max(MAX_BODY)).with_state(ingest)
+    Router::new().route("/api/v1/logs/ingest", post(logs)).route("/api/v1/findings/ingest", post(findings)).with_state(ingest)
 }
 
 async fn logs(State(ingest): State<Ingest>, ConnectInfo(peer): ConnectInfo<SocketAddr>, request: Request) -> Response {
@@ -114,26 +116,28 @@ impl IntoResponse for Failed {
 
 impl Ingest {
     async fn answer(&self, peer: IpAddr, request: Request, payload: Payload) -> Response {
-        let Some(source) = whose(&self.tokens, request.headers()) else {
-            count("", StatusCode::UNAUTHORIZED);
-            return unauthorised();
+        let (head, body) = request.into_parts();
+        let mut body = body.into_data_stream();
+        let source = whose(&self.tokens, &head.headers);
+        let response = match &source {
+            Some(source) => self.take(source, peer, (&head.headers, &mut body), payload).await.unwrap_or_else(Failed::into_response),
+            None => unauthorised(),
         };
-        let response = match self.take(&source, peer, request, payload).await {
-            Ok(response) => response,
-            Err(failed) => failed.into_response(),
-        };
-        count(&source, response.status());
+        if !matches!(response.status(), StatusCode::OK | StatusCode::REQUEST_TIMEOUT) {
+            pass_over(&head.headers, &mut body).await;
+        }
+        count(source.as_deref().unwrap_or_default(), response.status());
         response
     }
 
-    async fn take(&self, source: &Arc<str>, peer: IpAddr, request: Request, payload: Payload) -> Result<Response, Failed> {
-        let form = form(request.headers(), payload)?;
-        let gzip = is_gzip(request.headers())?;
+    async fn take(&self, source: &Arc<str>, peer: IpAddr, (headers, body): (&HeaderMap, &mut BodyDataStream), payload: Payload) -> Result<Response, Failed> {
+        let form = form(headers, payload)?;
+        let gzip = is_gzip(headers)?;
         self.ready()?;
         let busy = || failed(StatusCode::SERVICE_UNAVAILABLE, "too many requests at once; send it again");
         let _place = tokio::time::timeout(TURN, self.places.acquire()).await.ok().and_then(Result::ok).ok_or_else(busy)?;
         let door = self.door(source).await.ok_or_else(|| failed(StatusCode::SERVICE_UNAVAILABLE, NotKept::Closed.to_string()))?;
-        let body = body(request).await?;
+        let body = read(headers, body).await?;
         let parsed = if gzip { parse(&inflate(&body)?, form, payload)? } else { parse(&body, form, payload)? };
         let Parsed { keep, accepted, rejected, more_rejected } = parsed;
         metrics::counter!("opmas_ingest_rejected_lines_total", "source" => source.to_string()).increment((rejected.len() + more_rejected) as u64);
@@ -149,7 +153,7 @@ impl Ingest {
         there.iter().find(|door| door.source() == source).cloned()
     }
 
-    /// What cannot be kept now is not read: its sender keeps it.
+    /// What cannot be kept now is not looked at: its sender keeps it.
     fn ready(&self) -> Result<(), Failed> {
         match self.status.reasons().into_iter().find(|reason| reason.gravity == Gravity::NotReady) {
             Some(reason) => Err(failed(StatusCode::SERVICE_UNAVAILABLE, format!("input is not accepted now ({}); send it again", reason.part))),
@@ -181,15 +185,43 @@ fn is_gzip(headers: &HeaderMap) -> Result<bool, Failed> {
 }
 
 /// A length that is told is judged before anything is read.
-async fn body(request: Request) -> Result<Bytes, Failed> {
-    let told = request.headers().get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
+async fn read(headers: &HeaderMap, body: &mut BodyDataStream) -> Result<Vec<u8>, Failed> {
+    let told = headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
     if told.is_some_and(|length| length > MAX_BODY as u64) {
-        return Err(Refused::TooLarge.into());
+        return Err(Failed::from(Refused::TooLarge));
     }
-    let read = tokio::time::timeout(BODY, Bytes::from_request(request, &())).await;
-    let read = read.map_err(|_| failed(StatusCode::REQUEST_TIMEOUT, format!("the body did not come within {} s", BODY.as_secs())))?;
-    read.map_err(|rejection| match rejection.status() {
-        StatusCode::PAYLOAD_TOO_LARGE => Refused::TooLarge.into(),
-        code => failed(code, "the body could not be read"),
-    })
+    let mut read = Vec::new();
+    let all = async {
+        while let Some(chunk) = body.next().await {
+            let chunk = chunk.map_err(|_| failed(StatusCode::BAD_REQUEST, "the body could not be read"))?;
+            if read.len() + chunk.len() > MAX_BODY {
+                return Err(Failed::from(Refused::TooLarge));
+            }
+            read.extend_from_slice(&chunk);
+        }
+        Ok(())
+    };
+    let late = |_| failed(StatusCode::REQUEST_TIMEOUT, format!("the body did not come within {} s", BODY.as_secs()));
+    tokio::time::timeout(BODY, all).await.map_err(late)??;
+    Ok(read)
+}
+
+/// Throws away what still comes of a body that is refused: a connection that is closed over unread bytes is reset, and its sender may
+/// never see the answer. One who waits for our word (RFC 9110, 10.1.1) sends nothing.
+async fn pass_over(headers: &HeaderMap, body: &mut BodyDataStream) {
+    if headers.contains_key(header::EXPECT) {
+        return;
+    }
+    let (time, most) = UNREAD;
+    let all = async {
+        let mut passed = 0;
+        while let Some(Ok(chunk)) = body.next().await {
+            passed += chunk.len();
+            if passed > most {
+                return;
+            }
+        }
+    };
+    // Whoever takes longer is cut off.
+    let _ = tokio::time::timeout(time, all).await;
 }

@@ -59,8 +59,9 @@ pub(super) async fn run(effects: Arc<Effects>, hands: Arc<Hands>, mut protected:
             under_way.spawn(carry_out(effects.clone(), hands.clone(), place.clone(), work));
         }
         told = tell(&effects, &status, &told);
-        let wake = lock(&effects.leases).wakes();
-        let sleep = wake.map_or(LOOK, |at| at.since(clock::now()).to_std().min(LOOK));
+        let now = clock::now();
+        let wake = lock(&effects.leases).wakes(now);
+        let sleep = wake.map_or(LOOK, |at| at.since(now).to_std().min(LOOK));
         tokio::select! {
             () = tokio::time::sleep(sleep) => {}
             () = effects.lease_news.notified() => {}

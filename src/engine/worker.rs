@@ -14,6 +14,9 @@ const MAX_WAITING: usize = 64;
 const START: Duration = Duration::from_secs(10);
 /// How long an evaluation may take; the kernel's limit on processor time ends it before.
 const EVALUATION: Duration = Duration::from_secs(15);
+/// So many new processes must end over a script before it is taken for the cause: one may have been ended by somebody else, as by the
+/// kernel when memory is short.
+const DEATHS: usize = 2;
 
 /// Why there is no evaluation.
 #[derive(Debug, thiserror::Error)]
@@ -54,12 +57,16 @@ impl Worker {
 async fn serve(mut waiting: mpsc::Receiver<Question>, status: Status) {
     let mut peer: Option<Peer> = None;
     while let Some((request, answer)) = waiting.recv().await {
-        let kept = peer.is_some();
-        let mut result = attempt(&mut peer, &request, &status).await;
-        if kept && matches!(result, Err(WorkerError::Died(_))) {
-            // The kept process may have died before it was asked: only a fresh one tells what the script does.
-            result = attempt(&mut peer, &request, &status).await;
-        }
+        let mut deaths = 0;
+        let result = loop {
+            // The kept process may have died before it was asked: only a new one tells what the script does.
+            let new = peer.is_none();
+            let result = attempt(&mut peer, &request, &status).await;
+            deaths += usize::from(new);
+            if deaths >= DEATHS || !matches!(result, Err(WorkerError::Died(_))) {
+                break result;
+            }
+        };
         // Whoever asked may have gone.
         let _ = answer.send(result);
     }

@@ -277,6 +277,27 @@ fn o3_a_full_disk_is_503_and_nothing_is_acknowledged() {
 }
 
 #[test]
+fn what_is_refused_unread_does_not_cost_its_sender_the_answer_or_the_connection() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut station = station(folder.path(), &folder.path().join("data"));
+    station.start();
+    let mut stream = TcpStream::connect(("127.0.0.1", station.port)).unwrap();
+    let piece = ("z".repeat(99) + "\n").repeat(500);
+    for (kind, token, code) in [("text/plain", "wrong", 401), ("application/xml", TOKEN, 415), ("text/plain", TOKEN, 200)] {
+        let (pieces, length) = (16, 16 * piece.len());
+        let head = format!("POST /api/v1/logs/ingest HTTP/1.1\r\nHost: x\r\n{}\r\nContent-Type: {kind}\r\nContent-Length: {length}\r\n\r\n", bearer(token));
+        stream.write_all(head.as_bytes()).unwrap();
+        for _ in 0..pieces {
+            std::thread::sleep(Duration::from_millis(20));
+            stream.write_all(piece.as_bytes()).unwrap();
+        }
+        let mut said = vec![0; 4 << 10];
+        let n = stream.read(&mut said).unwrap();
+        assert_eq!(String::from_utf8_lossy(&said[..n]).split(' ').nth(1), Some(code.to_string().as_str()));
+    }
+}
+
+#[test]
 fn requests_that_do_not_end_hold_nobody_up() {
     let folder = tempfile::tempdir().unwrap();
     let mut station = station(folder.path(), &folder.path().join("data"));

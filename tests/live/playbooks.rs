@@ -146,3 +146,41 @@ fn a_run_that_has_failed_runs_anew_from_the_step_that_was_wrong() {
     let shown = ok(&site, &["playbook", "run", "test", "--finding", again["finding"].as_str().unwrap(), "--dry-run", "--posture", "observe"]);
     assert!(shown.contains("only shown: posture is observe") && shown.contains("undone by"), "{shown}");
 }
+
+#[test]
+fn a_worker_that_somebody_ends_is_no_fault_of_the_script_unless_it_ends_again() {
+    let mut site = Site::new(ARCHIVE, "1h");
+    // It counts for long enough to be hit.
+    let script = "let n = 0; while n < 25000 { n += 1; } finding.device.block_ip(finding.entity(\"source\"), \"1h\");";
+    playbook(&site, "actions = ['block_ip']", script);
+    site.start();
+    let workers = |site: &Site| site.router.processes("mg").into_iter().filter(|process| process.words.iter().any(|word| word == "opmas-worker"));
+    let mut killed = Vec::new();
+    // When there is none, the script was through before it could be hit.
+    let mut kill_new = |site: &Site| {
+        let looked = (0..100).find_map(|_| {
+            std::thread::sleep(Duration::from_millis(5));
+            workers(site).find(|process| !killed.contains(&process.pid))
+        });
+        let Some(new) = looked else { return };
+        // It has confined itself, and counts.
+        std::thread::sleep(Duration::from_millis(40));
+        killed.push(new.pid);
+        assert!(site.router.command("mg", "kill").args(["-9", &new.pid.to_string()]).status().unwrap().success());
+    };
+    append(&site, &lines("203.0.113.1"));
+    kill_new(&site);
+    eventually(SOON, "it is asked again", || site.blocked() == ["203.0.113.1"] && runs(&site, "done").len() == 1);
+    let mut asked = 1;
+    eventually(Duration::from_secs(60), "the script is taken for the cause", || {
+        kill_new(&site);
+        asked += 1;
+        append(&site, &lines(&format!("203.0.113.{asked}")));
+        (0..2).for_each(|_| kill_new(&site));
+        !runs(&site, "failed").is_empty()
+    });
+    let reason = runs(&site, "failed")[0]["reason"].as_str().unwrap().to_owned();
+    assert!(reason.contains("used up its memory, its stack or its processor time"), "{reason}");
+    append(&site, &lines("203.0.113.201"));
+    eventually(SOON, "others go on", || site.blocked().contains(&"203.0.113.201".to_owned()));
+}

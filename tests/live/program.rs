@@ -153,7 +153,7 @@ impl Drop for Program {
         if std::thread::panicking() {
             let log = self.log();
             let lines: Vec<&str> = log.lines().filter(|line| !line.contains("finding: ")).collect();
-            eprintln!("the end of the log of opmas:\n{}", lines[lines.len().saturating_sub(60)..].join("\n"));
+            eprintln!("the end of the log of opmas:\n{}", lines[lines.len().saturating_sub(400)..].join("\n"));
         }
     }
 }

@@ -63,7 +63,7 @@ fn ops(work: &[LeaseWork]) -> Vec<LeaseOp> {
 fn a_held_lease_is_verified_every_minute_and_ended_at_its_end() {
     let mut leases = empty();
     let id = grant(&mut leases, &step("r1", "gw", "203.0.113.9", "150s"), 0);
-    assert_eq!(leases.wakes(), Some(at(60)));
+    assert_eq!(leases.wakes(at(0)), Some(at(60)));
     assert!(leases.due(at(59)).is_empty());
     for minute in [60, 120] {
         let work = leases.due(at(minute));
@@ -72,13 +72,13 @@ fn a_held_lease_is_verified_every_minute_and_ended_at_its_end() {
         assert!(leases.due(at(minute)).is_empty(), "handed out once");
         assert_eq!(settle(&mut leases, &id, OutcomeState::Enforced, minute, "there"), None, "nothing new for the ledger");
     }
-    assert_eq!(leases.wakes(), Some(at(150)));
+    assert_eq!(leases.wakes(at(120)), Some(at(150)));
     assert!(leases.due(at(149)).is_empty());
     let work = leases.due(at(150));
     assert_eq!(ops(&work), [LeaseOp::End]);
     assert_eq!(work[0].params["duration"], "150s", "undone with the parameters it was asked for with");
     assert_eq!(settle(&mut leases, &id, OutcomeState::Undone, 151, "gone"), Some(LeaseChange::Ended));
-    assert_eq!((leases.active().count(), leases.wakes()), (0, None));
+    assert_eq!((leases.active().count(), leases.wakes(at(151))), (0, None));
 }
 
 #[test]
@@ -86,7 +86,7 @@ fn an_effect_that_is_gone_is_asserted_again_for_the_time_that_is_left() {
     let mut leases = empty();
     let id = grant(&mut leases, &step("r1", "gw", "203.0.113.9", "1h"), 0);
     for (state, detail) in [(OutcomeState::Undone, "no table"), (OutcomeState::Partial, "chain input is missing")] {
-        let start = leases.wakes().unwrap().since(at(0)).as_secs();
+        let start = leases.wakes(at(0)).unwrap().since(at(0)).as_secs();
         assert_eq!(ops(&leases.due(at(start))), [LeaseOp::Verify]);
         assert_eq!(settle(&mut leases, &id, state, start, detail), None);
         let work = leases.due(at(start));
@@ -123,7 +123,7 @@ fn an_unreachable_device_is_tried_less_and_less_often_and_named_lost_once() {
         lost += usize::from(settle(&mut leases, &id, OutcomeState::Failed, now, "no route to host") == Some(LeaseChange::Lost));
         assert_eq!(leases.get(&id).unwrap().state, LeaseState::Lost);
         assert_eq!(leases.get(&id).unwrap().trouble.as_deref(), Some("no route to host"));
-        let next = leases.wakes().unwrap().since(at(0)).as_secs();
+        let next = leases.wakes(at(now)).unwrap().since(at(0)).as_secs();
         waits.push(next - now);
         now = next;
     }
@@ -458,4 +458,23 @@ fn a_device_that_may_have_lost_everything_is_looked_at_at_once() {
     assert!(leases.due(at(5)).is_empty());
     leases.look_at("gw", at(5));
     assert_eq!(leases.due(at(5)).iter().map(|work| &*work.id.device).collect::<Vec<_>>(), ["gw"]);
+}
+
+#[test]
+fn an_end_that_was_missed_waits_for_its_next_try_or_for_the_device_to_come_back() {
+    let mut leases = empty();
+    let id = grant(&mut leases, &step("r1", "gw", "203.0.113.9", "2m"), 0);
+    let mut now = 120;
+    for wait in [5, 10, 20, 40] {
+        assert_eq!(ops(&leases.due(at(now))), [LeaseOp::End]);
+        assert_eq!(settle(&mut leases, &id, OutcomeState::Failed, now, "no route to host"), None);
+        assert!(leases.due(at(now)).is_empty());
+        assert_eq!(leases.wakes(at(now)), Some(at(now + wait)), "not in the past, though it was to be read back before its end");
+        now += wait;
+    }
+    assert_eq!(ops(&leases.due(at(now))), [LeaseOp::End]);
+    settle(&mut leases, &id, OutcomeState::Failed, now, "no route to host");
+    leases.look_at("gw", at(now + 1));
+    assert_eq!(ops(&leases.due(at(now + 1))), [LeaseOp::End], "the device is back");
+    assert_eq!(settle(&mut leases, &id, OutcomeState::Undone, now + 2, "gone"), Some(LeaseChange::Ended));
 }
