@@ -1,6 +1,6 @@
 //! `opmas eval` (semantics X2, X3): rules over log lines, one JSON object a match.
 
-use std::io::{self, BufReader, Read, Write};
+use std::io::{self, BufReader, BufWriter, Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -148,7 +148,9 @@ pub(super) fn run(config: Option<&Path>, arguments: &Arguments) -> Done {
     })?;
     let stdin = io::stdin().lock();
     let is_file = is_file(&stdin);
-    let evaluated = evaluate(BufReader::with_capacity(BUFFER, stdin), is_file, &mut io::stdout().lock(), &mut pipeline);
+    let mut output = BufWriter::with_capacity(BUFFER, io::stdout().lock());
+    let evaluated = evaluate(BufReader::with_capacity(BUFFER, stdin), is_file, &mut output, &mut pipeline);
+    let evaluated = evaluated.and(output.flush());
     // The process ends: the system takes thousands of rules back at once.
     std::mem::forget(pipeline);
     match evaluated {
@@ -213,11 +215,10 @@ fn evaluate<R: Read>(mut input: BufReader<R>, is_file: bool, output: &mut impl W
     write(output, pipeline.entries(batch.get(..filled).unwrap_or_default()), pipeline)?;
     write(output, pipeline.finish(), pipeline)?;
     pipeline.learning().iter().for_each(|rule| eprintln!("opmas: still in its warm-up, it only learns which values there are: {rule}"));
-    output.flush()
+    Ok(())
 }
 
 fn write(output: &mut impl Write, found: Vec<Found>, pipeline: &Pipeline) -> io::Result<()> {
-    let mut lines = Vec::new();
     for found in found {
         let Some(rule) = pipeline.rules().rules.get(found.rule) else { continue };
         let line = Match {
@@ -231,8 +232,8 @@ fn write(output: &mut impl Write, found: Vec<Found>, pipeline: &Pipeline) -> io:
             end: found.end,
             group: found.group.map(|group| group.into_iter().map(|(name, value)| (name.to_string(), value)).collect()),
         };
-        serde_json::to_writer(&mut lines, &line)?;
-        lines.push(b'\n');
+        serde_json::to_writer(&mut *output, &line)?;
+        output.write_all(b"\n")?;
     }
-    output.write_all(&lines)
+    Ok(())
 }
