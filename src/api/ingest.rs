@@ -119,12 +119,12 @@ impl Ingest {
         let (head, body) = request.into_parts();
         let mut body = body.into_data_stream();
         let source = whose(&self.tokens, &head.headers);
-        let response = match &source {
+        let mut response = match &source {
             Some(source) => self.take(source, peer, (&head.headers, &mut body), payload).await.unwrap_or_else(Failed::into_response),
             None => unauthorised(),
         };
-        if !matches!(response.status(), StatusCode::OK | StatusCode::REQUEST_TIMEOUT) {
-            pass_over(&head.headers, &mut body).await;
+        if !matches!(response.status(), StatusCode::OK | StatusCode::REQUEST_TIMEOUT) && !pass_over(&head.headers, &mut body).await {
+            response.headers_mut().insert(header::CONNECTION, header::HeaderValue::from_static("close"));
         }
         count(source.as_deref().unwrap_or_default(), response.status());
         response
@@ -207,21 +207,21 @@ async fn read(headers: &HeaderMap, body: &mut BodyDataStream) -> Result<Vec<u8>,
 }
 
 /// Throws away what still comes of a body that is refused: a connection that is closed over unread bytes is reset, and its sender may
-/// never see the answer. One who waits for our word (RFC 9110, 10.1.1) sends nothing.
-async fn pass_over(headers: &HeaderMap, body: &mut BodyDataStream) {
+/// never see the answer. One who waits for our word (RFC 9110, 10.1.1) sends nothing. Whether that was all of it: whoever takes longer is cut off.
+async fn pass_over(headers: &HeaderMap, body: &mut BodyDataStream) -> bool {
     if headers.contains_key(header::EXPECT) {
-        return;
+        return false;
     }
     let (time, most) = UNREAD;
     let all = async {
         let mut passed = 0;
-        while let Some(Ok(chunk)) = body.next().await {
-            passed += chunk.len();
-            if passed > most {
-                return;
+        while let Some(chunk) = body.next().await {
+            passed += chunk.map_or(most, |chunk| chunk.len());
+            if passed >= most {
+                return false;
             }
         }
+        true
     };
-    // Whoever takes longer is cut off.
-    let _ = tokio::time::timeout(time, all).await;
+    tokio::time::timeout(time, all).await.unwrap_or(false)
 }

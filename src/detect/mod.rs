@@ -101,6 +101,8 @@ impl Detector {
     #[must_use]
     pub fn is_inert(&self, field: &str, value: &Value, room: &mut Room) -> bool {
         match value {
+            // It is looked at without its spaces, too.
+            _ if field.contains(' ') => false,
             Value::String(_) if field == "timestamp" && self.times_are_inert => true,
             Value::String(text) => self.network.is_inert(field, text, &mut room.scratch),
             Value::Number(number) => self.network.is_inert_number(field, number, &mut room.scratch),

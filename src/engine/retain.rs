@@ -9,6 +9,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::effects::{Effects, State};
 use super::recover::Recovered;
+use super::status::Gravity;
 use crate::alert::Standing;
 use crate::clock;
 use crate::journal::{CheckpointRef, Content, DataDir, HeadError, LedgerConfig, LedgerKey, LedgerReader, ReadError, SignedHead};
@@ -20,6 +21,7 @@ const BUDGETED: Span = Span::secs(3_600);
 /// Publishes the head and looks after retention, now and every `publish_head` until `stop`. Each head goes to `heads` too.
 pub(super) async fn run(effects: Arc<Effects>, data: DataDir, config: LedgerConfig, heads: watch::Sender<Option<Arc<SignedHead>>>, stop: CancellationToken) {
     let mut published = None;
+    look_back(&effects, &data).await;
     while !stop.is_cancelled() {
         retain(&effects, &data, &config).await;
         let head = effects.head();
@@ -39,6 +41,43 @@ pub(super) async fn run(effects: Arc<Effects>, data: DataDir, config: LedgerConf
             () = stop.cancelled() => {}
         }
     }
+}
+
+/// Says when the ledger is no longer the one whose head was signed last, and keeps that head as the evidence.
+async fn look_back(effects: &Effects, data: &DataDir) {
+    let data = data.clone();
+    let said = tokio::task::spawn_blocking(move || -> Result<Option<String>, HeadError> {
+        let Some(signed) = lost(&data)? else { return Ok(None) };
+        let (seq, at) = (signed.seq, signed.at);
+        let kept = SignedHead::path(&data).with_file_name(format!("head-{seq}.json"));
+        let aside = match std::fs::rename(SignedHead::path(&data), &kept) {
+            Ok(()) => format!("that head is kept in {}", kept.display()),
+            Err(error) => format!("that head cannot be kept: {error}"),
+        };
+        Ok(Some(format!(
+            "record {seq}, whose head was signed at {at}, is not in it any more: it was cut or rewritten; {aside}. Restore a backup, or go on without"
+        )))
+    });
+    match said.await {
+        Ok(Ok(None)) => {}
+        Ok(Ok(Some(why))) => {
+            tracing::error!(why, "the ledger is not what it was");
+            effects.status.set("ledger head", Gravity::Degraded, why);
+        }
+        Ok(Err(error)) => {
+            tracing::error!(%error, "the ledger cannot be held against the head that was signed last");
+            effects.status.set("ledger head", Gravity::Degraded, error.to_string());
+        }
+        Err(error) => tracing::error!(%error, "the task that looks back at the ledger's head ended"),
+    }
+}
+
+/// The head that was signed last, when the ledger does not have its record.
+fn lost(data: &DataDir) -> Result<Option<SignedHead>, HeadError> {
+    let Some(signed) = SignedHead::published(data)? else { return Ok(None) };
+    let there = LedgerReader::open(&data.ledger(), signed.seq).ok().and_then(|mut entries| entries.next()?.ok());
+    let same = there.is_some_and(|entry| entry.seq == signed.seq && entry.hash.to_string() == signed.hash);
+    Ok((!same).then_some(signed))
 }
 
 /// The signed head to `ledger/head.json`, the log and a metric. An empty ledger has none.

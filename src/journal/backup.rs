@@ -14,6 +14,8 @@ const TRIES: usize = 3;
 /// What is copied, in this order. Cursors and positions come before what they count in; the ledger before the checkpoints that it names and
 /// before the spool that its findings follow from (O5); the spool before its archive, to which segments move; `format` last, since a folder with it is whole.
 const PARTS: [&str; 12] = ["published", "positions", "dead", "poison", "ledger", "evidence", "state", "spool", ARCHIVE, "revisions", "node", "format"];
+/// The signed head, in `ledger`.
+const HEAD: &str = "head.json";
 /// Left out unless they are asked for.
 const KEYS: &str = "keys";
 
@@ -119,7 +121,8 @@ fn copy(from: &Path, to: &Path) -> Result<(), BackupError> {
     DirBuilder::new().mode(0o700).create(to).map_err(BackupError::io(to))?;
     let mut names =
         fs::read_dir(from).and_then(|entries| entries.map(|entry| entry.map(|entry| entry.file_name())).collect::<io::Result<Vec<_>>>()).map_err(io)?;
-    names.sort_unstable();
+    // The ledger's head before the records that it is signed over.
+    names.sort_unstable_by_key(|name| (name != HEAD, name.clone()));
     for name in names {
         let path = from.join(&name);
         let passing = path.extension().is_some_and(|extension| extension == "tmp" || extension == "new");

@@ -146,6 +146,20 @@ impl SignedHead {
         serde_json::from_slice(&read_small(path)?).map_err(|error| HeadError::NotAHead(error.to_string()))
     }
 
+    /// The one in `ledger/head.json`, when there is one and this data folder has signed it.
+    ///
+    /// # Errors
+    /// It cannot be read, is none, or was changed.
+    pub fn published(data: &DataDir) -> Result<Option<SignedHead>, HeadError> {
+        let head = match SignedHead::read(&SignedHead::path(data)) {
+            Err(HeadError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => return Ok(None),
+            read => read?,
+        };
+        head.verified()?;
+        let own = head.node == *data.node().0 && LedgerKey::public_of(data).is_none_or(|key| key == head.key);
+        Ok(own.then_some(head))
+    }
+
     /// Writes it to `ledger/head.json`, durably. Blocking.
     ///
     /// # Errors

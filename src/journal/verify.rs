@@ -8,6 +8,7 @@ use super::chain::{Content, LedgerHash};
 use super::checkpoint::{CheckpointRef, load};
 use super::datadir::DataDir;
 use super::dead::DeadReader;
+use super::head::SignedHead;
 use super::ledger::LedgerReader;
 use super::reader::LogReader;
 use super::revision::Revisions;
@@ -137,12 +138,17 @@ pub fn verify_dead(data: &DataDir) -> Report {
     report
 }
 
-/// Reads every segment and record of the ledger, and recomputes hashes and chain. `head`, if given, must be the chain hash of one of the
+/// Reads every segment and record of the ledger, and recomputes hashes and chain, up to the head that was signed last. `head`, if given, must be the chain hash of one of the
 /// records: then nothing up to that one was rewritten since it was noted.
 #[must_use]
 pub fn verify_ledger(data: &DataDir, head: Option<LedgerHash>) -> Report {
     let mut report = Report::default();
     report.measure(&data.ledger(), Kind::Ledger);
+    // Before the records: what is signed meanwhile is ahead of what is read.
+    let signed = SignedHead::published(data).unwrap_or_else(|error| {
+        report.wrong(error);
+        None
+    });
     let mut reader = match LedgerReader::open(&data.ledger(), 0) {
         Ok(reader) => reader,
         Err(error) => {
@@ -164,12 +170,25 @@ pub fn verify_ledger(data: &DataDir, head: Option<LedgerHash>) -> Report {
         if head == Some(entry.hash) {
             report.found_head = Some(entry.seq);
         }
+        if let Some(signed) = signed.as_ref().filter(|signed| signed.seq == entry.seq && signed.hash != entry.hash.to_string()) {
+            report.wrong(format!(
+                "{}: record {} has another chain hash than was signed at {}: the ledger was rewritten",
+                data.ledger().display(),
+                signed.seq,
+                signed.at
+            ));
+        }
         match entry.content {
             Content::Erased { .. } => erased += 1,
             Content::Decided(decided) => keep_last_two(&mut report.checkpoints, CheckpointRef::of(&decided)),
         }
     }
     report.tail(reader.log());
+    let last = report.last.unwrap_or_default();
+    if let Some(SignedHead { seq, at, .. }) = signed.filter(|signed| signed.seq > last) {
+        report
+            .wrong(format!("{}: it ends with record {last}, and the head of record {seq} was signed at {at} (head.json): it was cut", data.ledger().display()));
+    }
     if let Err(error) = reader.check_beginning() {
         report.wrong(error);
     }

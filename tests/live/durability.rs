@@ -676,3 +676,30 @@ fn o6_what_the_ledger_no_longer_keeps_is_not_found_again() {
     assert!(after.keys().filter(|id| seen.contains_key(*id)).all(|id| kept.contains_key(id)), "none that was dropped came back");
     once(8_000, &station);
 }
+
+#[test]
+fn o8_a_ledger_that_was_cut_is_known_by_the_head_that_was_signed_last() {
+    let mut station = Station::new();
+    write_lines(&station.dir, 0, 1_000);
+    station.complete();
+    // What the run before has recorded is signed at the next start.
+    let head = station.data.join("ledger/head.json");
+    let before = fs::read(&head).unwrap_or_default();
+    station.start();
+    eventually(Duration::from_secs(20), "a head is signed", || fs::read(&head).is_ok_and(|now| now != before));
+    station.terminate();
+    assert_eq!(station.run(&["audit", "verify"]).0, Some(0));
+    let ledger = files(&station, "ledger").into_iter().rfind(|file| file.extension().is_some_and(|e| e == "ledger")).unwrap();
+    let length = fs::metadata(&ledger).unwrap().len();
+    fs::OpenOptions::new().write(true).open(&ledger).unwrap().set_len(length / 2).unwrap();
+    for verify in [["audit", "verify"], ["store", "verify"]] {
+        let (code, said) = station.run(&verify);
+        assert!(code == Some(1) && said.contains("it was cut"), "{code:?}: {said}");
+    }
+    station.start();
+    eventually(Duration::from_secs(20), "it is said", || station.ready().unwrap().1.to_string().contains("ledger head"));
+    let kept = files(&station, "ledger").into_iter().find(|file| file.file_name().unwrap().to_str().unwrap().starts_with("head-")).unwrap();
+    station.terminate();
+    let (code, said) = station.run(&["audit", "verify", "--head", &kept.to_string_lossy()]);
+    assert!(code == Some(1) && said.contains("rewritten or cut"), "{said}");
+}

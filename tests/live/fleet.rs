@@ -144,7 +144,10 @@ async fn all_devices_are_blocked_on_while_a_dead_one_is_waited_for() {
     assert_eq!(fleet.blocked(), DEVICES - 1);
     // How many of them a loaded machine logs in to before the dead one is given up is its own affair: more than were asked before it.
     let (overtaken, (_, reply, at)) = answers.iter().enumerate().find(|(_, (n, ..))| *n == 7).unwrap();
-    assert!(overtaken >= 16 && reply.outcome.detail.contains("cannot be reached"), "{overtaken} were blocked on before it was given up after {at:?}: {reply:?}");
+    assert!(
+        overtaken >= 16 && reply.outcome.detail.contains("cannot be reached"),
+        "{overtaken} were blocked on before it was given up after {at:?}: {reply:?}"
+    );
     client.shutdown().await;
 }
 

@@ -171,6 +171,8 @@ fn a_number_is_inert_when_no_predicate_of_its_field_asks_for_it() {
     assert!(inert("{f|contains: 7}", 5) && !inert("{f|contains: 7}", 171));
     assert!(!inert("{f|exists: true}", 5) && !inert("{f: null}", 5) && !inert("{g|fieldref: f}", 5));
     assert!(inert("{g: 5}", 5) && inert("['5']", 5));
+    let spaced = Detector::new(&rules(&["title: T\nlogsource: {}\ndetection: {s: {xy|gte: 5}, condition: s}\n".to_owned()]));
+    assert!(!spaced.is_inert("x y", &json!(5), &mut Room::default()), "`xy` is `x y`");
 }
 
 #[test]
