@@ -186,7 +186,8 @@ impl Leases {
         Some(lease.changed(change, lease.until, now, &outcome.detail))
     }
 
-    /// Has every effect on a device read back at once: something there may have taken them away.
+    /// A device can be reached: every effect on it is read back at once, since something there may have taken them away, and ends that were put off
+    /// are tried.
     pub fn look_at(&mut self, device: &str, now: Time) {
         self.leases.values_mut().filter(|lease| *lease.id.device == *device).for_each(|lease| lease.look_at(now));
     }

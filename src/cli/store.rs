@@ -77,16 +77,10 @@ impl FromStr for Noted {
 
 impl Noted {
     /// The hash, when it is whose word it says it is.
-    fn hash(&self, data: &DataDir) -> Result<LedgerHash, String> {
-        let signed = match self {
-            Noted::Hash(hash) => return Ok(*hash),
-            Noted::Signed(signed) => signed,
-        };
-        let hash = signed.verified().map_err(|error| error.to_string())?;
-        match LedgerKey::public_of(data) {
-            _ if signed.node != *data.node().0 => Err(format!("this head is of another data folder ({}); this one is {}", signed.node, data.node().0)),
-            Some(own) if own != signed.key => Err(format!("this head was signed with the key {}, and this data folder signs with {own}", signed.key)),
-            _ => Ok(hash),
+    fn hash(&self, data: &DataDir) -> Result<LedgerHash, HeadError> {
+        match self {
+            Noted::Hash(hash) => Ok(*hash),
+            Noted::Signed(signed) => signed.hash_in(data),
         }
     }
 }

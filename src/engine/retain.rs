@@ -74,13 +74,13 @@ async fn look_back(effects: &Effects, data: &DataDir) {
 
 /// The head that was signed last, when the ledger does not have its record.
 fn lost(data: &DataDir) -> Result<Option<SignedHead>, HeadError> {
-    let Some(signed) = SignedHead::published(data)? else { return Ok(None) };
+    let Some((signed, hash)) = SignedHead::published(data)? else { return Ok(None) };
     let there = match LedgerReader::open(&data.ledger(), signed.seq) {
         // Retention has dropped it.
         Err(ReadError::Gone { .. }) => return Ok(None),
         opened => opened.ok().and_then(|mut entries| entries.next()?.ok()),
     };
-    let same = there.is_some_and(|entry| entry.seq == signed.seq && entry.hash.to_string() == signed.hash);
+    let same = there.is_some_and(|entry| entry.seq == signed.seq && entry.hash == hash);
     Ok((!same).then_some(signed))
 }
 

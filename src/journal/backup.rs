@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use super::datadir::{ARCHIVE, DataDir};
 use super::durable::sync_dir;
+use super::head::SignedHead;
 use super::verify::{Report, verify_checkpoints, verify_dead, verify_evidence, verify_ledger, verify_revisions, verify_spool};
 
 /// A part that is copied while it is tidied may lack something; then it is copied again so often.
@@ -14,8 +15,6 @@ const TRIES: usize = 3;
 /// What is copied, in this order. Cursors and positions come before what they count in; the ledger before the checkpoints that it names and
 /// before the spool that its findings follow from (O5); the spool before its archive, to which segments move; `format` last, since a folder with it is whole.
 const PARTS: [&str; 12] = ["published", "positions", "dead", "poison", "ledger", "evidence", "state", "spool", ARCHIVE, "revisions", "node", "format"];
-/// The signed head, in `ledger`.
-const HEAD: &str = "head.json";
 /// Left out unless they are asked for.
 const KEYS: &str = "keys";
 
@@ -122,7 +121,7 @@ fn copy(from: &Path, to: &Path) -> Result<(), BackupError> {
     let mut names =
         fs::read_dir(from).and_then(|entries| entries.map(|entry| entry.map(|entry| entry.file_name())).collect::<io::Result<Vec<_>>>()).map_err(io)?;
     // The ledger's head before the records that it is signed over.
-    names.sort_unstable_by_key(|name| (name != HEAD, name.clone()));
+    names.sort_unstable_by_key(|name| (name != SignedHead::FILE, name.clone()));
     for name in names {
         let path = from.join(&name);
         let passing = path.extension().is_some_and(|extension| extension == "tmp" || extension == "new");

@@ -49,6 +49,22 @@ pub enum HeadError {
     /// Someone has changed it.
     #[error("the signature of this ledger head is not one of the key that it names: it was changed")]
     Forged,
+    /// It is of another data folder.
+    #[error("this head is of another data folder ({node}); this one is {own}")]
+    OtherFolder {
+        /// Whose.
+        node: String,
+        /// The folder that it was held against.
+        own: String,
+    },
+    /// It was signed with another key.
+    #[error("this head was signed with the key {key}, and this data folder signs with {own}")]
+    OtherKey {
+        /// Which, base64.
+        key: String,
+        /// That of the folder.
+        own: String,
+    },
 }
 
 impl HeadError {
@@ -128,10 +144,13 @@ pub struct SignedHead {
 }
 
 impl SignedHead {
+    /// What the newest is called, in `ledger`.
+    pub(super) const FILE: &str = "head.json";
+
     /// Where the newest is published.
     #[must_use]
     pub fn path(data: &DataDir) -> PathBuf {
-        data.ledger().join("head.json")
+        data.ledger().join(SignedHead::FILE)
     }
 
     fn text(&self) -> String {
@@ -146,18 +165,32 @@ impl SignedHead {
         serde_json::from_slice(&read_small(path)?).map_err(|error| HeadError::NotAHead(error.to_string()))
     }
 
-    /// The one in `ledger/head.json`, when there is one and this data folder has signed it.
+    /// The one in `ledger/head.json` with its hash, when there is one and this data folder has signed it.
     ///
     /// # Errors
     /// It cannot be read, is none, or was changed.
-    pub fn published(data: &DataDir) -> Result<Option<SignedHead>, HeadError> {
+    pub fn published(data: &DataDir) -> Result<Option<(SignedHead, LedgerHash)>, HeadError> {
         let head = match SignedHead::read(&SignedHead::path(data)) {
             Err(HeadError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => return Ok(None),
             read => read?,
         };
-        head.verified()?;
-        let own = head.node == *data.node().0 && LedgerKey::public_of(data).is_none_or(|key| key == head.key);
-        Ok(own.then_some(head))
+        match head.hash_in(data) {
+            Err(HeadError::OtherFolder { .. } | HeadError::OtherKey { .. }) => Ok(None),
+            hash => hash.map(|hash| Some((head, hash))),
+        }
+    }
+
+    /// The hash, when this data folder has signed it.
+    ///
+    /// # Errors
+    /// It was changed, or another folder or key has signed it.
+    pub fn hash_in(&self, data: &DataDir) -> Result<LedgerHash, HeadError> {
+        let hash = self.verified()?;
+        match LedgerKey::public_of(data) {
+            _ if self.node != *data.node().0 => Err(HeadError::OtherFolder { node: self.node.clone(), own: data.node().0.to_string() }),
+            Some(own) if own != self.key => Err(HeadError::OtherKey { key: self.key.clone(), own }),
+            _ => Ok(hash),
+        }
     }
 
     /// Writes it to `ledger/head.json`, durably. Blocking.

@@ -138,8 +138,8 @@ pub fn verify_dead(data: &DataDir) -> Report {
     report
 }
 
-/// Reads every segment and record of the ledger, and recomputes hashes and chain, up to the head that was signed last. `head`, if given, must be the chain hash of one of the
-/// records: then nothing up to that one was rewritten since it was noted.
+/// Reads every segment and record of the ledger, and recomputes hashes and chain; the record whose head was signed last must be there.
+/// `head`, if given, must be the chain hash of one of the records: then nothing up to that one was rewritten since it was noted.
 #[must_use]
 pub fn verify_ledger(data: &DataDir, head: Option<LedgerHash>) -> Report {
     let mut report = Report::default();
@@ -170,7 +170,7 @@ pub fn verify_ledger(data: &DataDir, head: Option<LedgerHash>) -> Report {
         if head == Some(entry.hash) {
             report.found_head = Some(entry.seq);
         }
-        if let Some(signed) = signed.as_ref().filter(|signed| signed.seq == entry.seq && signed.hash != entry.hash.to_string()) {
+        if let Some((signed, _)) = signed.as_ref().filter(|(signed, hash)| signed.seq == entry.seq && *hash != entry.hash) {
             report.wrong(format!(
                 "{}: record {} has another chain hash than was signed at {}: the ledger was rewritten",
                 data.ledger().display(),
@@ -185,7 +185,7 @@ pub fn verify_ledger(data: &DataDir, head: Option<LedgerHash>) -> Report {
     }
     report.tail(reader.log());
     let last = report.last.unwrap_or_default();
-    if let Some(SignedHead { seq, at, .. }) = signed.filter(|signed| signed.seq > last) {
+    if let Some((SignedHead { seq, at, .. }, _)) = signed.filter(|(signed, _)| signed.seq > last) {
         report
             .wrong(format!("{}: it ends with record {last}, and the head of record {seq} was signed at {at} (head.json): it was cut", data.ledger().display()));
     }
